@@ -1,0 +1,27 @@
+"""Which dtype comes out: two rules that hold under every setting of JAX's dtype promotion."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def common_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
+    """The dtype of all arrays of `trees` together, by JAX's standard promotion.
+
+    >>> import jax.numpy as jnp
+    >>> common_dtype(jnp.zeros(2, jnp.bfloat16), jnp.zeros(2, jnp.float16))
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(trees)))
+
+
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype that gates and cell states are computed in: `dtype`, but no less than float32.
+
+    >>> import jax.numpy as jnp
+    >>> at_least_float32(jnp.bfloat16)
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(dtype, jnp.float32)

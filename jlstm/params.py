@@ -1,0 +1,167 @@
+"""Parameters and state of an LSTM: two NamedTuples of arrays, and how to make them.
+
+Gates are packed in the order i, f, g, o: input gate, forget gate, candidate, output gate.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm import initializers
+from jlstm.checks import check_key, check_size
+from jlstm.dtypes import at_least_float32
+from jlstm.initializers import Initializer
+
+GATE_ORDER = "ifgo"
+
+
+class LSTMParams(NamedTuple):
+    """The weights, four gate blocks i, f, g, o side by side.
+
+    W: `[D, 4H]`, from the input.
+    U: `[H, 4H]`, from the hidden state.
+    b: `[4H]`, the bias.
+    """
+
+    W: chex.Array
+    U: chex.Array
+    b: chex.Array
+
+
+class LSTMState(NamedTuple):
+    """What is carried from step to step.
+
+    h: `[*B, H]`, the hidden state, which is also the output.
+    c: `[*B, H]`, the cell state.
+    """
+
+    h: chex.Array
+    c: chex.Array
+
+
+class Gate(NamedTuple):
+    """One gate's matrices as they stand in the equations for column vectors, `W x + U h + b`.
+
+    W: `[H, D]`. U: `[H, H]`. b: `[H, 1]`.
+    """
+
+    W: chex.Array
+    U: chex.Array
+    b: chex.Array
+
+
+def init(
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
+    recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
+    forget_bias: chex.Numeric = 1.0,
+    dtype=jnp.float32,
+) -> LSTMParams:
+    """Draws the parameters of one LSTM, each gate's block on its own.
+
+    Args:
+      key: a typed key, `jax.random.key(seed)`.
+      input_size: D.
+      hidden_size: H.
+      kernel_init: draws each `[D, H]` block of W; any of `jax.nn.initializers`.
+      recurrent_init: draws each `[H, H]` block of U.
+      forget_bias: the forget gate's bias at the start; the other biases are zero.
+      dtype: of every parameter.
+
+    Returns:
+      `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
+
+    Raises:
+      TypeError: `key` is not a typed key, or a size is not an int.
+      ValueError: a size is not positive.
+
+    Many seeds: `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> jax.tree.map(lambda p: p.shape, params)
+    LSTMParams(W=(2, 12), U=(3, 12), b=(12,))
+    """
+    check_key(key)
+    check_size("input_size", input_size)
+    check_size("hidden_size", hidden_size)
+    key_W, key_U, key_b = jax.random.split(key, 3)
+    return LSTMParams(
+        W=initializers.per_gate(kernel_init)(key_W, (input_size, 4 * hidden_size), dtype),
+        U=initializers.per_gate(recurrent_init)(key_U, (hidden_size, 4 * hidden_size), dtype),
+        b=initializers.forget_bias(forget_bias)(key_b, (4 * hidden_size,), dtype),
+    )
+
+
+def zero_state(params: LSTMParams, batch_shape: tuple[int, ...] = ()) -> LSTMState:
+    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`.
+
+    h has the dtype of the parameters; c is at least float32.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> jlstm.zero_state(params, (5,)).h.shape
+    (5, 3)
+    """
+    shape = (*batch_shape, params.U.shape[-2])
+    dtype = params.U.dtype
+    return LSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, at_least_float32(dtype)))
+
+
+def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
+    """Packs four named gates into one set of parameters.
+
+    Args:
+      gates: the matrices by name, `(W [H, D], U [H, H], b [H, 1])` each: "i", "f", "o", and the
+        candidate as "g" or "c". The order of the mapping has no meaning.
+
+    Raises:
+      ValueError: the names are not those of the four gates.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> again = jlstm.pack_gates(jlstm.unpack_gates(params, "fioc"))
+    >>> bool((again.W == params.W).all())
+    True
+    """
+    named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
+    if set(named) != set(GATE_ORDER) or len(named) != len(gates):
+        expected = "i, f, o, and g or c"
+        raise ValueError(f"gates: expected the names {expected}, got {', '.join(gates)}")
+    columns = [Gate(*named[name]) for name in GATE_ORDER]
+    return LSTMParams(
+        W=jnp.concatenate([jnp.asarray(gate.W).T for gate in columns], axis=-1),
+        U=jnp.concatenate([jnp.asarray(gate.U).T for gate in columns], axis=-1),
+        b=jnp.concatenate([jnp.asarray(gate.b)[:, 0] for gate in columns], axis=-1),
+    )
+
+
+def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]:
+    """The four gates of `params` by name, in the order asked for; the inverse of `pack_gates`.
+
+    Args:
+      params: one set of parameters.
+      order: four letters, "i", "f", "o", and "g" or "c" for the candidate, such as the notebook's
+        "fioc".
+
+    Raises:
+      ValueError: `order` does not name the four gates.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> {name: gate.W.shape for name, gate in jlstm.unpack_gates(params, "fioc").items()}
+    {'f': (3, 2), 'i': (3, 2), 'o': (3, 2), 'c': (3, 2)}
+    """
+    places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
+    if sorted(places) != [0, 1, 2, 3]:
+        raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r}")
+    W, U, b = (jnp.split(block, 4, axis=-1) for block in params)
+    return {
+        name: Gate(W[k].T, U[k].T, b[k][:, None]) for name, k in zip(order, places, strict=True)
+    }
