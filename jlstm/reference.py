@@ -8,7 +8,12 @@ The system that jlstm grew out of: one sequence, one LSTM, column vectors, a loo
     ĉ_t = tanh(Wc x_t + Uc h_tm1 + bc)       candidate memory
     c_t = f_t ⊙ c_tm1 + i_t ⊙ ĉ_t
     h_t = o_t ⊙ tanh(c_t)
+
+Below it stand the contracts of `jlstm.unroll` and `jlstm.unroll_stack`, written as loops over steps
+and rows: resets, masks, directions and layers, each on a line of its own.
 """
+
+from functools import partial
 
 import numpy as np
 
@@ -66,3 +71,97 @@ def run(X: np.ndarray, gates: dict[str, Gate]) -> tuple[np.ndarray, np.ndarray]:
         C.append(c.flatten())
     shape = (len(X), len(bf))
     return np.reshape(H, shape), np.reshape(C, shape)
+
+
+def unroll(params, xs, state=None, *, initial_state=None, reset=None, mask=None, reverse=False):
+    """The contract of `jlstm.unroll`, step by step and row by row.
+
+    Args:
+      params: `(W [D, 4H], U [H, 4H], b [4H])`, gates in the order i, f, g, o.
+      xs: `[T, *B, D]`.
+      state: what is carried in, `(h, c)`, `[H]` or `[*B, H]`; None is `initial_state`.
+      initial_state: where sequences begin, likewise; None is zeros.
+      reset: `[T, *B]`, True where a new sequence begins.
+      mask: `[T, *B]`, False where the step is skipped.
+      reverse: runs from T - 1 to 0.
+
+    Returns:
+      The final state `(h, c)`, the outputs `hs [T, *B, H]`, and the histories `(H, C)` of the
+      state as each step left it, `[T, *B, H]` both.
+
+    >>> params = np.ones((2, 4)), np.zeros((1, 4)), np.zeros(4)
+    >>> (h, c), hs, (H, C) = unroll(params, np.ones((2, 2)), mask=np.array([True, False]))
+    >>> hs[:, 0].round(4), H[:, 0].round(4)
+    (array([0.6083, 0.    ]), array([0.6083, 0.6083]))
+    """
+    params = [np.asarray(p, np.float64) for p in params]
+    xs = np.asarray(xs, np.float64)
+    T, *B, _ = xs.shape
+    shape = (*B, params[1].shape[0])
+
+    initial_h, initial_c = _rows(initial_state or (0.0, 0.0), shape)
+    h, c = _rows(state or (initial_h, initial_c), shape)
+    hs, H, C = np.zeros((3, T, *shape))
+    for t in reversed(range(T)) if reverse else range(T):
+        for row in np.ndindex(*B):
+            begins = reset is not None and reset[t][row]
+            if begins and not reverse:
+                h[row], c[row] = initial_h[row], initial_c[row]
+            if mask is None or mask[t][row]:
+                h[row], c[row] = _step(params, h[row], c[row], xs[t][row])
+                hs[t][row] = h[row]
+            H[t][row], C[t][row] = h[row], c[row]
+            if begins and reverse:  # t, the first step of a sequence, is processed last
+                h[row], c[row] = initial_h[row], initial_c[row]
+    return (h, c), hs, (H, C)
+
+
+def _rows(state, shape):
+    """A state of its own for every row, to be overwritten step by step."""
+    h, c = state
+    return np.array(np.broadcast_to(h, shape), float), np.array(np.broadcast_to(c, shape), float)
+
+
+def _step(params, h_tm1, c_tm1, x):
+    W, U, b = params
+    i, f, g, o = np.split(x @ W + h_tm1 @ U + b, 4)
+    c_t = sigmoid(f) * c_tm1 + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c_t), c_t
+
+
+def unroll_stack(layers, xs, states=None, *, initial_states=None, reset=None, mask=None):
+    """The contract of `jlstm.unroll_stack` without noise: each layer reads the one below.
+
+    Args:
+      layers: `(W, U, b)` each, or a pair of them, `(forward, backward)`, whose outputs stand side
+        by side in this order.
+      xs: `[T, *B, D]`.
+      states: what is carried in, for each layer `(h, c)`, or a pair of them; None as in `unroll`.
+      initial_states: where sequences begin, likewise.
+      reset: `[T, *B]`, the same for all layers and directions.
+      mask: `[T, *B]`, likewise.
+
+    Returns:
+      The final states, one entry a layer, like `states`; and the top layer's outputs.
+
+    >>> layer = np.ones((2, 4)), np.zeros((1, 4)), np.zeros(4)
+    >>> states, ys = unroll_stack([(layer, layer), layer], np.ones((3, 2)))
+    >>> len(states[0]), ys.shape
+    (2, (3, 1))
+    """
+    run = partial(unroll, reset=reset, mask=mask)
+    states = states or [None] * len(layers)
+    initial_states = initial_states or [None] * len(layers)
+    finals = []
+    for layer, state, initial in zip(layers, states, initial_states, strict=True):
+        if len(layer) == 3:
+            final, xs, _ = run(layer, xs, state, initial_state=initial)
+        else:
+            forward, backward = layer
+            s_f, s_b = state or (None, None)
+            i_f, i_b = initial or (None, None)
+            final_f, hs_f, _ = run(forward, xs, s_f, initial_state=i_f)
+            final_b, hs_b, _ = run(backward, xs, s_b, initial_state=i_b, reverse=True)
+            final, xs = (final_f, final_b), np.concatenate([hs_f, hs_b], axis=-1)
+        finals.append(final)
+    return tuple(finals), xs
