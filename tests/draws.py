@@ -1,0 +1,35 @@
+"""What the tests compute with: irregular parameters, states and sequences, drawn in NumPy.
+
+No two gates share a value and no bias is zero, so that no swapped gate can hide. Arrays have the
+dtype that is asked for under every setting of JAX; float64 needs the fixture `x64`.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+
+from jlstm import LSTMParams, LSTMState
+
+seeds = st.integers(0, 2**32 - 1)
+sizes = st.integers(1, 4)
+batch_shapes = st.sampled_from([(), (1,), (3,), (2, 3)])
+
+
+def draw_array(seed, shape, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def draw_params(seed, input_size, hidden_size, dtype=jnp.float32):
+    """`LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, no bias zero."""
+    shapes = (input_size, 4 * hidden_size), (hidden_size, 4 * hidden_size), (4 * hidden_size,)
+    return LSTMParams(*(draw_array((seed, k), shape, dtype) for k, shape in enumerate(shapes)))
+
+
+def draw_state(seed, shape, dtype=jnp.float32):
+    """`LSTMState(h, c)`, both of `shape`, `[*B, H]`."""
+    return LSTMState(draw_array((seed, 3), shape, dtype), draw_array((seed, 4), shape, dtype))
+
+
+def draw_sequence(seed, shape, dtype=jnp.float32):
+    """`xs`, `[T, *B, D]`."""
+    return draw_array((seed, 5), shape, dtype)
