@@ -12,6 +12,7 @@
 
 from jlstm import cells, initializers
 from jlstm.cells import cell
+from jlstm.masks import episode_starts, length_mask, select
 from jlstm.params import (
     Gate,
     LSTMParams,
@@ -22,17 +23,24 @@ from jlstm.params import (
     zero_state,
 )
 from jlstm.recurrence import unroll
+from jlstm.stack import Bidirectional, init_stack, unroll_stack
 
 __all__ = [
+    "Bidirectional",
     "Gate",
     "LSTMParams",
     "LSTMState",
     "cell",
     "cells",
+    "episode_starts",
     "init",
+    "init_stack",
     "initializers",
+    "length_mask",
     "pack_gates",
+    "select",
     "unpack_gates",
     "unroll",
+    "unroll_stack",
     "zero_state",
 ]

@@ -28,10 +28,88 @@ def check_size(name: str, size: int) -> None:
         raise ValueError(f"{name}: expected at least 1, got {size}")
 
 
-def check_floating(name: str, array: chex.Array) -> None:
+def check_floats(name: str, array: chex.Array) -> None:
     """Refuses what is not an array of floating point numbers."""
     if not hasattr(array, "dtype") or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
+
+
+def check_flags(name: str, flags: chex.Array, shape: tuple[int, ...] | None = None) -> None:
+    """Refuses what is not an array of bool, or not of that shape."""
+    if not hasattr(flags, "dtype") or flags.dtype != bool:
+        raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
+    if shape is not None and flags.shape != tuple(shape):
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
+
+
+def check_rate(name: str, rate: chex.Numeric) -> None:
+    """Refuses what is not a scalar of [0, 1), as far as its value is known."""
+    if isinstance(rate, bool) or jnp.shape(rate) != () or not is_real(rate):
+        raise TypeError(f"{name}: expected a number, got {describe(rate)}")
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
+        raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")
+
+
+def is_real(value) -> bool:
+    """Whether `value` is a real number or an array of such."""
+    kind = getattr(value, "dtype", None)
+    return isinstance(value, int | float) if kind is None else jnp.issubdtype(kind, jnp.floating)
+
+
+def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
+    """Refuses what is not a tuple, an empty one, or one of another length than asked for."""
+    if not isinstance(values, tuple) or hasattr(values, "_fields"):
+        raise TypeError(f"{name}: expected a tuple with an entry a layer, got {describe(values)}")
+    if not values or len(values) != (length or len(values)):
+        raise ValueError(f"{name}: expected {length or 'one or more'} entries, got {len(values)}")
+
+
+def check_lengths(lengths: chex.Array, T: int) -> None:
+    """Refuses lengths that are no ints, or, where their values are known, outside 0 … T."""
+    if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    if lengths.size and not (0 <= lengths.min() and lengths.max() <= T):
+        came = f"{lengths.min()} … {lengths.max()}"
+        raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {came}")
+
+
+def check_steps(xs: chex.ArrayTree, reset: chex.Array | None, mask: chex.Array | None) -> None:
+    """Refuses inputs without a common time axis, and flags that are not `[T, *B]` of them.
+
+    An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
+    """
+    leaves = jax.tree.leaves(xs)
+    if not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(f"xs: expected arrays, got {describe_tree(xs)}")
+    if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
+        raise ValueError(f"xs: expected one time axis in front, got {describe_tree(xs)}")
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        if flags is None:
+            continue
+        check_flags(name, flags)
+        if flags.ndim < 1 or any(leaf.shape[: flags.ndim] != flags.shape for leaf in leaves):
+            came = f"{describe(flags)} with xs {describe_tree(xs)}"
+            raise ValueError(f"{name}: expected shape [T, *B], got {came}")
+
+
+def check_chunk(chunk: int | str | None) -> None:
+    """Refuses what is neither a positive int, nor None, nor "auto"."""
+    if chunk is None or chunk == "auto":
+        return
+    if isinstance(chunk, str):
+        raise ValueError(f"chunk: expected an int, None or 'auto', got {chunk!r}")
+    check_size("chunk", chunk)
+
+
+def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
+    """Refuses a tree that cannot be broadcast, leaf by leaf, to the shapes of `like`."""
+    if jax.tree.structure(tree) != jax.tree.structure(like):
+        raise TypeError(f"{name}: expected {describe_tree(like)}, got {describe_tree(tree)}")
+    for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
+        if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
+            raise ValueError(f"{name}: expected {describe_tree(like)}, got {describe_tree(tree)}")
 
 
 def describe(value) -> str:
@@ -39,3 +117,12 @@ def describe(value) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype}{list(value.shape)}"
     return f"{type(value).__name__} {value!r}"
+
+
+def describe_tree(tree: chex.ArrayTree) -> str:
+    """A pytree as its own repr with each leaf as dtype and shape."""
+    return repr(jax.tree.map(lambda leaf: _Bare(describe(leaf)), tree))
+
+
+class _Bare(str):
+    __repr__ = str.__str__

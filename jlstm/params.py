@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import initializers
-from jlstm.checks import check_key, check_size
+from jlstm.checks import check_floats, check_key, check_size, describe, describe_tree
 from jlstm.dtypes import at_least_float32
 from jlstm.initializers import Initializer
 
@@ -165,3 +165,38 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
     return {
         name: Gate(W[k].T, U[k].T, b[k][:, None]) for name, k in zip(order, places, strict=True)
     }
+
+
+def check_params(name: str, params: LSTMParams) -> None:
+    """Refuses parameters whose sizes do not fit each other."""
+    if not isinstance(params, LSTMParams):
+        raise TypeError(f"{name}: expected LSTMParams, got {describe(params)}")
+    for field, array in zip(params._fields, params, strict=True):
+        check_floats(f"{name}.{field}", array)
+    H = params.U.shape[0] if params.U.ndim else 0
+    D = params.W.shape[0] if params.W.ndim else 0
+    if [p.shape for p in params] != [(D, 4 * H), (H, 4 * H), (4 * H,)]:
+        expected = "LSTMParams(W=[D, 4H], U=[H, 4H], b=[4H])"
+        raise ValueError(f"{name}: expected {expected}, got {describe_tree(params)}")
+
+
+def check_sequence(name: str, xs: chex.Array, params: LSTMParams) -> None:
+    """Refuses what is not `[T, *B, D]` with the D of the parameters."""
+    check_floats(name, xs)
+    D = params.W.shape[0]
+    if xs.ndim < 2 or xs.shape[-1] != D:
+        raise ValueError(f"{name}: expected shape [T, *B, {D}], got {describe(xs)}")
+
+
+def check_state(
+    name: str, state: LSTMState, params: LSTMParams, batch_shape: tuple[int, ...]
+) -> None:
+    """Refuses a state that is neither `[*B, H]` nor `[H]`."""
+    if not isinstance(state, LSTMState):
+        raise TypeError(f"{name}: expected LSTMState, got {describe(state)}")
+    H = params.U.shape[0]
+    for field, array in zip(state._fields, state, strict=True):
+        check_floats(f"{name}.{field}", array)
+        if array.shape not in {(H,), (*batch_shape, H)}:
+            shapes = " or ".join(str(list(s)) for s in dict.fromkeys([(*batch_shape, H), (H,)]))
+            raise ValueError(f"{name}.{field}: expected shape {shapes}, got {describe(array)}")

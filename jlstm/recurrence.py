@@ -1,59 +1,188 @@
-"""`unroll`: a cell scanned over time."""
+"""`unroll`: a cell scanned over time, with resets, masks, direction and time chunks."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 
 from jlstm import cells
+from jlstm.checks import check_chunk, check_flags, check_like, check_steps
 from jlstm.dtypes import at_least_float32, common_dtype
-from jlstm.params import LSTMParams, LSTMState, zero_state
+from jlstm.masks import select
+from jlstm.params import LSTMState, check_params, check_sequence, check_state
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
+class Steps(NamedTuple):
+    """What the scan runs over: inputs `[T, *B, D]`, and flags `[T, *B]` or None."""
+
+    x: chex.ArrayTree
+    reset: chex.Array | None
+    mask: chex.Array | None
+
+
 def unroll(
-    params: LSTMParams,
-    xs: chex.Array,
-    state: LSTMState | None = None,
+    params: chex.ArrayTree,
+    xs: chex.ArrayTree,
+    state: chex.ArrayTree | None = None,
     *,
+    initial_state: chex.ArrayTree | None = None,
+    reset: chex.Array | None = None,
+    mask: chex.Array | None = None,
     reverse: bool = False,
     cell: Cell = cells.cell,
+    chunk: int | None | Literal["auto"] = "auto",
     states: bool = False,
-):
+) -> tuple[Any, Any]:
     """Runs a cell over a sequence.
 
         state, hs[t] = cell(params, state, xs[t])   for t = 0 … T - 1
 
     Args:
       params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or what a cell of your own takes.
-      xs: `[T, *B, D]`, time first, then any batch shape.
-      state: what is carried in, `LSTMState(h [*B, H], c [*B, H])`; None is zeros.
+      xs: `[T, *B, D]`, time first, then any batch shape; a pytree of such for a cell of your own.
+      state: what is carried in, `LSTMState(h, c)` of `[*B, H]`, or of `[H]` for every row. None
+        starts from `initial_state`.
+      initial_state: where sequences begin and what a reset restores, shaped like `state`. None is
+        zeros. A cell of your own passes one of the two.
+      reset: bool `[T, *B]`: a new sequence begins at t. The state before step t is
+        `initial_state`, whatever was carried in. With `reverse=True` t is still the first step
+        of its sequence, so the state is restored after t has been processed. No gradient crosses.
+      mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. What
+        stands in `xs` there, NaN included, touches no value and no gradient. A reset holds also
+        at a skipped step.
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
       cell: `(params, state, x) -> (state, y)`.
-      states: return all states, `LSTMState(h [T, *B, H], c [T, *B, H])`, in place of `hs`.
+      chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
+        O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" chooses.
+      states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
 
     Returns:
-      `(final_state, hs [T, *B, H])`.
+      `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
+      state is at least float32. Where no step was taken, the final state is the one carried in.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed; raised before anything is computed.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (10, 5, 2))
-    >>> state, hs = jax.jit(jlstm.unroll)(params, xs)
+    >>> mask = jlstm.length_mask(jax.numpy.array([10, 7, 3, 1, 0]), 10)
+    >>> state, hs = jax.jit(jlstm.unroll)(params, xs, mask=mask)
     >>> state.h.shape, hs.shape
     ((5, 3), (10, 5, 3))
     """
-    if state is None:
-        state = zero_state(params, xs.shape[1:-1])
+    check_chunk(chunk)
     if cell is cells.cell:
-        dtype = common_dtype(params, xs)
-        state = LSTMState(state.h.astype(dtype), state.c.astype(at_least_float32(dtype)))
-    step = partial(_step, cell, params, states)
-    return jax.lax.scan(step, state, xs, reverse=reverse)
+        check_params("params", params)
+        check_sequence("xs", xs, params)
+        for name, flags in {"reset": reset, "mask": mask}.items():
+            if flags is not None:
+                check_flags(name, flags, xs.shape[:-1])
+        state, initial_state = lstm_carries(params, xs, state, initial_state)
+    else:
+        check_steps(xs, reset, mask)
+        state, initial_state = _own_carries(cell, params, xs, state, initial_state)
+    xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
+    if mask is not None:
+        xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
+    segment = partial(_segment, cell, params, initial_state, reverse, states)
+    chunk = None if chunk == "auto" else chunk
+    return _scan_chunks(segment, state, Steps(xs, reset, mask), chunk, reverse)
 
 
-def _step(cell, params, states, state, x):
-    state, y = cell(params, state, x)
-    return state, (state if states else y)
+def _segment(cell, params, initial_state, reverse, states, state, steps):
+    """The recurrence over a stretch of time: `(final_state, hs or states)`."""
+
+    def step(state, step):
+        before = state
+        if step.reset is not None and not reverse:
+            before = select(step.reset, initial_state, before)
+        if step.mask is None:
+            after, y = cell(params, before, step.x)
+        else:
+            # A held state may be NaN; the cell must not see it, or its zero gradient is NaN too.
+            safe = select(step.mask, before, initial_state)
+            after, y = cell(params, safe, step.x)
+            after = select(step.mask, after, before)
+            y = select(step.mask, y, jax.tree.map(jnp.zeros_like, y))
+        out = after if states else y
+        if step.reset is not None and reverse:
+            after = select(step.reset, initial_state, after)
+        return after, out
+
+    return jax.lax.scan(step, state, steps, reverse=reverse)
+
+
+def _scan_chunks(segment, state, steps, chunk, reverse):
+    """Runs `segment` over chunks of time, each of which the reverse pass computes again.
+
+    T = n * chunk + rest: a scan over n chunks, and the rest at the end of time on its own.
+    """
+    T = jax.tree.leaves(steps)[0].shape[0]
+    if chunk is None or chunk >= T:
+        return segment(state, steps)
+    segment = jax.checkpoint(segment, prevent_cse=False)  # a scan's body is no place for CSE
+    n = T // chunk
+    head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
+    tail = jax.tree.map(lambda x: x[n * chunk :], steps)
+    if reverse:
+        state, tail = segment(state, tail)
+        state, head = jax.lax.scan(segment, state, head, reverse=True)
+    else:
+        state, head = jax.lax.scan(segment, state, head)
+        state, tail = segment(state, tail)
+
+    def join(head, tail):
+        return jnp.concatenate([head.reshape(n * chunk, *head.shape[2:]), tail])
+
+    return state, jax.tree.map(join, head, tail)
+
+
+def lstm_carries(params, xs, state, initial_state):
+    """`state` and `initial_state` of an LSTM as its scan carries them: present, of fixed types.
+
+    h has the dtype of the output and c is float32 at the least, whatever dtypes came.
+    """
+    batch_shape, dtype = xs.shape[1:-1], common_dtype(params, xs)
+    for name, given in {"state": state, "initial_state": initial_state}.items():
+        if given is not None:
+            check_state(name, given, params, batch_shape)
+    shape = (*batch_shape, params.U.shape[0])
+    c_dtype = at_least_float32(dtype)
+    like = LSTMState(jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape, c_dtype))
+    return _fill_in(state, initial_state, like)
+
+
+def _own_carries(cell, params, xs, state, initial_state):
+    """The same for a cell of the caller's own, which is asked what state it returns."""
+    given = initial_state if state is None else state
+    if given is None:
+        raise ValueError("state: a cell of your own expects state or initial_state, got neither")
+    x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    with jax.numpy_rank_promotion("allow"):  # a state [H] meets a batch here, on purpose
+        like, _ = jax.eval_shape(cell, params, given, x)
+        again, _ = jax.eval_shape(cell, params, like, x)
+    if again != like:
+        raise TypeError(f"cell: expected a state of one type, got {like} and then {again}")
+    for name, tree in {"state": state, "initial_state": initial_state}.items():
+        if tree is not None:
+            check_like(name, tree, like)
+    return _fill_in(state, initial_state, like)
+
+
+def _fill_in(state, initial_state, like):
+    """Zeros for no initial state, that for no state; both in the shapes and dtypes of `like`."""
+
+    def conform(leaf, to):
+        return jnp.broadcast_to(jnp.asarray(leaf).astype(to.dtype), to.shape)
+
+    if initial_state is None:
+        initial_state = jax.tree.map(lambda to: jnp.zeros(to.shape, to.dtype), like)
+    else:
+        initial_state = jax.tree.map(conform, initial_state, like)
+    return initial_state if state is None else jax.tree.map(conform, state, like), initial_state

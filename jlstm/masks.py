@@ -1,0 +1,96 @@
+"""What happens at which step: masks from lengths, resets from episode ends, and selecting by them.
+
+A mask or a reset is a bool array with a time axis in front, `[T, *B]`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm.checks import check_flags, check_lengths
+
+
+def length_mask(lengths: chex.Array, T: int) -> chex.Array:
+    """The mask of padded sequences: `mask[t] = t < lengths`.
+
+    Args:
+      lengths: ints `[*B]` from 0 to T.
+      T: the number of steps after padding.
+
+    Returns:
+      bool `[T, *B]`.
+
+    Raises:
+      TypeError: `lengths` does not hold ints.
+      ValueError: a length is negative or above T; seen only where `lengths` is concrete.
+
+    >>> import jax.numpy as jnp, jlstm
+    >>> jlstm.length_mask(jnp.array([0, 2]), 3).astype(int).T
+    Array([[0, 0, 0],
+           [1, 1, 0]], dtype=int32)
+    """
+    check_lengths(lengths, T)
+    lengths = jnp.asarray(lengths)
+    times = jax.lax.broadcasted_iota(lengths.dtype, (T, *lengths.shape), 0)
+    return times < lengths[None]
+
+
+def episode_starts(done: chex.Array, previous_done: chex.Array | None = None) -> chex.Array:
+    """The resets of a rollout, from the flags that environments give.
+
+        starts[0] = previous_done,   starts[t] = done[t - 1]
+
+    `done[t]` says that the episode *ended* with step t; a reset says that one *begins* at t.
+
+    Args:
+      done: bool `[T, *B]`.
+      previous_done: bool `[*B]`, `done[-1]` of the rollout before this one, whose final state is
+        carried in. None at the first rollout, which carries nothing in that could be dropped.
+
+    Returns:
+      bool `[T, *B]`, the `reset` of `unroll`.
+
+    Raises:
+      TypeError: flags that are not bool.
+      ValueError: `previous_done` has another shape than a step of `done`.
+
+    >>> import jax.numpy as jnp, jlstm
+    >>> done = jnp.array([False, True, False])
+    >>> jlstm.episode_starts(done)
+    Array([False, False,  True], dtype=bool)
+    >>> jlstm.episode_starts(done, previous_done=jnp.array(True))
+    Array([ True, False,  True], dtype=bool)
+    """
+    check_flags("done", done)
+    if previous_done is None:
+        previous_done = jnp.zeros(done.shape[1:], bool)
+    check_flags("previous_done", previous_done, done.shape[1:])
+    return jnp.concatenate([jnp.asarray(previous_done)[None], done])[:-1]
+
+
+def select(flags: chex.Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree):
+    """Row by row: `on_true` where `flags` holds, else `on_false`, over whole pytrees.
+
+    For acting step by step, where a new episode drops the state of the last one:
+    `state = jlstm.select(done, jlstm.zero_state(params, done.shape), state)`. A NaN in what is not
+    selected stays behind, where a product with `1 - done` would keep it.
+
+    Args:
+      flags: bool `[*B]`.
+      on_true: arrays `[*B, …]`.
+      on_false: arrays of the same shapes.
+
+    Raises:
+      TypeError: flags that are not bool.
+
+    >>> import jax.numpy as jnp, jlstm
+    >>> jlstm.select(jnp.array([True, False]), jnp.zeros((2, 3)), jnp.full((2, 3), jnp.nan))
+    Array([[ 0.,  0.,  0.],
+           [nan, nan, nan]], dtype=float32)
+    """
+    check_flags("flags", flags)
+
+    def choose(a, b):
+        return jnp.where(flags.reshape(flags.shape + (1,) * (b.ndim - flags.ndim)), a, b)
+
+    return jax.tree.map(choose, on_true, on_false)

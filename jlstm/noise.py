@@ -1,0 +1,117 @@
+"""The noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
+
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm import cells
+from jlstm.checks import check_key, check_rate
+from jlstm.params import LSTMParams, LSTMState
+from jlstm.recurrence import lstm_carries, unroll
+
+
+class Rates(NamedTuple):
+    """How often each kind of noise strikes, from 0, which is off, to below 1.
+
+    A rate may be traced, so that one compiled program serves many.
+    """
+
+    dropout: chex.Numeric = 0.0
+    recurrent_dropout: chex.Numeric = 0.0
+    zoneout: LSTMState = LSTMState(0.0, 0.0)  # pyright: ignore[reportArgumentType]
+
+
+class Noise(NamedTuple):
+    """What is drawn for every step of a layer: bool `[T, *B, H]`, or None where nothing is.
+
+    keep: whether `h_tm1 U` sees this unit.
+    zone_h, zone_c: whether this unit keeps its old h, or c.
+    """
+
+    keep: chex.Array | None = None
+    zone_h: chex.Array | None = None
+    zone_c: chex.Array | None = None
+
+
+def unroll_with_noise(params, xs, state, initial_state, rates: Rates, key, **options):
+    """`unroll` of the standard cell with recurrent dropout and zoneout, where their rates ask."""
+    if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
+        return unroll(params, xs, state, initial_state=initial_state, **options)
+    state, initial_state = lstm_carries(params, xs, state, initial_state)
+    noise = _draw(key, rates, (xs.shape[0], *state.h.shape), options["reset"])
+    cell = partial(_noisy_cell, rates)
+    inputs = (xs, noise)
+    return unroll(params, inputs, state, initial_state=initial_state, cell=cell, **options)
+
+
+def drop(key: chex.PRNGKey, rate: chex.Numeric, ys: chex.Array) -> chex.Array:
+    """Dropout: zero at `rate`, and the rest scaled so that the mean stays."""
+    return ys if is_off(rate) else _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
+
+
+def is_off(rate: chex.Numeric) -> bool:
+    """Whether a rate is known to be zero before anything is traced."""
+    return isinstance(rate, int | float) and rate == 0
+
+
+def check_noise(rates: Rates, key: chex.PRNGKey | None) -> None:
+    """Refuses rates outside [0, 1), and dropout without a key to draw it from."""
+    named = {
+        "dropout": rates.dropout,
+        "recurrent_dropout": rates.recurrent_dropout,
+        "zoneout.h": rates.zoneout.h,
+        "zoneout.c": rates.zoneout.c,
+    }
+    for name, rate in named.items():
+        check_rate(name, rate)
+        if key is None and not is_off(rate) and not name.startswith("zoneout"):
+            raise ValueError(f"key: expected a key to draw {name} from, got None")
+    if key is not None:
+        check_key(key)
+
+
+def _noisy_cell(rates: Rates, params: LSTMParams, state: LSTMState, inputs):
+    """The standard cell that sees a thinned h_tm1, and whose units may keep their old state."""
+    x, noise = inputs
+    seen = state.h if noise.keep is None else _thin(noise.keep, rates.recurrent_dropout, state.h)
+    (h_t, c_t), _ = cells.cell(params, LSTMState(seen, state.c), x)
+    h_t = _zoneout(noise.zone_h, rates.zoneout.h, state.h, h_t)
+    c_t = _zoneout(noise.zone_c, rates.zoneout.c, state.c, c_t)
+    return LSTMState(h_t, c_t), h_t
+
+
+def _zoneout(zone, rate, old, new):
+    """The old value where it is kept; the mean of both where nothing was drawn."""
+    if zone is not None:
+        return jnp.where(zone, old, new)
+    rate = jnp.asarray(rate, old.dtype)
+    return rate * old + (1 - rate) * new
+
+
+def _thin(keep, rate, values):
+    return jnp.where(keep, values / (1 - jnp.asarray(rate, values.dtype)), 0)
+
+
+def _draw(key, rates: Rates, shape, reset) -> Noise:
+    if key is None:
+        return Noise()
+    keep_key, h_key, c_key = jax.random.split(key, 3)
+    keep = None
+    if not is_off(rates.recurrent_dropout):
+        keep = jax.random.bernoulli(keep_key, 1 - rates.recurrent_dropout, shape)
+        keep = _one_a_sequence(keep, reset)
+    zone_h = jax.random.bernoulli(h_key, rates.zoneout.h, shape)
+    zone_c = jax.random.bernoulli(c_key, rates.zoneout.c, shape)
+    return Noise(keep, zone_h, zone_c)
+
+
+def _one_a_sequence(drawn, reset):
+    """What was drawn for the first step of a sequence, at every step of it."""
+    if reset is None:
+        return jnp.broadcast_to(drawn[:1], drawn.shape)
+    times = jax.lax.broadcasted_iota(jnp.int32, reset.shape, 0)
+    first = jax.lax.cummax(jnp.where(reset, times, 0), axis=0)
+    return jnp.take_along_axis(drawn, first[..., None], axis=0)

@@ -1,0 +1,184 @@
+"""Layers of LSTMs, each in one direction or both.
+
+A stack is a tuple with one entry a layer: `LSTMParams`, or `Bidirectional` of two. Its states are
+a tuple of the same form. The output of a layer is the input of the next; the outputs of two
+directions stand side by side, forward first.
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm.checks import check_floats, check_key, check_size, check_tuple, describe
+from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
+from jlstm.params import LSTMParams, LSTMState, check_params, init
+
+
+class Bidirectional(NamedTuple):
+    """The two directions of a layer: of parameters, of states, of initial states."""
+
+    forward: Any
+    backward: Any
+
+
+Layer = LSTMParams | Bidirectional
+
+
+def init_stack(
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_sizes: tuple[int, ...],
+    *,
+    bidirectional: bool = False,
+    **options,
+) -> tuple[Layer, ...]:
+    """Draws the parameters of a stack, layer by layer.
+
+    Args:
+      key: a typed key.
+      input_size: D of the first layer.
+      hidden_sizes: H of each layer, in each direction; they need not be equal.
+      bidirectional: two directions a layer, so that the next one reads `2H` features.
+      **options: those of `init`: kernel_init, recurrent_init, forget_bias, dtype.
+
+    Returns:
+      A tuple of `LSTMParams`, or of `Bidirectional(forward, backward)` of them.
+
+    Raises:
+      TypeError, ValueError: sizes that are not positive ints, a key that is not typed.
+
+    >>> import jax, jlstm
+    >>> first, second = jlstm.init_stack(jax.random.key(0), 2, (3, 5), bidirectional=True)
+    >>> second.forward.W.shape
+    (6, 20)
+    """
+    check_key(key)
+    check_tuple("hidden_sizes", hidden_sizes)
+    for k, hidden_size in enumerate(hidden_sizes):
+        check_size(f"hidden_sizes[{k}]", hidden_size)
+    directions = 2 if bidirectional else 1
+    layers = []
+    for layer_key, hidden_size in zip(
+        jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True
+    ):
+        drawn = [
+            init(direction_key, input_size, hidden_size, **options)
+            for direction_key in jax.random.split(layer_key, directions)
+        ]
+        layers.append(Bidirectional(*drawn) if bidirectional else drawn[0])
+        input_size = directions * hidden_size
+    return tuple(layers)
+
+
+def unroll_stack(
+    params: tuple[Layer, ...],
+    xs: chex.Array,
+    states: tuple | None = None,
+    *,
+    initial_states: tuple | None = None,
+    reset: chex.Array | None = None,
+    mask: chex.Array | None = None,
+    dropout: chex.Numeric = 0.0,
+    recurrent_dropout: chex.Numeric = 0.0,
+    zoneout: chex.Numeric | LSTMState = 0.0,
+    key: chex.PRNGKey | None = None,
+    chunk: int | None | Literal["auto"] = "auto",
+) -> tuple[tuple, chex.Array]:
+    """Runs a stack of layers over a sequence.
+
+        ys⁰ = xs,   states[l], yˡ⁺¹ = unroll(params[l], dropout(yˡ), states[l])
+
+    Args:
+      params: one entry a layer, from `init_stack`.
+      xs: `[T, *B, D]`.
+      states: what is carried in, one entry a layer (None is that layer's initial state). The
+        backward direction carries in at the end of time.
+      initial_states: where sequences begin and what a reset restores, one entry a layer.
+      reset: bool `[T, *B]`, a new sequence begins at t, in both directions.
+      mask: bool `[T, *B]`, False skips the step in every layer; `ys` is zero there.
+      dropout: the rate between layers, drawn anew at each step (Zaremba et al. 2014).
+      recurrent_dropout: the rate on h_tm1 in `h_tm1 U`, one mask a sequence; a reset begins one
+        (Gal & Ghahramani 2016).
+      zoneout: the rate at which a unit keeps its old h and c in place of the new; an `LSTMState`
+        of two rates tells them apart (Krueger et al. 2017). Without a key each unit takes the
+        mean of what it would keep and what it would take, as that paper does at test time.
+      key: a typed key for the noise. The rates are those of training: for dropout without a key
+        there is nothing to draw from, so it is refused rather than silently left out.
+      chunk: as in `unroll`.
+
+    Returns:
+      `(states, ys [T, *B, H])`, with `2H` features where the last layer is bidirectional.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or layers do not fit each other.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 5))
+    >>> (first, second), ys = jlstm.unroll_stack(params, jax.numpy.ones((10, 2)))
+    >>> second.h.shape, ys.shape
+    ((5,), (10, 5))
+    """
+    zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(zoneout, zoneout)
+    rates = Rates(dropout, recurrent_dropout, zoneout)
+    check_noise(rates, key)
+    _check_layers(params, xs)
+    states = _one_a_layer("states", states, params)
+    initial_states = _one_a_layer("initial_states", initial_states, params)
+    run = partial(unroll_with_noise, rates=rates, reset=reset, mask=mask, chunk=chunk)
+    finals, ys = [], xs
+    for k, layer in enumerate(params):
+        drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
+        ys = drop(drop_key, dropout, ys) if k > 0 else ys
+        if isinstance(layer, Bidirectional):
+            final, ys = _run_both(run, layer, ys, states[k], initial_states[k], layer_key)
+        else:
+            final, ys = run(layer, ys, states[k], initial_states[k], key=layer_key)
+        finals.append(final)
+    return tuple(finals), ys
+
+
+def _run_both(run, layer, xs, state, initial_state, key):
+    """One layer from both ends of time; the outputs side by side, forward first."""
+    forward_key, backward_key = _split(key)
+    forward, hs = run(layer.forward, xs, state.forward, initial_state.forward, key=forward_key)
+    backward, gs = run(
+        layer.backward, xs, state.backward, initial_state.backward, key=backward_key, reverse=True
+    )
+    return Bidirectional(forward, backward), jnp.concatenate([hs, gs], axis=-1)
+
+
+def _split(key):
+    return (None, None) if key is None else jax.random.split(key)
+
+
+def _one_a_layer(name, states, params):
+    """`states` with one entry a layer and one a direction, None where it was left out."""
+    states = (None,) * len(params) if states is None else states
+    check_tuple(name, states, len(params))
+    both = Bidirectional(None, None)
+    for k, (state, layer) in enumerate(zip(states, params, strict=True)):
+        if isinstance(layer, Bidirectional) and not isinstance(state, Bidirectional | None):
+            raise TypeError(f"{name}[{k}]: expected Bidirectional, got {describe(state)}")
+    return tuple(
+        both if isinstance(layer, Bidirectional) and state is None else state
+        for state, layer in zip(states, params, strict=True)
+    )
+
+
+def _check_layers(params, xs):
+    """Refuses layers whose input is not as wide as the output of the layer below."""
+    check_tuple("params", params)
+    check_floats("xs", xs)
+    width, below = xs.shape[-1] if xs.ndim else 0, "xs"
+    for k, layer in enumerate(params):
+        directions = layer._asdict() if isinstance(layer, Bidirectional) else {"": layer}
+        for direction, one in directions.items():
+            name = f"params[{k}]" + (f".{direction}" if direction else "")
+            check_params(name, one)
+            if one.W.shape[0] != width:
+                expected = f"[{width}, 4H] after {below} of {width} features"
+                raise ValueError(f"{name}.W: expected {expected}, got {describe(one.W)}")
+        width, below = sum(one.U.shape[0] for one in directions.values()), f"params[{k}]"
