@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from differences import dot, float64, norm, slope, unit_direction
 from hypothesis import given, settings
+from pools import balanced
 
 import jlstm
 from jlstm import reference
@@ -86,13 +87,7 @@ CHOICES = {
 
 
 def pool(size: int) -> list[Setting]:
-    """`size` settings, in which the choices of each option appear equally often."""
-    random = np.random.default_rng(size)
-    columns = [
-        [choices[k % len(choices)] for k in random.permutation(size)]
-        for choices in CHOICES.values()
-    ]
-    return [with_fitting_chunk(Setting(*row)) for row in zip(*columns, strict=True)]
+    return [with_fitting_chunk(Setting(**choice)) for choice in balanced(CHOICES, size)]
 
 
 def with_fitting_chunk(setting: Setting) -> Setting:
@@ -206,7 +201,7 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases(pool(16)))
 def test_unroll_is_the_loop(case):
     check(case)
@@ -214,7 +209,7 @@ def test_unroll_is_the_loop(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_unroll_is_the_loop_in_two_thousand_cases(part, data):
     check(data.draw(cases(pool(256)[part::4])))
