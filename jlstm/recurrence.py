@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import chex
 import jax
@@ -13,16 +13,9 @@ from jlstm.checks import check_chunk, check_flags, check_like, check_steps
 from jlstm.dtypes import at_least_float32, common_dtype
 from jlstm.masks import select
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
+from jlstm.scan import Steps, scan_chunks, scan_steps
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
-
-
-class Steps(NamedTuple):
-    """What the scan runs over: inputs `[T, *B, D]`, and flags `[T, *B]` or None."""
-
-    x: chex.ArrayTree
-    reset: chex.Array | None
-    mask: chex.Array | None
 
 
 def unroll(
@@ -92,55 +85,14 @@ def unroll(
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
     segment = partial(_segment, cell, params, initial_state, reverse, states)
     chunk = None if chunk == "auto" else chunk
-    return _scan_chunks(segment, state, Steps(xs, reset, mask), chunk, reverse)
+    return scan_chunks(segment, state, Steps(xs, reset, mask), chunk, reverse)
 
 
 def _segment(cell, params, initial_state, reverse, states, state, steps):
-    """The recurrence over a stretch of time: `(final_state, hs or states)`."""
-
-    def step(state, step):
-        before = state
-        if step.reset is not None and not reverse:
-            before = select(step.reset, initial_state, before)
-        if step.mask is None:
-            after, y = cell(params, before, step.x)
-        else:
-            # A held state may be NaN; the cell must not see it, or its zero gradient is NaN too.
-            safe = select(step.mask, before, initial_state)
-            after, y = cell(params, safe, step.x)
-            after = select(step.mask, after, before)
-            y = select(step.mask, y, jax.tree.map(jnp.zeros_like, y))
-        out = after if states else y
-        if step.reset is not None and reverse:
-            after = select(step.reset, initial_state, after)
-        return after, out
-
-    return jax.lax.scan(step, state, steps, reverse=reverse)
-
-
-def _scan_chunks(segment, state, steps, chunk, reverse):
-    """Runs `segment` over chunks of time, each of which the reverse pass computes again.
-
-    T = n * chunk + rest: a scan over n chunks, and the rest at the end of time on its own.
-    """
-    T = jax.tree.leaves(steps)[0].shape[0]
-    if chunk is None or chunk >= T:
-        return segment(state, steps)
-    segment = jax.checkpoint(segment, prevent_cse=False)  # a scan's body is no place for CSE
-    n = T // chunk
-    head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
-    tail = jax.tree.map(lambda x: x[n * chunk :], steps)
-    if reverse:
-        state, tail = segment(state, tail)
-        state, head = jax.lax.scan(segment, state, head, reverse=True)
-    else:
-        state, head = jax.lax.scan(segment, state, head)
-        state, tail = segment(state, tail)
-
-    def join(head, tail):
-        return jnp.concatenate([head.reshape(n * chunk, *head.shape[2:]), tail])
-
-    return state, jax.tree.map(join, head, tail)
+    """A cell over a stretch of time: `(final_state, hs or states)`."""
+    step = partial(cell, params)
+    state, (after, ys) = scan_steps(step, state, initial_state, steps, reverse)
+    return state, (after if states else ys)
 
 
 def lstm_carries(params, xs, state, initial_state):

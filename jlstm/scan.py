@@ -1,0 +1,83 @@
+"""A step scanned over time, where sequences begin, pause and end: resets, masks, direction, chunks.
+
+Everything here holds for any step `(state, x) -> (state, y)`: a cell, a cell that also tells its
+derivative, or that derivative itself, whose state is a tangent.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm.masks import select
+
+Step = Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Steps(NamedTuple):
+    """What is scanned over: inputs `[T, *B, …]`, and flags `[T, *B]` or None."""
+
+    x: chex.ArrayTree
+    reset: chex.Array | None
+    mask: chex.Array | None
+
+
+def scan_steps(
+    step: Step, state: chex.ArrayTree, initial_state: chex.ArrayTree, steps: Steps, reverse: bool
+) -> tuple[Any, tuple[Any, Any]]:
+    """Scans `step` over `steps`.
+
+    Returns:
+      `(final_state, (states, ys))`: what stands after each step, and its output, which is zero
+      where the step was skipped.
+    """
+
+    def one(before, now):
+        if now.reset is not None and not reverse:
+            before = select(now.reset, initial_state, before)
+        after, y = _skipping(step, before, initial_state, now)
+        carry = after
+        if now.reset is not None and reverse:
+            carry = select(now.reset, initial_state, after)
+        return carry, (after, y)
+
+    return jax.lax.scan(one, state, steps, reverse=reverse)
+
+
+def _skipping(step, before, safe, now):
+    """One step, or none where the mask is False: the state is held and the output is zero."""
+    if now.mask is None:
+        return step(before, now.x)
+    # A held state may be NaN. The step must not see it: its gradient would be 0 * NaN.
+    after, y = step(select(now.mask, before, safe), now.x)
+    zeros = jax.tree.map(jnp.zeros_like, y)
+    return select(now.mask, after, before), select(now.mask, y, zeros)
+
+
+def scan_chunks(
+    segment: Step, state: chex.ArrayTree, steps: Steps, chunk: int | None, reverse: bool
+) -> tuple[Any, Any]:
+    """Runs `segment` over chunks of time, each of which the reverse pass computes again.
+
+    With T = n * chunk + rest: a scan over n chunks, and the rest at the end of time on its own.
+    """
+    T = jax.tree.leaves(steps)[0].shape[0]
+    if chunk is None or chunk >= T:
+        return segment(state, steps)
+    segment = jax.checkpoint(segment, prevent_cse=False)  # a scan's body is safe from CSE
+    n = T // chunk
+    head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
+    tail = jax.tree.map(lambda x: x[n * chunk :], steps)
+    if reverse:
+        state, tail = segment(state, tail)
+        state, head = jax.lax.scan(segment, state, head, reverse=True)
+    else:
+        state, head = jax.lax.scan(segment, state, head)
+        state, tail = segment(state, tail)
+
+    def join(head, tail):
+        return jnp.concatenate([head.reshape(n * chunk, *head.shape[2:]), tail])
+
+    return state, jax.tree.map(join, head, tail)
