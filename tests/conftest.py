@@ -2,6 +2,7 @@
 
 import hypothesis
 import jax
+import jax.monitoring
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -28,3 +29,17 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def compilations():
+    """A function that tells how many programs XLA has compiled so far in this test."""
+    count = 0
+
+    def listen(event, duration, **kwargs):
+        nonlocal count
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count
+    jax.monitoring.unregister_event_duration_listener(listen)
