@@ -1,0 +1,377 @@
+"""Series, parameters and histories in files: what is read is checked, what is written is whole.
+
+A row of a CSV file is counted as the line of the file that it ends on, from 1, as an editor shows
+it; columns without a name, and all of a .npy file, are counted from 0, as NumPy does.
+"""
+
+import csv
+import os
+import secrets
+import zipfile
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isfinite, nan
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from jlstm.params import LSTMParams
+
+Writer = Callable[[BinaryIO], None]
+
+FLOATS = ("float64", "float32", "bfloat16", "float16")
+
+
+def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
+    """A series `[T, D]` in float64 from a .csv or .npy file.
+
+    A .csv file is UTF-8 text with commas between the cells. Its first row is a header unless it
+    is all numbers. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints.
+
+    Args:
+      path: ends in .csv or .npy.
+      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
+        other columns may hold anything.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: the file is empty, ragged or broken, has no such column, or a cell in the columns
+        taken is not a finite number. The message names the file, the row and the column.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "series.csv")
+    ...     _ = path.write_text("day,wind,rain\\nMon,1.5,0\\nTue,2.5,4\\n")
+    ...     read_series(str(path), ["rain", "wind"])
+    array([[0. , 1.5],
+           [4. , 2.5]])
+    """
+    check_suffix(path, ".csv", ".npy")
+    return (_read_csv if suffix(path) == ".csv" else _read_npy)(path, columns)
+
+
+def suffix(path: str) -> str:
+    """The ending of a file's name in lower case, ".csv" of "A.CSV"."""
+    return Path(path).suffix.lower()
+
+
+# --- CSV
+
+
+def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True, skipinitialspace=True)
+        try:
+            return _parse_csv(path, reader, columns)
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: not UTF-8 text") from None
+        except csv.Error as error:
+            raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
+
+
+def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
+    """Streams the rows into one flat buffer of doubles: 8 bytes a cell, and nothing else grows."""
+    rows = _full_rows(path, reader)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path}: the file is empty")
+    width, names = len(first), _header(path, first)
+    places = _places(path, columns, names, width)
+    values = array("d")
+
+    def take(cells: list[str]) -> None:
+        row = f"{path}: row {reader.line_num}"
+        if len(cells) != width:
+            raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
+        numbers = [_number(cells[k]) for k in places]
+        if not all(map(isfinite, numbers)):
+            k = next(k for k in places if not isfinite(_number(cells[k])))
+            column = repr(names[k]) if names else k
+            got = shorten(cells[k])
+            raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
+        values.extend(numbers)
+
+    if names is None:
+        take(first)
+    for cells in rows:
+        take(cells)
+    if not values:
+        raise ValueError(f"{path}: the file has a header and no rows")
+    return np.frombuffer(values).reshape(-1, len(places))
+
+
+def _full_rows(path: str, reader) -> Iterator[list[str]]:
+    """The rows; empty lines are let pass at the end of the file, and nowhere else."""
+    empty = 0
+    for cells in reader:
+        if not cells:
+            empty = empty or reader.line_num
+        elif empty:
+            raise ValueError(f"{path}: row {empty}: the row is empty")
+        else:
+            yield cells
+
+
+def _number(cell: str) -> float:
+    """The number in a cell, NaN where there is none. Python alone would read 1_000 as one."""
+    try:
+        return nan if "_" in cell else float(cell)
+    except ValueError:
+        return nan
+
+
+def _header(path: str, cells: list[str]) -> list[str] | None:
+    """The names in the first row, None if it is all numbers.
+
+    A row that mixes numbers and text is refused: taken for a header it would be lost silently.
+    """
+    numeric = [cell.strip().lower() in _NOT_FINITE or isfinite(_number(cell)) for cell in cells]
+    if all(numeric):
+        return None
+    if not any(numeric):
+        return [cell.strip() for cell in cells]
+    text, number = shorten(cells[numeric.index(False)]), shorten(cells[numeric.index(True)])
+    raise ValueError(
+        f"{path}: row 1, column {numeric.index(False)}: expected all numbers or all names, "
+        f"got {text} beside {number}"
+    )
+
+
+_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # numbers to Python, refused later
+
+
+def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
+    """Where the columns asked for stand."""
+    if columns is None:
+        return range(width)
+    places = [_place(path, column, names or [], width) for column in columns]
+    if len(set(places)) < len(places):
+        raise ValueError(f"columns: one is named twice in {', '.join(columns)}")
+    return places
+
+
+def _place(path: str, column: str, names: list[str], width: int) -> int:
+    if names.count(column) > 1:
+        raise ValueError(f"{path}: more than one column is named {column!r}")
+    if column in names:
+        return names.index(column)
+    if column.isdecimal() and int(column) < width:
+        return int(column)
+    known = f"0 to {width - 1}" + (f", {', '.join(names)}" if names else "")
+    raise ValueError(f"{path}: no column {column!r}; there are {known}")
+
+
+def shorten(text: str) -> str:
+    """A piece of a file as it may stand in a message: quoted, and cut to a few words."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+# --- .npy
+
+
+def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
+    with open(path, "rb") as file:
+        series = _read_array(path, file)
+    if series.dtype.kind not in "fiu" or series.ndim not in (1, 2) or series.size == 0:
+        got = f"{series.dtype}{list(series.shape)}"
+        raise ValueError(f"{path}: expected floats or ints of shape [T, D] or [T], got {got}")
+    series = series.reshape(len(series), -1)
+    places = list(_places(path, columns, None, series.shape[1]))
+    series = series[:, places].astype(np.float64)
+    rows, columns_ = np.nonzero(~np.isfinite(series))
+    if len(rows):
+        where = f"row {rows[0]}, column {places[columns_[0]]}"
+        got = series[rows[0], columns_[0]]
+        raise ValueError(f"{path}: {where}: expected a finite number, got {got}")
+    return series
+
+
+def _read_array(path: str, file) -> np.ndarray:
+    try:
+        return np.lib.format.read_array(file, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise of many kinds for a broken file
+        raise ValueError(f"{path}: not a readable .npy file: {error}") from None
+
+
+# --- parameters
+
+
+def save_params(path: str, params: LSTMParams) -> None:
+    """Writes `LSTMParams(W [D, 4H], U [H, 4H], b [4H])` to a .npz file; see `load_params`.
+
+    Raises:
+      OSError: the file cannot be written; one that was there is as it was.
+      ValueError: these are not the parameters of one LSTM, or not finite.
+
+    >>> import jax, jlstm, os, tempfile
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "params.npz")
+    ...     save_params(path, params)
+    ...     again = load_params(path)
+    >>> all((p == q).all() for p, q in zip(params, again))
+    True
+    """
+    atomic_write({path: params_writer(path, params)})
+
+
+def params_writer(path: str, params: LSTMParams) -> Writer:
+    """What writes parameters into an open file, for `atomic_write`."""
+    check_suffix(path, ".npz")
+    arrays = LSTMParams(*(np.asarray(p) for p in params))
+    _check_params("params", arrays)
+    return lambda file: np.savez(file, W=arrays.W, U=arrays.U, b=arrays.b)
+
+
+def load_params(path: str) -> LSTMParams:
+    """The parameters in a .npz file with the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`.
+
+    Nothing is unpickled. The arrays are NumPy's, in the dtypes that were saved, so that float64
+    survives where JAX computes in float32.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: the file is not such a file, or is broken; names, shapes or dtypes are others, or
+        a number is not finite.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {entry: _read_entry(path, archive, entry) for entry in archive.namelist()}
+    except OSError:
+        raise
+    except ValueError as error:
+        raise ValueError(error) from None
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable .npz file: {error}") from None
+    names = [entry.removesuffix(".npy") for entry in arrays]
+    if sorted(names) != sorted(LSTMParams._fields):
+        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(names) or 'none'}")
+    params = LSTMParams(**dict(zip(names, arrays.values(), strict=True)))
+    _check_params(path, params)
+    return params
+
+
+def _read_entry(path: str, archive: zipfile.ZipFile, entry: str) -> np.ndarray:
+    with archive.open(entry) as file:
+        stored = np.lib.format.read_array(file, allow_pickle=False)
+    # .npy has no name for bfloat16 and calls it two bytes without a meaning.
+    return stored.view("bfloat16") if stored.dtype == np.dtype("V2") else stored
+
+
+def _check_params(source: str, params: LSTMParams) -> None:
+    shapes = " ".join(f"{name} {list(p.shape)}" for name, p in params._asdict().items())
+    D, H = ((*p.shape, 0)[0] for p in (params.W, params.U))
+    expected = [(D, 4 * H), (H, 4 * H), (4 * H,)]
+    if [p.shape for p in params] != expected or not D or not H:
+        raise ValueError(f"{source}: expected W [D, 4H] U [H, 4H] b [4H], got {shapes}")
+    for name, p in params._asdict().items():
+        if p.dtype.name not in FLOATS:
+            raise ValueError(f"{source}: {name}: expected {', '.join(FLOATS)}, got {p.dtype}")
+        if not np.isfinite(p).all():
+            place = np.argwhere(~np.isfinite(p))[0].tolist()
+            raise ValueError(f"{source}: {name}{place}: expected a finite number")
+
+
+# --- histories
+
+
+def save_states(path: str, H: np.ndarray, C: np.ndarray) -> None:
+    """Writes the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
+
+    A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
+    a step, with as many digits as give the same numbers back.
+
+    Raises:
+      OSError: the file cannot be written; one that was there is as it was.
+      ValueError: the name ends in something else.
+    """
+    atomic_write({path: states_writer(path, H, C)})
+
+
+def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
+    """What writes histories into an open file, for `atomic_write`."""
+    check_suffix(path, ".npz", ".csv")
+    # Neither format knows bfloat16; float32 has room for each of its values.
+    H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
+    if suffix(path) == ".npz":
+        return lambda file: np.savez(file, H=H, C=C)
+    return lambda file: _write_csv(file, H, C)
+
+
+def _write_csv(file: BinaryIO, H: np.ndarray, C: np.ndarray) -> None:
+    names = [f"{letter}{unit}" for letter in "hc" for unit in range(H.shape[1])]
+    file.write((",".join(names) + "\n").encode())
+    for start in range(0, len(H), 4096):  # text takes more room than numbers: a block at a time
+        block = [a[start : start + 4096].astype(np.float64) for a in (H, C)]
+        rows = np.concatenate(block, axis=1).tolist()
+        file.write("".join(",".join(map(repr, row)) + "\n" for row in rows).encode())
+
+
+def check_suffix(path: str, *expected: str) -> None:
+    """Refuses a name that does not end in one of these."""
+    if suffix(path) not in expected:
+        raise ValueError(f"{path}: expected a name that ends in {' or '.join(expected)}")
+
+
+# --- writing
+
+
+def check_writable(path: str, *endings: str) -> None:
+    """Refuses, without touching anything, a path that cannot be written.
+
+    Raises:
+      ValueError: the name has none of these endings; there is something other than a file, or no
+        folder to write to, or no permission.
+    """
+    check_suffix(path, *endings)
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path}: cannot be written: there is no folder {os.path.dirname(path)}")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ValueError(f"{path}: cannot be written: it is not a file")
+    if not os.access(target if os.path.exists(target) else folder, os.W_OK):
+        raise ValueError(f"{path}: cannot be written: permission denied")
+
+
+def atomic_write(writers: Mapping[str, Callable[[BinaryIO], None]]) -> None:
+    """Writes files, all of them whole or none of them at all.
+
+    Each is written beside its place and brought to the disk; only when all are there do they take
+    their places. On any failure what was there is untouched and nothing is left lying about.
+
+    Args:
+      writers: for each path what writes the content into the file opened for it.
+
+    Raises:
+      OSError: naming the path that could not be written.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write({os.path.join(folder, "a.txt"): lambda file: file.write(b"whole")})
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    temporaries: list[tuple[str, str]] = []
+    path = ""
+    try:
+        for path, write in writers.items():
+            target = os.path.realpath(path)  # a link stays a link
+            beside = os.path.join(os.path.dirname(target), f".jlstm-{secrets.token_hex(8)}.tmp")
+            temporaries.append((beside, target))
+            with open(beside, "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if os.path.exists(target):
+                os.chmod(beside, os.stat(target).st_mode)
+        for beside, target in temporaries:
+            os.replace(beside, target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), path) from None
+    finally:
+        for beside, _ in temporaries:
+            Path(beside).unlink(missing_ok=True)
