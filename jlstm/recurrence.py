@@ -1,7 +1,7 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import chex
@@ -83,9 +83,11 @@ def unroll(
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
+    steps = Steps(xs, reset, mask)
+    state = _vary(state, (params, state, initial_state, steps))
     segment = partial(_segment, cell, params, initial_state, reverse, states)
     chunk = None if chunk == "auto" else chunk
-    return scan_chunks(segment, state, Steps(xs, reset, mask), chunk, reverse)
+    return scan_chunks(segment, state, steps, chunk, reverse)
 
 
 def _segment(cell, params, initial_state, reverse, states, state, steps):
@@ -138,3 +140,15 @@ def _fill_in(state, initial_state, like):
     else:
         initial_state = jax.tree.map(conform, initial_state, like)
     return initial_state if state is None else jax.tree.map(conform, state, like), initial_state
+
+
+def _vary(state, inputs):
+    """`state`, allowed to differ between the devices of a `shard_map` where any input does.
+
+    A scan wants that of what it carries from the first step on. Choosing between equals says it to
+    JAX and costs nothing, as XLA drops the choice.
+    """
+    leaves = jax.tree.leaves(inputs)
+    flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
+    flag = reduce(jnp.logical_or, flags)
+    return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), state)
