@@ -36,7 +36,7 @@ def compilations():
     """A function that tells how many programs XLA has compiled so far in this test."""
     count = 0
 
-    def listen(event, duration, **kwargs):
+    def listen(event: str, duration_secs: float, **metadata: str | int):
         nonlocal count
         count += event == "/jax/core/compile/backend_compile_duration"
 
