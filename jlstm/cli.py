@@ -225,7 +225,7 @@ def _read_input(args: argparse.Namespace) -> np.ndarray:
     series = files.read_series(args.input, args.columns)
     if not args.standardise:
         return series
-    constant = np.flatnonzero(np.ptp(series, axis=0) == 0)
+    constant = np.flatnonzero((series == series[0]).all(axis=0))
     if len(constant):
         column = args.columns[constant[0]] if args.columns else constant[0]
         raise ValueError(f"{args.input}: column {column}: constant, so it has no deviation")

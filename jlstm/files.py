@@ -18,7 +18,7 @@ import numpy as np
 
 from jlstm.params import LSTMParams
 
-Writer = Callable[[BinaryIO], None]
+Writer = Callable[[BinaryIO], object]
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 
@@ -147,7 +147,7 @@ def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, w
         return range(width)
     places = [_place(path, column, names or [], width) for column in columns]
     if len(set(places)) < len(places):
-        raise ValueError(f"columns: one is named twice in {', '.join(columns)}")
+        raise ValueError(f"{path}: a column is asked for twice in {', '.join(columns)}")
     return places
 
 
@@ -158,8 +158,8 @@ def _place(path: str, column: str, names: list[str], width: int) -> int:
         return names.index(column)
     if column.isdecimal() and int(column) < width:
         return int(column)
-    known = f"0 to {width - 1}" + (f", {', '.join(names)}" if names else "")
-    raise ValueError(f"{path}: no column {column!r}; there are {known}")
+    known = f"{', '.join(names)}, or by place " if names else ""
+    raise ValueError(f"{path}: no column {column!r}; expected {known}0 to {width - 1}")
 
 
 def shorten(text: str) -> str:
@@ -192,8 +192,11 @@ def _read_array(path: str, file) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
     except OSError:
         raise
-    except Exception as error:  # NumPy and zipfile raise of many kinds for a broken file
-        raise ValueError(f"{path}: not a readable .npy file: {error}") from None
+    except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
+        raise ValueError(f"{path}: not a readable .npy file: {_BROKEN}") from None
+
+
+_BROKEN = "it is broken, or holds Python objects"
 
 
 # --- parameters
@@ -239,13 +242,11 @@ def load_params(path: str) -> LSTMParams:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {entry: _read_entry(path, archive, entry) for entry in archive.namelist()}
+            arrays = {entry: _read_entry(archive, entry) for entry in archive.namelist()}
     except OSError:
         raise
-    except ValueError as error:
-        raise ValueError(error) from None
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable .npz file: {error}") from None
+    except Exception:
+        raise ValueError(f"{path}: not a readable .npz file: {_BROKEN}") from None
     names = [entry.removesuffix(".npy") for entry in arrays]
     if sorted(names) != sorted(LSTMParams._fields):
         raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(names) or 'none'}")
@@ -254,7 +255,7 @@ def load_params(path: str) -> LSTMParams:
     return params
 
 
-def _read_entry(path: str, archive: zipfile.ZipFile, entry: str) -> np.ndarray:
+def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
     with archive.open(entry) as file:
         stored = np.lib.format.read_array(file, allow_pickle=False)
     # .npy has no name for bfloat16 and calls it two bytes without a meaning.
@@ -337,7 +338,7 @@ def check_writable(path: str, *endings: str) -> None:
         raise ValueError(f"{path}: cannot be written: permission denied")
 
 
-def atomic_write(writers: Mapping[str, Callable[[BinaryIO], None]]) -> None:
+def atomic_write(writers: Mapping[str, Writer]) -> None:
     """Writes files, all of them whole or none of them at all.
 
     Each is written beside its place and brought to the disk; only when all are there do they take
@@ -368,8 +369,8 @@ def atomic_write(writers: Mapping[str, Callable[[BinaryIO], None]]) -> None:
                 os.fsync(file.fileno())
             if os.path.exists(target):
                 os.chmod(beside, os.stat(target).st_mode)
-        for beside, target in temporaries:
-            os.replace(beside, target)
+        for beside, path in temporaries:
+            os.replace(beside, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), path) from None
     finally:

@@ -1,0 +1,320 @@
+"""Files: what goes in comes out, what is wrong is refused by place, what is written is whole."""
+
+import errno
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jlstm
+from jlstm import files
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+# --- series
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "expected"),
+    [
+        ("1,2\n3,4\n", None, [[1, 2], [3, 4]]),
+        ("1\n2", None, [[1], [2]]),
+        ("a,b\n1,2\n", None, [[1, 2]]),
+        ("a,b\n1,2\n3,4\n", ["b"], [[2], [4]]),
+        ("a,b\n1,2\n", ["b", "a"], [[2, 1]]),
+        ("a,b\n1,2\n", ["1", "a"], [[2, 1]]),
+        ("1,2,3\n4,5,6\n", ["2", "0"], [[3, 1], [6, 4]]),
+        ("day,x\nMon,1\nTue,\n", ["0"], None),
+        ("day,x,y\nMon,1,?\n", ["x"], [[1]]),
+        ("\ufeffa,b\r\n1,2\r\n", ["a"], [[1]]),
+        ('"a","b, c"\n"1","2"\n', ["b, c"], [[2]]),
+        ('"a\nb",c\n1,2\n', ["a\nb"], [[1]]),
+        (" a , b \n 1e-3 , -.5 \n", ["a", "b"], [[1e-3, -0.5]]),
+        ("a\n1\n\n\n", None, [[1]]),
+    ],
+)
+def test_csv(tmp_path, content, columns, expected):
+    path = write(tmp_path, "series.csv", content)
+    if expected is None:
+        with pytest.raises(ValueError, match="row 2, column 'day'"):
+            files.read_series(path, columns)
+        return
+    series = files.read_series(path, columns)
+    assert series.dtype == np.float64
+    np.testing.assert_array_equal(series, expected)
+
+
+REFUSED_CSV = {
+    "empty": ("", None, "the file is empty"),
+    "blank": ("\n\n", None, "the file is empty"),
+    "only a header": ("a,b\n", None, "the file has a header and no rows"),
+    "short row": ("a,b\n1,2\n3\n", None, "row 3: expected 2 cells, got 1"),
+    "long row": ("1,2\n3,4,5\n", None, "row 2: expected 2 cells, got 3"),
+    "empty line": ("a\n1\n\n2\n", None, "row 3: the row is empty"),
+    "text": ("a,b\n1,2\n3,x\n", None, "row 3, column 'b': expected a finite number, got 'x'"),
+    "text, no header": ("1,2\n3,x\n", None, "row 2, column 1: expected a finite number, got 'x'"),
+    "empty cell": ("a,b\n1,\n", None, "row 2, column 'b': expected a finite number, got ''"),
+    "nan": ("a\n1\nnan\n", None, "row 3, column 'a': expected a finite number, got 'nan'"),
+    "nan, first row": ("1,nan\n", None, "row 1, column 1: expected a finite number, got 'nan'"),
+    "inf": ("a\n-inf\n", None, "row 2, column 'a': expected a finite number, got '-inf'"),
+    "too large": ("a\n1e999\n", None, "row 2, column 'a': expected a finite number, got '1e999'"),
+    "underscore": ("a\n1_0\n", None, "row 2, column 'a': expected a finite number, got '1_0'"),
+    "long text": (
+        "a\n" + 50 * "x",
+        None,
+        f"row 2, column 'a': expected a finite number, got '{37 * 'x'}...'",
+    ),
+    "after a cell of two lines": (
+        'a,b\n1,"x\ny"\n2,z\n',
+        ["a", "b"],
+        "row 3, column 'b': expected a finite number, got 'x\\ny'",
+    ),
+    "half a header": (
+        "1.5,x\n2,3\n",
+        None,
+        "row 1, column 1: expected all numbers or all names, got 'x' beside '1.5'",
+    ),
+    "open quote": ('a,b\n"1,2\n', None, "row 2: unexpected end of data"),
+    "not UTF-8": (b"a\n\xff\n", None, "not UTF-8 text"),
+    "UTF-16": ("a\n1\n".encode("utf-16"), None, "not UTF-8 text"),
+    "no such name": ("a,b\n1,2\n", ["c"], "no column 'c'; expected a, b, or by place 0 to 1"),
+    "no such place": ("1,2\n", ["2"], "no column '2'; expected 0 to 1"),
+    "negative place": ("1,2\n", ["-1"], "no column '-1'; expected 0 to 1"),
+    "two of a name": ("a,a\n1,2\n", ["a"], "more than one column is named 'a'"),
+    "twice": ("a,b\n1,2\n", ["a", "0"], "a column is asked for twice in a, 0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_CSV)
+def test_refused_csv(tmp_path, case):
+    content, columns, message = REFUSED_CSV[case]
+    path = write(tmp_path, "series.csv", content)
+    with pytest.raises(ValueError) as refusal:
+        files.read_series(path, columns)
+    assert str(refusal.value) == f"{path}: {message}"
+
+
+def test_csv_and_npy_of_the_same_numbers_are_the_same_series(tmp_path):
+    series = np.random.RandomState(0).randn(50, 3) * 10.0 ** np.arange(-150, 150, 100)
+    rows = [",".join(map(repr, row)) for row in series.tolist()]
+    np.save(tmp_path / "a.npy", series)
+    for path in (write(tmp_path, "a.csv", "\n".join(rows)), str(tmp_path / "a.npy")):
+        np.testing.assert_array_equal(files.read_series(path), series)
+        np.testing.assert_array_equal(files.read_series(path, ["2", "0"]), series[:, [2, 0]])
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "f2", "i8", "u1"])
+def test_npy(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", np.arange(4, dtype=dtype))
+    series = files.read_series(str(tmp_path / "a.npy"))
+    assert series.dtype == np.float64
+    np.testing.assert_array_equal(series, [[0], [1], [2], [3]])
+
+
+EXPECTED = "expected floats or ints of shape [T, D] or [T], got"
+BROKEN = "it is broken, or holds Python objects"
+REFUSED_NPY = {
+    "complex": (np.zeros(3, complex), f"{EXPECTED} complex128[3]"),
+    "bool": (np.zeros(3, bool), f"{EXPECTED} bool[3]"),
+    "text": (np.array(["1", "2"]), f"{EXPECTED} <U1[2]"),
+    "rank 0": (np.array(1.0), f"{EXPECTED} float64[]"),
+    "rank 3": (np.zeros((2, 2, 2)), f"{EXPECTED} float64[2, 2, 2]"),
+    "no rows": (np.zeros((0, 2)), f"{EXPECTED} float64[0, 2]"),
+    "no columns": (np.zeros((2, 0)), f"{EXPECTED} float64[2, 0]"),
+    "nan": (np.array([[1.0, np.nan]]), "row 0, column 1: expected a finite number, got nan"),
+    "objects": (np.array([{}, {}], object), f"not a readable .npy file: {BROKEN}"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_NPY)
+def test_refused_npy(tmp_path, case):
+    array, message = REFUSED_NPY[case]
+    path = str(tmp_path / "series.npy")
+    np.save(path, array, allow_pickle=True)
+    with pytest.raises(ValueError) as refusal:
+        files.read_series(path)
+    assert str(refusal.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("kept", [0, 4, 20, 128, -8])
+def test_truncated_npy(tmp_path, kept):
+    np.save(tmp_path / "whole.npy", np.arange(4.0))
+    path = write(tmp_path, "part.npy", (tmp_path / "whole.npy").read_bytes()[:kept])
+    with pytest.raises(ValueError) as refusal:
+        files.read_series(path)
+    assert str(refusal.value) == f"{path}: not a readable .npy file: {BROKEN}"
+
+
+def test_a_name_of_another_ending_is_refused():
+    with pytest.raises(ValueError) as refusal:
+        files.read_series("series.txt")
+    assert str(refusal.value) == "series.txt: expected a name that ends in .csv or .npy"
+
+
+# --- parameters
+
+
+@pytest.mark.parametrize("dtype", files.FLOATS)
+def test_parameters_come_back_as_they_were(tmp_path, x64, dtype):
+    params = jlstm.init(jax.random.key(0), 2, 3)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    path = str(tmp_path / "params.npz")
+    files.save_params(path, params)
+    again = files.load_params(path)
+    assert isinstance(again, jlstm.LSTMParams)
+    for p, q in zip(params, again, strict=True):
+        assert q.dtype == p.dtype
+        np.testing.assert_array_equal(q, np.asarray(p))
+
+
+W, U, B = np.zeros((2, 12)), np.zeros((3, 12)), np.zeros(12)
+SHAPES = "expected W [D, 4H] U [H, 4H] b [4H], got"
+REFUSED_PARAMS = {
+    "foreign": ({"A": W}, "expected the arrays W, U, b, got A"),
+    "one missing": ({"W": W, "U": U}, "expected the arrays W, U, b, got W, U"),
+    "one more": ({"W": W, "U": U, "b": B, "p": B}, "expected the arrays W, U, b, got W, U, b, p"),
+    "transposed": ({"W": W.T, "U": U, "b": B}, f"{SHAPES} W [12, 2] U [3, 12] b [12]"),
+    "torch's bias": ({"W": W, "U": U, "b": B[:9]}, f"{SHAPES} W [2, 12] U [3, 12] b [9]"),
+    "rank 0": ({"W": W[0, 0], "U": U, "b": B}, f"{SHAPES} W [] U [3, 12] b [12]"),
+    "no unit": ({"W": W[:, :0], "U": U[:0, :0], "b": B[:0]}, f"{SHAPES} W [2, 0] U [0, 0] b [0]"),
+    "ints": (
+        {"W": W, "U": U.astype(int), "b": B},
+        "U: expected float64, float32, bfloat16, float16, got int64",
+    ),
+    "nan": ({"W": W, "U": U, "b": B + np.nan}, "b[0]: expected a finite number"),
+    "objects": (
+        {"W": np.array([{}, {}], object), "U": U, "b": B},
+        f"not a readable .npz file: {BROKEN}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_PARAMS)
+def test_refused_parameters(tmp_path, case):
+    arrays, message = REFUSED_PARAMS[case]
+    path = str(tmp_path / "params.npz")
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError) as refusal:
+        files.load_params(path)
+    assert str(refusal.value) == f"{path}: {message}"
+
+
+def test_a_broken_parameter_file_is_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", W=W, U=U, b=B)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[200] ^= 1
+    for content in (b"", b"text", whole[:-30], whole[: len(whole) // 2], bytes(flipped)):
+        path = write(tmp_path, "params.npz", content)
+        with pytest.raises(ValueError) as refusal:
+            files.load_params(path)
+        assert str(refusal.value) == f"{path}: not a readable .npz file: {BROKEN}"
+
+
+def test_save_params_refuses_before_it_writes(tmp_path):
+    path = str(tmp_path / "params.npz")
+    with pytest.raises(ValueError) as refusal:
+        files.save_params(path, jlstm.LSTMParams(W, U, B[:9]))
+    assert str(refusal.value) == f"params: {SHAPES} W [2, 12] U [3, 12] b [9]"
+    with pytest.raises(ValueError, match=r"params\.txt: expected a name that ends in \.npz"):
+        files.save_params("params.txt", jlstm.LSTMParams(W, U, B))
+    assert not list(tmp_path.iterdir())
+
+
+# --- histories
+
+
+@pytest.mark.parametrize("dtype", files.FLOATS)
+@pytest.mark.parametrize("name", ["states.npz", "states.csv"])
+def test_histories_come_back_exactly(tmp_path, dtype, name):
+    H, C = np.random.RandomState(0).randn(2, 5000, 2).astype(jnp.dtype(dtype))
+    path = str(tmp_path / name)
+    files.save_states(path, H, C)
+    if name == "states.npz":
+        with np.load(path) as stored:
+            assert list(stored) == ["H", "C"]
+            again = stored["H"], stored["C"]
+        assert again[0].dtype.name == ("float32" if dtype == "bfloat16" else dtype)
+    else:
+        again = [files.read_series(path, columns) for columns in (["h0", "h1"], ["c0", "c1"])]
+    for expected, got in zip((H, C), again, strict=True):
+        np.testing.assert_array_equal(got.astype(np.float64), expected.astype(np.float64))
+
+
+# --- writing
+
+
+def fail(error):
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError()])
+def test_a_failed_write_leaves_every_file_as_it_was(tmp_path, error):
+    first, second = str(tmp_path / "first"), write(tmp_path, "second", "old")
+    with pytest.raises(type(error)) as failure:
+        files.atomic_write({first: lambda file: file.write(b"new"), second: fail(error)})
+    if isinstance(failure.value, OSError):
+        assert (failure.value.filename, failure.value.errno) == (second, errno.ENOSPC)
+    assert os.listdir(tmp_path) == ["second"]
+    assert (tmp_path / "second").read_bytes() == b"old"
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        files.atomic_write({str(tmp_path / "a"): fail(KeyboardInterrupt())})
+    assert not os.listdir(tmp_path)
+
+
+def test_a_failure_of_the_disk_is_seen_before_the_file_takes_its_place(tmp_path, monkeypatch):
+    path = write(tmp_path, "a", "old")
+
+    def fsync(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.atomic_write({path: lambda file: file.write(b"new")})
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_links_and_permissions_stay(tmp_path):
+    path = write(tmp_path, "a", "old")
+    os.chmod(path, 0o640)
+    os.symlink("a", tmp_path / "link")
+    files.atomic_write({str(tmp_path / "link"): lambda file: file.write(b"new")})
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert os.stat(path).st_mode & 0o777 == 0o640
+
+
+def test_check_writable(tmp_path, monkeypatch):
+    there = write(tmp_path, "there.csv", "old")
+    os.mkdir(tmp_path / "folder.csv")
+    refused = {
+        str(tmp_path / "folder.csv"): "cannot be written: it is not a file",
+        str(tmp_path / "no" / "a.csv"): f"cannot be written: there is no folder {tmp_path / 'no'}",
+        str(tmp_path / "there.csv" / "a.csv"): f"cannot be written: there is no folder {there}",
+        str(tmp_path / "a.txt"): "expected a name that ends in .csv",
+    }
+    files.check_writable(there, ".csv")
+    files.check_writable(str(tmp_path / "new.csv"), ".csv")
+    for path, message in refused.items():
+        with pytest.raises(ValueError) as refusal:
+            files.check_writable(path, ".csv")
+        assert str(refusal.value) == f"{path}: {message}"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError) as refusal:
+        files.check_writable(there, ".csv")
+    assert str(refusal.value) == f"{there}: cannot be written: permission denied"
