@@ -1,0 +1,133 @@
+"""The shape of the API and of the house: names, signatures, examples, imports."""
+
+import ast
+import doctest
+import graphlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from draws import draw_params
+
+import jlstm
+
+HOUSE = Path(jlstm.__file__).parent
+ROOMS = {path.stem: path for path in HOUSE.glob("*.py")}
+POSITIONAL = {
+    "cell": ["params", "state", "x"],
+    "init": ["key", "input_size", "hidden_size"],
+    "pack_gates": ["gates"],
+    "unpack_gates": ["params", "order"],
+    "unroll": ["params", "xs", "state"],
+    "zero_state": ["params", "batch_shape"],
+}
+
+
+def public_functions():
+    """The functions of `jlstm` and of the modules that it names."""
+    modules = [jlstm, *filter(inspect.ismodule, vars(jlstm).values())]
+    named = [module for module in modules if module.__name__.split(".")[-1] in jlstm.__all__]
+    functions = {f"jlstm.{name}": getattr(jlstm, name) for name in jlstm.__all__}
+    for module in named:
+        for name, value in inspect.getmembers(module, inspect.isfunction):
+            if value.__module__ == module.__name__ and not name.startswith("_"):
+                functions[f"{module.__name__}.{name}"] = value
+    return {name: f for name, f in functions.items() if inspect.isfunction(f)}
+
+
+def imports_of(room):
+    """The names of all modules that a room imports, wherever in it; `jlstm.x` for a house's own."""
+    for node in ast.walk(ast.parse(ROOMS[room].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{room}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                is_room = node.module == "jlstm" and alias.name in ROOMS
+                yield whole if is_room else str(node.module)
+
+
+def rooms_behind(room):
+    """The rooms that a room imports from; `__init__` for `import jlstm` itself."""
+    own = {name for name in imports_of(room) if name.split(".")[0] == "jlstm"}
+    return {name.removeprefix("jlstm.") if "." in name else "__init__" for name in own}
+
+
+def test_all_names_are_there_sorted_and_without_a_double():
+    assert jlstm.__all__ == sorted(set(jlstm.__all__))
+    assert all(hasattr(jlstm, name) for name in jlstm.__all__)
+
+
+@pytest.mark.parametrize("name", POSITIONAL)
+def test_arrays_are_positional_and_options_are_keywords(name):
+    parameters = inspect.signature(getattr(jlstm, name)).parameters.values()
+    free = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert free == POSITIONAL[name]
+    rest = [p for p in parameters if p.name not in free]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in rest)
+
+
+@pytest.mark.parametrize("name, function", public_functions().items())
+def test_no_key_is_made_up_and_every_argument_has_a_type(name, function):
+    parameters = inspect.signature(function).parameters
+    assert "key" not in parameters or parameters["key"].default in (inspect.Parameter.empty, None)
+    named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD and p.name != "dtype"]
+    assert all(p.annotation is not p.empty for p in named)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in public_functions() if name.removeprefix("jlstm.") in jlstm.__all__]
+)
+def test_every_public_function_has_an_example(name):
+    assert doctest.DocTestParser().get_examples(public_functions()[name].__doc__ or "")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_what_it_is_for_and_is_short(room):
+    source = ROOMS[room].read_text()
+    assert ast.get_docstring(ast.parse(source))
+    assert len(source.splitlines()) < 400
+
+
+def test_imports_point_one_way():
+    """No circle, nobody but the command draws, and the oracle shares nothing with the rest."""
+    graph = {room: rooms_behind(room) for room in ROOMS}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+    readers = {room for room, behind in graph.items() if behind & {"cli", "plots"}}
+    assert readers <= {"cli", "__main__"}
+    assert not graph["reference"]
+    assert not any(name.startswith("jax") for name in imports_of("reference"))
+
+
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"cli", "plots", "__main__"}))
+def test_only_the_command_prints(room):
+    calls = (n for n in ast.walk(ast.parse(ROOMS[room].read_text())) if isinstance(n, ast.Call))
+    assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+
+
+def test_importing_jlstm_brings_nothing_that_its_dependencies_do_not():
+    program = """
+import sys, json, jax, jaxlib, numpy, chex
+before = set(sys.modules)
+import jlstm
+print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - before})))
+"""
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    brought = set(json.loads(printed)) - set(sys.stdlib_module_names)
+    assert brought <= {"jlstm", "jax", "jaxlib", "numpy", "chex"}
+
+
+def test_the_package_is_typed():
+    assert (HOUSE / "py.typed").exists()
+
+
+def test_parameters_are_plain_pytrees():
+    """Nothing is registered: leaves come in field order, and their paths are the fields' names."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(draw_params(0, 2, 3))
+    assert [jax.tree_util.keystr(path) for path, _ in paths] == [".W", ".U", ".b"]

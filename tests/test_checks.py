@@ -1,0 +1,60 @@
+"""Refusals name the argument, what was expected, and what came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jlstm import LSTMState
+from jlstm.checks import check_flags, check_floats, check_key, check_size, describe, describe_tree
+
+
+@pytest.mark.parametrize(
+    "value, described",
+    [
+        (jnp.zeros((2, 3), jnp.bfloat16), "bfloat16[2, 3]"),
+        (np.ones(4, bool), "bool[4]"),
+        (jax.random.key(0), "key<fry>[]"),
+        (None, "NoneType None"),
+        (2.5, "float 2.5"),
+        ([1, 2], "list [1, 2]"),
+    ],
+)
+def test_describe(value, described):
+    assert describe(value) == described
+
+
+def test_describe_tree():
+    state = LSTMState(jnp.zeros(3), jnp.zeros((2, 3)))
+    assert describe_tree(state) == "LSTMState(h=float32[3], c=float32[2, 3])"
+
+
+def test_a_tracer_is_described_by_its_shape():
+    described = []
+    jax.jit(jax.vmap(lambda x: described.append(describe(x))))(jnp.zeros((5, 2)))
+    assert described == ["float32[2]"]
+
+
+@pytest.mark.parametrize("size", [1, np.int64(3), jnp.asarray(7)])
+def test_sizes_may_be_any_positive_int(size):
+    check_size("size", size)
+
+
+def test_one_key_under_vmap_is_one_key():
+    jax.vmap(lambda key: check_key(key))(jax.random.split(jax.random.key(0)))
+
+
+@pytest.mark.parametrize(
+    "check, arguments, error, message",
+    [
+        (check_size, (2.0,), TypeError, "it: expected an int, got float 2.0"),
+        (check_size, (0,), ValueError, "it: expected at least 1, got 0"),
+        (check_floats, (3.0,), TypeError, "it: expected an array of floats, got float 3.0"),
+        (check_floats, (np.ones(2, int),), TypeError, "it: .* of floats, got int64\\[2\\]"),
+        (check_flags, (np.ones(2),), TypeError, "it: .* of bool, got float64\\[2\\]"),
+        (check_flags, (np.ones(2, bool), (3,)), ValueError, r"it: .* \[3\], got bool\[2\]"),
+    ],
+)
+def test_refusals(check, arguments, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        check("it", *arguments)
