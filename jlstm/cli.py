@@ -23,8 +23,7 @@ from jlstm import files, reference
 from jlstm.params import Gate, LSTMParams, pack_gates
 from jlstm.recurrence import unroll
 
-SHOWN = 100  # a table with more steps is cut to its head and tail
-HEAD = 10
+SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -171,10 +170,8 @@ def _print_table(H: np.ndarray, C: np.ndarray) -> None:
     print("\nLSTM Hidden & Cell States:\n")
     with np.printoptions(linewidth=sys.maxsize):
         for t in steps:
-            if t is None:
-                print(f"... ({T - 2 * HEAD} of {T} steps are not shown; --save FILE keeps all)")
-            else:
-                print(f"t={t} | h={H[t]} | c={C[t]}")
+            line = f"... ({T - 2 * HEAD} of {T} steps are not shown; --save FILE keeps all)"
+            print(line if t is None else f"t={t} | h={H[t]} | c={C[t]}")
 
 
 @contextlib.contextmanager
@@ -229,8 +226,11 @@ def _read_input(args: argparse.Namespace) -> np.ndarray:
     if len(constant):
         column = args.columns[constant[0]] if args.columns else constant[0]
         raise ValueError(f"{args.input}: column {column}: constant, so it has no deviation")
-    with np.errstate(over="ignore", invalid="ignore"):  # refused as not finite later
-        return (series - series.mean(axis=0)) / series.std(axis=0)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        mean, deviation = series.mean(axis=0), series.std(axis=0)
+    if not (np.isfinite(deviation) & (deviation > 0)).all():
+        raise ValueError(f"{args.input}: numbers too large or too small to standardise")
+    return (series - mean) / deviation
 
 
 # --- checks

@@ -246,7 +246,12 @@ BAD = {
     "too large to standardise": (
         "1e308\n-1e308\n",
         "--input bad.csv --standardise",
-        "bad.csv: holds a number that is too large for float64",
+        "bad.csv: numbers too large or too small to standardise",
+    ),
+    "too small to standardise": (
+        "1e-300\n2e-300\n",
+        "--input bad.csv --standardise",
+        "bad.csv: numbers too large or too small to standardise",
     ),
     "weights do not fit": (
         None,
