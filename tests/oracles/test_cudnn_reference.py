@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import assert_close, assert_same
-from draws import draw_array, draw_params, draw_state
+from draws import draw_array
 from jax.experimental import rnn
+from stacks import draw_stack
 
 import jlstm
 
@@ -49,18 +50,8 @@ def lstm_ref(layers, xs, states, lengths):
 
 def draw(bidirectional: bool):
     """Two layers of the same size, states to carry in, and a batch of sequences."""
-
-    def draw_both(seed: int, input_size: int):
-        return draw_params(seed, input_size, H, jnp.float64), draw_state(seed, (B, H), jnp.float64)
-
-    directions = 2 if bidirectional else 1
-    layers, states = [], []
-    for k, input_size in enumerate((D, directions * H)):
-        drawn = [draw_both(10 * k + d, input_size) for d in range(directions)]
-        params, state = zip(*drawn, strict=True)
-        layers.append(jlstm.Bidirectional(*params) if bidirectional else params[0])
-        states.append(jlstm.Bidirectional(*state) if bidirectional else state[0])
-    return tuple(layers), draw_array(0, (T, B, D), jnp.float64), tuple(states)
+    layers, states = draw_stack(bidirectional, 2, D, H, (B,))
+    return layers, draw_array(0, (T, B, D), jnp.float64), states
 
 
 def rows(state, which):
