@@ -85,6 +85,8 @@ def _noisy_cell(rates: Rates, params: LSTMParams, state: LSTMState, inputs):
 
 def _zoneout(zone, rate, old, new):
     """The old value where it is kept; the mean of both where nothing was drawn."""
+    if is_off(rate):
+        return new
     if zone is not None:
         return jnp.where(zone, old, new)
     rate = jnp.asarray(rate, old.dtype)
@@ -99,13 +101,14 @@ def _draw(key, rates: Rates, shape, reset) -> Noise:
     if key is None:
         return Noise()
     keep_key, h_key, c_key = jax.random.split(key, 3)
-    keep = None
-    if not is_off(rates.recurrent_dropout):
-        keep = jax.random.bernoulli(keep_key, 1 - rates.recurrent_dropout, shape)
-        keep = _one_a_sequence(keep, reset)
-    zone_h = jax.random.bernoulli(h_key, rates.zoneout.h, shape)
-    zone_c = jax.random.bernoulli(c_key, rates.zoneout.c, shape)
-    return Noise(keep, zone_h, zone_c)
+    zone_h = _strike(h_key, rates.zoneout.h, shape)
+    zone_c = _strike(c_key, rates.zoneout.c, shape)
+    struck = _strike(keep_key, rates.recurrent_dropout, shape)
+    return Noise(None if struck is None else ~_one_a_sequence(struck, reset), zone_h, zone_c)
+
+
+def _strike(key, rate, shape):
+    return None if is_off(rate) else jax.random.bernoulli(key, rate, shape)
 
 
 def _one_a_sequence(drawn, reset):
