@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jlstm.dtypes import at_least_float32, common_dtype
-from jlstm.params import LSTMParams, LSTMState
+from jlstm.params import LSTMParams, LSTMState, check_step
 
 
 def cell(params: LSTMParams, state: LSTMState, x: chex.Array) -> tuple[LSTMState, chex.Array]:
@@ -33,12 +33,16 @@ def cell(params: LSTMParams, state: LSTMState, x: chex.Array) -> tuple[LSTMState
       carried by a scan; the second h_t has the dtype of `params` and `x` together. Gates are
       computed in float32 at the least.
 
+    Raises:
+      TypeError, ValueError: arguments that do not fit each other.
+
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> state, h = jlstm.cell(params, jlstm.zero_state(params), jax.numpy.ones(2))
     >>> h.shape
     (3,)
     """
+    check_step(params, state, x)
     h_tm1, c_tm1 = state
     i, f, g, o = jnp.split(preactivation(params, x, h_tm1), 4, axis=-1)
     c_t = sigmoid(f) * c_tm1.astype(f.dtype) + sigmoid(i) * jnp.tanh(g)

@@ -8,6 +8,7 @@ import operator
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def check_key(key: chex.PRNGKey) -> None:
@@ -20,12 +21,20 @@ def check_key(key: chex.PRNGKey) -> None:
 
 def check_size(name: str, size: int) -> None:
     """Refuses what is not a positive int."""
-    try:
-        operator.index(size)
-    except TypeError:
-        raise TypeError(f"{name}: expected an int, got {describe(size)}") from None
+    _check_int(name, size)
     if size < 1:
         raise ValueError(f"{name}: expected at least 1, got {size}")
+
+
+def _check_int(name, value):
+    try:
+        operator.index(value)
+    except TypeError:
+        value_is_int = False
+    else:
+        value_is_int = not isinstance(value, bool)  # an option given in the wrong place
+    if not value_is_int:
+        raise TypeError(f"{name}: expected an int, got {describe(value)}")
 
 
 def check_floats(name: str, array: chex.Array) -> None:
@@ -42,18 +51,45 @@ def check_flags(name: str, flags: chex.Array, shape: tuple[int, ...] | None = No
         raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
 
 
+def check_rows(flags: chex.Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree) -> None:
+    """Refuses two trees that are not of the same shapes, or not one row for each flag."""
+    check_flags("flags", flags)
+    if jax.tree.structure(on_true) != jax.tree.structure(on_false) or any(
+        jnp.shape(a) != jnp.shape(b)
+        for a, b in zip(jax.tree.leaves(on_true), jax.tree.leaves(on_false), strict=True)
+    ):
+        expected = f"the shapes of on_false, {describe(on_false)}"
+        raise ValueError(f"on_true: expected {expected}, got {describe(on_true)}")
+    B = flags.shape
+    if any(jnp.shape(leaf)[: len(B)] != B for leaf in jax.tree.leaves(on_false)):
+        raise ValueError(
+            f"flags: expected shape [*B] of {describe(on_false)}, got {describe(flags)}"
+        )
+
+
+def check_shape(name: str, shape: tuple[int, ...]) -> None:
+    """Refuses what is not a tuple of sizes."""
+    if not isinstance(shape, tuple):
+        raise TypeError(f"{name}: expected a tuple of ints, got {describe(shape)}")
+    for axis, size in enumerate(shape):
+        _check_int(f"{name}[{axis}]", size)
+        if size < 0:
+            raise ValueError(f"{name}[{axis}]: expected at least 0, got {size}")
+
+
 def check_rate(name: str, rate: chex.Numeric) -> None:
     """Refuses what is not a scalar of [0, 1), as far as its value is known."""
-    if isinstance(rate, bool) or jnp.shape(rate) != () or not is_real(rate):
+    if isinstance(rate, bool) or not is_real(rate):
         raise TypeError(f"{name}: expected a number, got {describe(rate)}")
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= rate < 1:
+    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
         raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")
 
 
 def is_real(value) -> bool:
-    """Whether `value` is a real number or an array of such."""
-    kind = getattr(value, "dtype", None)
-    return isinstance(value, int | float) if kind is None else jnp.issubdtype(kind, jnp.floating)
+    """Whether `value` is one real number: of Python, or an array of floats without axes."""
+    if not hasattr(value, "dtype"):
+        return isinstance(value, int | float)
+    return value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
 
 
 def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
@@ -66,12 +102,16 @@ def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
 
 def check_lengths(lengths: chex.Array, T: int) -> None:
     """Refuses lengths that are no ints, or, where their values are known, outside 0 … T."""
+    _check_int("T", T)
+    if T < 0:
+        raise ValueError(f"T: expected at least 0, got {T}")
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
     if isinstance(lengths, jax.core.Tracer):
         return
-    if lengths.size and not (0 <= lengths.min() and lengths.max() <= T):
-        came = f"{lengths.min()} … {lengths.max()}"
+    known = np.asarray(lengths)  # in NumPy, as under jit JAX would trace what is known too
+    if known.size and not (0 <= known.min() and known.max() <= T):
+        came = f"{known.min()} to {known.max()}"
         raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {came}")
 
 
@@ -82,16 +122,23 @@ def check_steps(xs: chex.ArrayTree, reset: chex.Array | None, mask: chex.Array |
     """
     leaves = jax.tree.leaves(xs)
     if not all(hasattr(leaf, "dtype") for leaf in leaves):
-        raise TypeError(f"xs: expected arrays, got {describe_tree(xs)}")
+        raise TypeError(f"xs: expected arrays, got {describe(xs)}")
     if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
-        raise ValueError(f"xs: expected one time axis in front, got {describe_tree(xs)}")
+        raise ValueError(f"xs: expected one time axis in front, got {describe(xs)}")
     for name, flags in {"reset": reset, "mask": mask}.items():
         if flags is None:
             continue
         check_flags(name, flags)
         if flags.ndim < 1 or any(leaf.shape[: flags.ndim] != flags.shape for leaf in leaves):
-            came = f"{describe(flags)} with xs {describe_tree(xs)}"
+            came = f"{describe(flags)} with xs {describe(xs)}"
             raise ValueError(f"{name}: expected shape [T, *B], got {came}")
+
+
+def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
+    """Refuses what is none of the choices."""
+    if choice not in choices:
+        expected = " or ".join(map(repr, choices))
+        raise ValueError(f"{name}: expected {expected}, got {choice!r}")
 
 
 def check_chunk(chunk: int | str | None) -> None:
@@ -106,22 +153,30 @@ def check_chunk(chunk: int | str | None) -> None:
 def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
     """Refuses a tree that cannot be broadcast, leaf by leaf, to the shapes of `like`."""
     if jax.tree.structure(tree) != jax.tree.structure(like):
-        raise TypeError(f"{name}: expected {describe_tree(like)}, got {describe_tree(tree)}")
+        raise TypeError(f"{name}: expected {describe(like)}, got {describe(tree)}")
     for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
         if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
-            raise ValueError(f"{name}: expected {describe_tree(like)}, got {describe_tree(tree)}")
+            raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")
 
 
-def describe(value) -> str:
-    """An array as its dtype and shape, anything else as its type: the end of a message."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype}{list(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+def describe(value: chex.ArrayTree) -> str:
+    """A value as the end of a message: an array as its dtype and shape, else its type and print."""
+    if _is_array(value) or hasattr(value, "_fields"):  # both print with their type in front
+        return describe_tree(value)
+    return f"{type(value).__name__} {describe_tree(value)}"
 
 
 def describe_tree(tree: chex.ArrayTree) -> str:
-    """A pytree as its own repr with each leaf as dtype and shape."""
-    return repr(jax.tree.map(lambda leaf: _Bare(describe(leaf)), tree))
+    """A pytree as its own repr with each array as dtype and shape."""
+
+    def bare(leaf):
+        return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if _is_array(leaf) else leaf
+
+    return repr(jax.tree.map(bare, tree))
+
+
+def _is_array(value):
+    return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
 class _Bare(str):

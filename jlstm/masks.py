@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.checks import check_flags, check_lengths
+from jlstm.checks import check_flags, check_lengths, check_rows, describe
 
 
 def length_mask(lengths: chex.Array, T: int) -> chex.Array:
@@ -21,7 +21,7 @@ def length_mask(lengths: chex.Array, T: int) -> chex.Array:
       bool `[T, *B]`.
 
     Raises:
-      TypeError: `lengths` does not hold ints.
+      TypeError: `lengths` does not hold ints, or T is none.
       ValueError: a length is negative or above T; seen only where `lengths` is concrete.
 
     >>> import jax.numpy as jnp, jlstm
@@ -30,8 +30,8 @@ def length_mask(lengths: chex.Array, T: int) -> chex.Array:
            [1, 1, 0]], dtype=int32)
     """
     check_lengths(lengths, T)
-    lengths = jnp.asarray(lengths)
-    times = jax.lax.broadcasted_iota(lengths.dtype, (T, *lengths.shape), 0)
+    lengths = jnp.asarray(lengths).astype(jnp.int32)  # small ints may not reach T
+    times = jax.lax.broadcasted_iota(jnp.int32, (T, *lengths.shape), 0)
     return times < lengths[None]
 
 
@@ -52,7 +52,7 @@ def episode_starts(done: chex.Array, previous_done: chex.Array | None = None) ->
 
     Raises:
       TypeError: flags that are not bool.
-      ValueError: `previous_done` has another shape than a step of `done`.
+      ValueError: `done` has no time axis, or `previous_done` another shape than a step of it.
 
     >>> import jax.numpy as jnp, jlstm
     >>> done = jnp.array([False, True, False])
@@ -62,6 +62,8 @@ def episode_starts(done: chex.Array, previous_done: chex.Array | None = None) ->
     Array([ True, False,  True], dtype=bool)
     """
     check_flags("done", done)
+    if done.ndim < 1:
+        raise ValueError(f"done: expected shape [T, *B], got {describe(done)}")
     if previous_done is None:
         previous_done = jnp.zeros(done.shape[1:], bool)
     check_flags("previous_done", previous_done, done.shape[1:])
@@ -82,13 +84,14 @@ def select(flags: chex.Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree)
 
     Raises:
       TypeError: flags that are not bool.
+      ValueError: the shapes differ, or do not begin with that of `flags`.
 
     >>> import jax.numpy as jnp, jlstm
     >>> jlstm.select(jnp.array([True, False]), jnp.zeros((2, 3)), jnp.full((2, 3), jnp.nan))
     Array([[ 0.,  0.,  0.],
            [nan, nan, nan]], dtype=float32)
     """
-    check_flags("flags", flags)
+    check_rows(flags, on_true, on_false)
 
     def choose(a, b):
         return jnp.where(flags.reshape(flags.shape + (1,) * (b.ndim - flags.ndim)), a, b)

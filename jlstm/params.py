@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import initializers
-from jlstm.checks import check_floats, check_key, check_size, describe, describe_tree
+from jlstm.checks import check_floats, check_key, check_shape, check_size, describe
 from jlstm.dtypes import at_least_float32
 from jlstm.initializers import Initializer
 
@@ -109,7 +109,9 @@ def zero_state(params: LSTMParams, batch_shape: tuple[int, ...] = ()) -> LSTMSta
     >>> jlstm.zero_state(params, (5,)).h.shape
     (5, 3)
     """
-    shape = (*batch_shape, params.U.shape[-2])
+    check_params("params", params)
+    check_shape("batch_shape", batch_shape)
+    shape = (*batch_shape, params.U.shape[0])
     dtype = params.U.dtype
     return LSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, at_least_float32(dtype)))
 
@@ -122,7 +124,8 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
         candidate as "g" or "c". The order of the mapping has no meaning.
 
     Raises:
-      ValueError: the names are not those of the four gates.
+      TypeError: what is not a mapping of triples of float arrays.
+      ValueError: the names are not those of the four gates, or the sizes do not fit each other.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -130,10 +133,11 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     >>> bool((again.W == params.W).all())
     True
     """
+    check_gates(gates)
     named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
     if set(named) != set(GATE_ORDER) or len(named) != len(gates):
         expected = "i, f, o, and g or c"
-        raise ValueError(f"gates: expected the names {expected}, got {', '.join(gates)}")
+        raise ValueError(f"gates: expected the names {expected}, got {', '.join(map(str, gates))}")
     columns = [Gate(*named[name]) for name in GATE_ORDER]
     return LSTMParams(
         W=jnp.concatenate([jnp.asarray(gate.W).T for gate in columns], axis=-1),
@@ -151,13 +155,16 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
         "fioc".
 
     Raises:
-      ValueError: `order` does not name the four gates.
+      TypeError, ValueError: `params` is malformed, or `order` does not name the four gates.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> {name: gate.W.shape for name, gate in jlstm.unpack_gates(params, "fioc").items()}
     {'f': (3, 2), 'i': (3, 2), 'o': (3, 2), 'c': (3, 2)}
     """
+    check_params("params", params)
+    if not isinstance(order, str):
+        raise TypeError(f"order: expected four letters, got {describe(order)}")
     places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
     if sorted(places) != [0, 1, 2, 3]:
         raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r}")
@@ -177,7 +184,34 @@ def check_params(name: str, params: LSTMParams) -> None:
     D = params.W.shape[0] if params.W.ndim else 0
     if [p.shape for p in params] != [(D, 4 * H), (H, 4 * H), (4 * H,)]:
         expected = "LSTMParams(W=[D, 4H], U=[H, 4H], b=[4H])"
-        raise ValueError(f"{name}: expected {expected}, got {describe_tree(params)}")
+        raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
+
+
+def check_gates(gates: Mapping[str, Gate]) -> None:
+    """Refuses gates whose matrices do not fit each other, or those of the first gate."""
+    if not isinstance(gates, Mapping):
+        raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
+    H = D = None
+    for name, gate in gates.items():
+        if not isinstance(gate, tuple) or len(gate) != 3:
+            raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
+        for field, array in zip(Gate._fields, gate, strict=True):
+            check_floats(f"gates[{name!r}].{field}", array)
+        if H is None:
+            H, D = gate[0].shape if gate[0].ndim == 2 else ("H", "D")
+        if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
+            expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
+            raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")
+
+
+def check_step(params: LSTMParams, state: LSTMState, x: chex.Array) -> None:
+    """Refuses arguments of a cell that do not fit each other."""
+    check_params("params", params)
+    check_floats("x", x)
+    D = params.W.shape[0]
+    if x.shape[-1:] != (D,):
+        raise ValueError(f"x: expected shape [*B, {D}], got {describe(x)}")
+    check_state("state", state, params, x.shape[:-1])
 
 
 def check_sequence(name: str, xs: chex.Array, params: LSTMParams) -> None:

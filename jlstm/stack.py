@@ -12,9 +12,17 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.checks import check_floats, check_key, check_size, check_tuple, describe
+from jlstm.checks import (
+    check_chunk,
+    check_flags,
+    check_floats,
+    check_key,
+    check_size,
+    check_tuple,
+    describe,
+)
 from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
-from jlstm.params import LSTMParams, LSTMState, check_params, init
+from jlstm.params import LSTMParams, LSTMState, check_params, check_state, init
 
 
 class Bidirectional(NamedTuple):
@@ -124,9 +132,13 @@ def unroll_stack(
     zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(zoneout, zoneout)
     rates = Rates(dropout, recurrent_dropout, zoneout)
     check_noise(rates, key)
+    check_chunk(chunk)
     _check_layers(params, xs)
-    states = _one_a_layer("states", states, params)
-    initial_states = _one_a_layer("initial_states", initial_states, params)
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        if flags is not None:
+            check_flags(name, flags, xs.shape[:-1])
+    states = _one_a_layer("states", states, params, xs.shape[1:-1])
+    initial_states = _one_a_layer("initial_states", initial_states, params, xs.shape[1:-1])
     run = partial(unroll_with_noise, rates=rates, reset=reset, mask=mask, chunk=chunk)
     finals, ys = [], xs
     for k, layer in enumerate(params):
@@ -154,31 +166,43 @@ def _split(key):
     return (None, None) if key is None else jax.random.split(key)
 
 
-def _one_a_layer(name, states, params):
+def _one_a_layer(name, states, params, batch_shape):
     """`states` with one entry a layer and one a direction, None where it was left out."""
     states = (None,) * len(params) if states is None else states
     check_tuple(name, states, len(params))
-    both = Bidirectional(None, None)
+    filled = []
     for k, (state, layer) in enumerate(zip(states, params, strict=True)):
-        if isinstance(layer, Bidirectional) and not isinstance(state, Bidirectional | None):
-            raise TypeError(f"{name}[{k}]: expected Bidirectional, got {describe(state)}")
-    return tuple(
-        both if isinstance(layer, Bidirectional) and state is None else state
-        for state, layer in zip(states, params, strict=True)
-    )
+        if isinstance(layer, Bidirectional):
+            state = Bidirectional(None, None) if state is None else state
+            if not isinstance(state, Bidirectional):
+                raise TypeError(f"{name}[{k}]: expected Bidirectional, got {describe(state)}")
+        parts, layers = _directions(f"{name}[{k}]", state), _directions("", layer)
+        for (part_name, part), one in zip(parts.items(), layers.values(), strict=True):
+            if part is not None:
+                check_state(part_name, part, one, batch_shape)
+        filled.append(state)
+    return tuple(filled)
 
 
 def _check_layers(params, xs):
     """Refuses layers whose input is not as wide as the output of the layer below."""
     check_tuple("params", params)
     check_floats("xs", xs)
-    width, below = xs.shape[-1] if xs.ndim else 0, "xs"
+    if xs.ndim < 2:
+        raise ValueError(f"xs: expected shape [T, *B, D], got {describe(xs)}")
+    width, below = xs.shape[-1], "xs"
     for k, layer in enumerate(params):
-        directions = layer._asdict() if isinstance(layer, Bidirectional) else {"": layer}
-        for direction, one in directions.items():
-            name = f"params[{k}]" + (f".{direction}" if direction else "")
+        ones = _directions(f"params[{k}]", layer)
+        for name, one in ones.items():
             check_params(name, one)
             if one.W.shape[0] != width:
-                expected = f"[{width}, 4H] after {below} of {width} features"
+                expected = f"shape [{width}, 4H] after {below} of {width} features"
                 raise ValueError(f"{name}.W: expected {expected}, got {describe(one.W)}")
-        width, below = sum(one.U.shape[0] for one in directions.values()), f"params[{k}]"
+        width, below = sum(one.U.shape[0] for one in ones.values()), f"params[{k}]"
+
+
+def _directions(name, entry):
+    """The parts of a layer's entry by name: two if it is bidirectional, else itself."""
+    if not isinstance(entry, Bidirectional):
+        return {name: entry}
+    return {f"{name}.{direction}": part for direction, part in entry._asdict().items()}
