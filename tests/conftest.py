@@ -31,15 +31,19 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
+_compiled = []
+
+
+def _note_compilation(event: str, duration_secs: float, **metadata: str | int):
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compiled.append(duration_secs)
+
+
+# Once and for all, as the lowest supported jax cannot take a listener back.
+jax.monitoring.register_event_duration_secs_listener(_note_compilation)
+
+
 @pytest.fixture
 def compilations():
-    """A function that tells how many programs XLA has compiled so far in this test."""
-    count = 0
-
-    def listen(event: str, duration_secs: float, **metadata: str | int):
-        nonlocal count
-        count += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count
-    jax.monitoring.unregister_event_duration_listener(listen)
+    """A function that tells how many programs XLA has compiled so far."""
+    return lambda: len(_compiled)
