@@ -25,3 +25,8 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     """
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(dtype, jnp.float32)
+
+
+def as_dtype(tree: chex.ArrayTree, dtype: jnp.dtype) -> chex.ArrayTree:
+    """Every array of `tree` in that dtype."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

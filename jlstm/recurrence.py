@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import cells
-from jlstm.checks import check_chunk, check_flags, check_like, check_steps
-from jlstm.dtypes import at_least_float32, common_dtype
+from jlstm.checks import check_choice, check_chunk, check_flags, check_like, check_steps
+from jlstm.derivative import unroll_lstm
+from jlstm.dtypes import as_dtype, at_least_float32, common_dtype
 from jlstm.masks import select
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
 from jlstm.scan import Steps, scan_chunks, scan_steps
@@ -30,6 +31,7 @@ def unroll(
     cell: Cell = cells.cell,
     chunk: int | None | Literal["auto"] = "auto",
     states: bool = False,
+    derivative: Literal["rule", "plain"] = "rule",
 ) -> tuple[Any, Any]:
     """Runs a cell over a sequence.
 
@@ -53,6 +55,9 @@ def unroll(
       chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
         O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" chooses.
       states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
+      derivative: "rule" takes the derivative of the standard cell by the rule of
+        `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with. A
+        cell of your own always takes the latter.
 
     Returns:
       `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
@@ -70,6 +75,7 @@ def unroll(
     ((5, 3), (10, 5, 3))
     """
     check_chunk(chunk)
+    check_choice("derivative", derivative, ("rule", "plain"))
     if cell is cells.cell:
         check_params("params", params)
         check_sequence("xs", xs, params)
@@ -83,17 +89,22 @@ def unroll(
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
+    if cell is cells.cell:
+        params, xs = as_dtype((params, xs), common_dtype(params, xs))
     steps = Steps(xs, reset, mask)
     state = _vary(state, (params, state, initial_state, steps))
-    segment = partial(_segment, cell, params, initial_state, reverse, states)
+    if cell is cells.cell and derivative != "plain":
+        run = partial(unroll_lstm, reverse, params)
+    else:
+        run = partial(scan_steps, reverse, partial(cell, params))
+    segment = partial(_segment, run, initial_state, states)
     chunk = None if chunk == "auto" else chunk
     return scan_chunks(segment, state, steps, chunk, reverse)
 
 
-def _segment(cell, params, initial_state, reverse, states, state, steps):
-    """A cell over a stretch of time: `(final_state, hs or states)`."""
-    step = partial(cell, params)
-    state, (after, ys) = scan_steps(step, state, initial_state, steps, reverse)
+def _segment(run, initial_state, states, state, steps):
+    """A stretch of time: `(final_state, hs or states)`."""
+    state, (after, ys) = run(state, initial_state, steps)
     return state, (after if states else ys)
 
 

@@ -25,7 +25,7 @@ class Steps(NamedTuple):
 
 
 def scan_steps(
-    step: Step, state: chex.ArrayTree, initial_state: chex.ArrayTree, steps: Steps, reverse: bool
+    reverse: bool, step: Step, state: chex.ArrayTree, initial_state: chex.ArrayTree, steps: Steps
 ) -> tuple[Any, tuple[Any, Any]]:
     """Scans `step` over `steps`.
 
