@@ -10,6 +10,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jlstm.dtypes import at_least_float32
+
 Initializer = Callable[..., chex.Array]
 
 GATES = 4
@@ -32,8 +34,9 @@ def per_gate(initializer: Initializer) -> Initializer:
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> chex.Array:
         *leading, width = shape
         keys = jax.random.split(key, GATES)
-        blocks = [initializer(k, (*leading, width // GATES), dtype) for k in keys]
-        return jnp.concatenate(blocks, axis=-1)
+        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+        blocks = [initializer(k, (*leading, width // GATES), at_least_float32(dtype)) for k in keys]
+        return jnp.concatenate(blocks, axis=-1).astype(dtype)
 
     return init
 
