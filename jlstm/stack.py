@@ -64,6 +64,7 @@ def init_stack(
     (6, 20)
     """
     check_key(key)
+    check_size("input_size", input_size)
     check_tuple("hidden_sizes", hidden_sizes)
     for k, hidden_size in enumerate(hidden_sizes):
         check_size(f"hidden_sizes[{k}]", hidden_size)
@@ -176,8 +177,9 @@ def _one_a_layer(name, states, params, batch_shape):
             state = Bidirectional(None, None) if state is None else state
             if not isinstance(state, Bidirectional):
                 raise TypeError(f"{name}[{k}]: expected Bidirectional, got {describe(state)}")
-        parts, layers = _directions(f"{name}[{k}]", state), _directions("", layer)
-        for (part_name, part), one in zip(parts.items(), layers.values(), strict=True):
+        parts = state if isinstance(layer, Bidirectional) else (state,)
+        ones = _directions(f"{name}[{k}]", layer)
+        for (part_name, one), part in zip(ones.items(), parts, strict=True):
             if part is not None:
                 check_state(part_name, part, one, batch_shape)
         filled.append(state)
