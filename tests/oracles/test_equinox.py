@@ -4,24 +4,18 @@ It is one step of one row: gates i, f, g, o and the carry (h, c) as ours, weight
 has no loop over time and no masks, so that a scan and a `vmap` around it stand here.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 from agreement import assert_same
 from draws import draw_array, draw_params, draw_state
+from layouts import to_equinox
 
 import jlstm
 
 T, B, D, H = 6, 5, 3, 4
 
 pytestmark = pytest.mark.usefixtures("x64")
-
-
-def to_equinox(params: jlstm.LSTMParams) -> eqx.nn.LSTMCell:
-    cell = eqx.nn.LSTMCell(D, H, dtype=params.W.dtype, key=jax.random.key(0))
-    weights = params.W.T, params.U.T, params.b
-    return eqx.tree_at(lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias), cell, weights)
 
 
 def test_one_step():

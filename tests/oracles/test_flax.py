@@ -16,6 +16,7 @@ import pytest
 from agreement import assert_close, assert_same
 from draws import draw_array, draw_params, draw_state
 from flax import nnx
+from layouts import to_linen, to_nnx
 
 import jlstm
 
@@ -24,15 +25,6 @@ LENGTHS = np.array([6, 1, 4, 5, 2])
 FLOAT64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 pytestmark = pytest.mark.usefixtures("x64")
-
-
-def to_linen(params: jlstm.LSTMParams) -> dict:
-    """The parameters of linen's `LSTMCell` and `OptimizedLSTMCell`: eight dense layers."""
-    gates = {}
-    for name, gate in jlstm.unpack_gates(params).items():
-        gates[f"i{name}"] = {"kernel": gate.W.T}
-        gates[f"h{name}"] = {"kernel": gate.U.T, "bias": gate.b.ravel()}
-    return gates
 
 
 def carry_of(state: jlstm.LSTMState):
@@ -66,15 +58,6 @@ def nnx_lstm_cell(params: jlstm.LSTMParams) -> nnx.LSTMCell:
     return cell
 
 
-def nnx_optimized_lstm_cell(params: jlstm.LSTMParams) -> nnx.OptimizedLSTMCell:
-    """nnx's `OptimizedLSTMCell`: packed as ours."""
-    cell = nnx.OptimizedLSTMCell(D, H, **FLOAT64, rngs=nnx.Rngs(0))
-    cell.dense_i.kernel = nnx.Param(jnp.asarray(params.W))
-    cell.dense_h.kernel = nnx.Param(jnp.asarray(params.U))
-    cell.dense_h.bias = nnx.Param(jnp.asarray(params.b))
-    return cell
-
-
 def nnx_rnn(cell, params, xs, state, lengths=None, reverse=False):
     carry, hs = nnx.RNN(cell(params))(
         xs,
@@ -102,7 +85,7 @@ def zero_padding(hs, lengths):
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "ragged"])
 @pytest.mark.parametrize(
     "rnn, cell",
-    [(linen_rnn, nn.OptimizedLSTMCell), (nnx_rnn, nnx_optimized_lstm_cell)],
+    [(linen_rnn, nn.OptimizedLSTMCell), (nnx_rnn, to_nnx)],
     ids=["linen", "nnx"],
 )
 def test_sequences(rnn, cell, lengths, reverse):

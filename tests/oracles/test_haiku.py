@@ -11,21 +11,13 @@ import numpy as np
 import pytest
 from agreement import assert_same
 from draws import draw_array, draw_params, draw_state
+from layouts import to_haiku
 
 import jlstm
 
 T, B, D, H = 6, 5, 3, 4
 
 pytestmark = pytest.mark.usefixtures("x64")
-
-
-def to_haiku(params: jlstm.LSTMParams) -> dict:
-    """What `hk.transform` hands to an LSTM: `w [D + H, 4H]` and `b [4H]`."""
-    both = jnp.concatenate([params.W, params.U])
-    i, f, g, o = jnp.split(both, 4, axis=-1)
-    b_i, b_f, b_g, b_o = jnp.split(params.b, 4)
-    w = jnp.concatenate([i, g, f, o], axis=-1)
-    return {"lstm/linear": {"w": w, "b": jnp.concatenate([b_i, b_g, b_f - 1, b_o])}}
 
 
 def haiku_unroll(params, xs, state, initial_state=(), should_reset=None, reverse=False):

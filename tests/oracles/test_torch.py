@@ -13,6 +13,7 @@ import pytest
 import torch
 from agreement import assert_close, values_and_gradients
 from draws import draw_array
+from layouts import directions_of, torch_weights
 from stacks import draw_stack
 
 import jlstm
@@ -31,23 +32,6 @@ def to_jax(tree):
     return jax.tree.map(lambda tensor: jnp.asarray(tensor.detach().numpy()), tree)
 
 
-def directions_of(entry) -> tuple:
-    """One entry of a stack as the directions it has."""
-    return tuple(entry) if isinstance(entry, jlstm.Bidirectional) else (entry,)
-
-
-def weights_of(layers) -> dict:
-    """The parameters of a `torch.nn.LSTM` by name. Our bias is half in each of its two."""
-    weights = {}
-    for k, layer in enumerate(layers):
-        for params, suffix in zip(directions_of(layer), ("", "_reverse"), strict=False):
-            weights[f"weight_ih_l{k}{suffix}"] = params.W.T
-            weights[f"weight_hh_l{k}{suffix}"] = params.U.T
-            weights[f"bias_ih_l{k}{suffix}"] = params.b / 2
-            weights[f"bias_hh_l{k}{suffix}"] = params.b / 2
-    return weights
-
-
 def torch_lstm(layers, xs, states, lengths=None):
     """`torch.nn.LSTM` on tensors in our layout, packed where there are lengths."""
     bidirectional = isinstance(layers[0], jlstm.Bidirectional)
@@ -57,7 +41,7 @@ def torch_lstm(layers, xs, states, lengths=None):
     if lengths is not None:
         lengths = torch.tensor(lengths)
         xs = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
-    ys, (h, c) = torch.func.functional_call(lstm, weights_of(layers), (xs, carried))
+    ys, (h, c) = torch.func.functional_call(lstm, torch_weights(layers), (xs, carried))
     if lengths is not None:
         ys, _ = torch.nn.utils.rnn.pad_packed_sequence(ys, total_length=T)
     finals = list(map(jlstm.LSTMState, h, c))
