@@ -7,6 +7,7 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 4)  # for shard_map
 
 # Few examples, as every new shape compiles; the same ones everywhere, so that a failure seen on
 # one machine is seen on all. A fixture is set once a test, which is what `x64` is for.
