@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from flax import nnx
 
 
+def sizes_of(params) -> tuple:
+    """D, H, and the dtype."""
+    return params.W.shape[0], params.U.shape[0], params.W.dtype
+
+
 def to_linen(params: jlstm.LSTMParams) -> dict:
     """The parameters of linen's `LSTMCell` and `OptimizedLSTMCell`: eight dense layers."""
     gates = {}
@@ -30,7 +35,7 @@ def to_nnx(params: jlstm.LSTMParams) -> nnx.OptimizedLSTMCell:
     """nnx's `OptimizedLSTMCell`: packed as ours, the bias on the recurrent side."""
     from flax import nnx
 
-    (D, _), (H, _), dtype = params.W.shape, params.U.shape, params.W.dtype
+    D, H, dtype = sizes_of(params)
     cell = nnx.OptimizedLSTMCell(D, H, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
     cell.dense_i.kernel = nnx.Param(jnp.asarray(params.W))
     cell.dense_h.kernel = nnx.Param(jnp.asarray(params.U))
@@ -42,7 +47,7 @@ def to_equinox(params: jlstm.LSTMParams) -> eqx.nn.LSTMCell:
     """equinox's `LSTMCell`: transposed weights."""
     import equinox as eqx
 
-    (D, _), (H, _), dtype = params.W.shape, params.U.shape, params.W.dtype
+    D, H, dtype = sizes_of(params)
     cell = eqx.nn.LSTMCell(D, H, dtype=dtype, key=jax.random.key(0))
     weights = params.W.T, params.U.T, params.b
     return eqx.tree_at(lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias), cell, weights)
