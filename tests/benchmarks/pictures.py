@@ -87,6 +87,9 @@ def plot_growth(growth: dict) -> Figure:
         below.set_xlabel(described(axis, points[0]))
         for axes in (above, below):
             axes.set(xscale="log", yscale="log")
+            for line in (axes.xaxis, axes.yaxis):
+                line.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,g}"))
+                line.set_minor_formatter(NullFormatter())
             axes.grid(color="0.85", linewidth=0.6)
     grid[0, 0].set_ylabel("gradient, ms")
     grid[1, 0].set_ylabel("temporary memory, MB")

@@ -37,7 +37,10 @@ def ratios(
     statistic: Statistic = min,
     theirs: str | None = None,
 ) -> dict[str, float]:
-    """By shape: jlstm's number over the smallest of the peers', of quantity `theirs` if given."""
+    """By shape: jlstm's number over the smallest of the peers'.
+
+    Theirs is of the same quantity, or of `theirs` if that is given.
+    """
     found = {}
     for shape in results["shapes"]:
         ours = value(results, shape, "jlstm", quantity, statistic)

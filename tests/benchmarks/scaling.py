@@ -1,7 +1,7 @@
 """How time and memory of a gradient grow with T, B and H, beside the floating-point bound.
 
 The bound is the operations of the products alone over the rate of a large matrix product, measured
-in the same run. No program that does these products in order is faster.
+in the same run: what a gradient would take if it were nothing but one large product.
 """
 
 import sys
