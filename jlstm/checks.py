@@ -4,11 +4,13 @@ A message names the argument, what was expected, and what came.
 """
 
 import operator
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def check_key(key: chex.PRNGKey) -> None:
@@ -81,7 +83,7 @@ def check_rate(name: str, rate: chex.Numeric) -> None:
     """Refuses what is not a scalar of [0, 1), as far as its value is known."""
     if isinstance(rate, bool) or not is_real(rate):
         raise TypeError(f"{name}: expected a number, got {describe(rate)}")
-    if not isinstance(rate, jax.core.Tracer) and not 0 <= float(rate) < 1:
+    if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
         raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")
 
 
@@ -107,7 +109,7 @@ def check_lengths(lengths: chex.Array, T: int) -> None:
         raise ValueError(f"T: expected at least 0, got {T}")
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
-    if isinstance(lengths, jax.core.Tracer):
+    if isinstance(lengths, Tracer):
         return
     known = np.asarray(lengths)  # in NumPy, as under jit JAX would trace what is known too
     if known.size and not (0 <= known.min() and known.max() <= T):
@@ -159,14 +161,14 @@ def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
             raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")
 
 
-def describe(value: chex.ArrayTree) -> str:
+def describe(value: Any) -> str:
     """A value as the end of a message: an array as its dtype and shape, else its type and print."""
     if _is_array(value) or hasattr(value, "_fields"):  # both print with their type in front
         return describe_tree(value)
     return f"{type(value).__name__} {describe_tree(value)}"
 
 
-def describe_tree(tree: chex.ArrayTree) -> str:
+def describe_tree(tree: Any) -> str:
     """A pytree as its own repr with each array as dtype and shape."""
 
     def bare(leaf):

@@ -4,7 +4,7 @@ Gates are packed in the order i, f, g, o: input gate, forget gate, candidate, ou
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -191,14 +191,15 @@ def check_gates(gates: Mapping[str, Gate]) -> None:
     """Refuses gates whose matrices do not fit each other, or those of the first gate."""
     if not isinstance(gates, Mapping):
         raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
-    H = D = None
+    H: Any = None
+    D: Any = None
     for name, gate in gates.items():
         if not isinstance(gate, tuple) or len(gate) != 3:
             raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
         for field, array in zip(Gate._fields, gate, strict=True):
             check_floats(f"gates[{name!r}].{field}", array)
         if H is None:
-            H, D = gate[0].shape if gate[0].ndim == 2 else ("H", "D")
+            (H, D) = gate[0].shape if gate[0].ndim == 2 else ("H", "D")
         if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
             expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
             raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")

@@ -177,7 +177,7 @@ def _one_a_layer(name, states, params, batch_shape):
             state = Bidirectional(None, None) if state is None else state
             if not isinstance(state, Bidirectional):
                 raise TypeError(f"{name}[{k}]: expected Bidirectional, got {describe(state)}")
-        parts = state if isinstance(layer, Bidirectional) else (state,)
+        parts: Any = state if isinstance(layer, Bidirectional) else (state,)
         ones = _directions(f"{name}[{k}]", layer)
         for (part_name, one), part in zip(ones.items(), parts, strict=True):
             if part is not None:

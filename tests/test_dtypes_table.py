@@ -1,6 +1,7 @@
 """Which dtype comes out of params, xs and state; what is carried and computed in between."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ TOGETHER |= {frozenset({BF16}): BF16, frozenset({F16}): F16}
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-def draw(params, xs, state):
+def draw(params, xs, state) -> Any:
     return draw_params(0, D, H, params), draw_array(1, (T, B, D), xs), draw_state(2, (B, H), state)
 
 
@@ -100,9 +101,10 @@ def test_a_weakly_typed_state_is_carried_as_a_strong_one(name):
     params, xs, _ = draw(F32, F32, F32)
 
     def run(scale):
-        weak = jlstm.LSTMState(*2 * (jnp.full((H,), scale),))
-        assert weak.h.weak_type
-        return jlstm.unroll(params, xs, **{name: weak})
+        h = jnp.full((H,), scale)
+        assert h.weak_type
+        options: dict[str, Any] = {name: jlstm.LSTMState(h, h)}
+        return jlstm.unroll(params, xs, **options)
 
     jaxpr = jax.make_jaxpr(run)(0.0)
     scans = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "scan"]

@@ -10,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 from jax.extend.core import Primitive
 
 import jlstm as typed
-from jlstm import Bidirectional, Gate, LSTMParams, LSTMState
 
 T, B, D, H = 5, 4, 2, 3
-jlstm: Any = typed  # what is wrong here on purpose is no error to a type checker
+jlstm: Any = typed  # to a type checker, what is wrong on purpose would be an error
+
+Bidirectional, Gate = jlstm.Bidirectional, jlstm.Gate
+LSTMParams, LSTMState = jlstm.LSTMParams, jlstm.LSTMState
 
 
 def ones(*shape, dtype=jnp.float32):
@@ -71,12 +74,12 @@ def cell(params=None, carried=None, x=None):
     return lambda: jlstm.cell(*arguments, ones(B, D) if x is None else x)
 
 
-def init(key="typed", *sizes, **options):
+def init(key: Any = "typed", *sizes, **options):
     key = jax.random.key(0) if isinstance(key, str) else key
     return lambda: jlstm.init(key, *(sizes or (D, H)), **options)
 
 
-def init_stack(*sizes, key="typed", **options):
+def init_stack(*sizes, key: Any = "typed", **options):
     key = jax.random.key(0) if isinstance(key, str) else key
     return lambda: jlstm.init_stack(key, *sizes, **options)
 
@@ -752,7 +755,7 @@ def test_is_refused_by_name_before_anything_is_computed(refusal, monkeypatch):
     computed, bind = [], Primitive.bind
 
     def noting(primitive, *args, **params):
-        if not any(isinstance(arg, jax.core.Tracer) for arg in args):
+        if not any(isinstance(arg, Tracer) for arg in args):
             computed.append(primitive.name)
         return bind(primitive, *args, **params)
 

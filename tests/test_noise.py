@@ -1,5 +1,7 @@
 """Dropout, recurrent dropout and zoneout: what is drawn, where it acts, and that its mean stays."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,12 @@ import pytest
 from draws import draw_array, draw_params, draw_state
 
 import jlstm
-from jlstm import LSTMParams, LSTMState
+from jlstm import LSTMParams
 from jlstm.noise import drop
 
 T, B, D, H = 6, 3, 2, 4
 KEY = jax.random.key(0)
+LSTMState: Any = jlstm.LSTMState  # here it holds rates
 
 
 def assert_equal(a, b):
@@ -23,7 +26,7 @@ def layers():
     return draw_params(0, D, H), draw_params(1, H, 3)
 
 
-def run(key=KEY, params=None, xs=None, **options):
+def run(key: Any = KEY, params=None, xs=None, **options) -> Any:
     xs = draw_array(2, (T, B, D)) if xs is None else xs
     return jlstm.unroll_stack(layers() if params is None else params, xs, key=key, **options)
 
@@ -199,7 +202,7 @@ def test_zoneout_with_a_key_has_that_mean():
 
 def test_skipped_steps_hold_under_noise_and_padding_changes_no_draw():
     xs, lengths = draw_array(2, (T, B, D)), jnp.array([6, 4, 0])
-    mask = jlstm.length_mask(lengths, T)
+    mask: Any = jlstm.length_mask(lengths, T)
     states, ys = run(xs=xs, mask=mask, **ALL)
     assert (ys[~mask] == 0).all()
     full, _ = run(xs=xs, **ALL)
