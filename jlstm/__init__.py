@@ -22,6 +22,7 @@ from jlstm.params import (
     unpack_gates,
     zero_state,
 )
+from jlstm.plan import Plan, plan_for
 from jlstm.recurrence import unroll
 from jlstm.stack import Bidirectional, init_stack, unroll_stack
 
@@ -30,6 +31,7 @@ __all__ = [
     "Gate",
     "LSTMParams",
     "LSTMState",
+    "Plan",
     "cell",
     "cells",
     "episode_starts",
@@ -38,6 +40,7 @@ __all__ = [
     "initializers",
     "length_mask",
     "pack_gates",
+    "plan_for",
     "select",
     "unpack_gates",
     "unroll",

@@ -23,12 +23,15 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn import sigmoid
 
 from jlstm import cells
 from jlstm.dtypes import at_least_float32
 from jlstm.params import LSTMParams, LSTMState
 from jlstm.scan import Steps, scan_steps
+
+PREACTIVATION = "jlstm preactivation"  # what a chunk may keep
 
 
 class Partials(NamedTuple):
@@ -46,51 +49,87 @@ class Partials(NamedTuple):
     h_tm1: chex.Array
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def unroll_lstm(
-    reverse: bool, params: LSTMParams, state: LSTMState, initial_state: LSTMState, steps: Steps
+    reverse: bool,
+    hoist: bool,
+    params: LSTMParams,
+    state: LSTMState,
+    initial_state: LSTMState,
+    steps: Steps,
 ) -> tuple[LSTMState, tuple[LSTMState, chex.Array]]:
-    """`scan_steps` of the standard cell, with a derivative of its own."""
-    return scan_steps(reverse, partial(cells.cell, params), state, initial_state, steps)
+    """`scan_steps` of the standard cell, with a derivative of its own.
+
+    Args:
+      reverse: from T - 1 to 0.
+      hoist: form `x W + b` for every t before the loop rather than in it.
+      params: of the dtype of `steps.x`.
+      state: what is carried in.
+      initial_state: what a reset restores.
+      steps: inputs `[T, *B, D]`, resets and masks.
+    """
+    inputs, gates = _inputs_and_gates(hoist, params, steps.x)
+
+    def step(state, x):
+        state, (y, _) = _cell_and_partials(gates, state, x)
+        return state, y
+
+    return scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
 
 
 @unroll_lstm.defjvp
-def _unroll_lstm_jvp(reverse, primals, tangents):
+def _unroll_lstm_jvp(reverse, hoist, primals, tangents):
     params, state, initial_state, steps = primals
     d_params, d_state, d_initial_state, d_steps = tangents
 
-    step = partial(_cell_and_partials, params)
-    final, (states, (ys, p)) = scan_steps(reverse, step, state, initial_state, steps)
+    inputs, gates = _inputs_and_gates(hoist, params, steps.x)
+    step = partial(_cell_and_partials, gates)
+    out = scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
+    final, (states, (ys, p)) = out
 
     dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
-    dz += _project(p.h_tm1, d_params.U)
-    dz += jnp.broadcast_to(d_params.b.astype(dz.dtype), dz.shape)
-
+    dz = _plus_row(dz + _project(p.h_tm1, d_params.U), d_params.b)
     d_step = partial(_tangent_step, params.U.T)
     d_inputs = steps._replace(x=(p, dz))
     d_out = scan_steps(reverse, d_step, d_state, d_initial_state, d_inputs)
     return (final, (states, ys)), d_out
 
 
-def _cell_and_partials(params, state, x):
+def _inputs_and_gates(hoist, params, xs):
+    """What the loop reads of the input, and what makes z_i, z_f, z_g, z_o of that and h_tm1.
+
+    Hoisted, each gate has an array of its own: XLA on a CPU does not vectorise a slice of a slice.
+    """
+    if not hoist:
+        return xs, lambda x, h: jnp.split(cells.preactivation(params, x, h), 4, axis=-1)
+    W, b = jnp.split(params.W, 4, axis=-1), jnp.split(params.b, 4)
+    zs = [_plus_row(_project(xs, W_k), b_k) for W_k, b_k in zip(W, b, strict=True)]
+
+    def gates(z, h):
+        hU = jnp.matmul(h, params.U, preferred_element_type=z[0].dtype)
+        return [z_k + hU_k for z_k, hU_k in zip(z, jnp.split(hU, 4, axis=-1), strict=True)]
+
+    return zs, gates
+
+
+def _cell_and_partials(gates, state, x):
     """`cells.cell`, which also tells its partial derivatives."""
     h_tm1, c_tm1 = state
-    i, f, g, o = jnp.split(cells.preactivation(params, x, h_tm1), 4, axis=-1)
-    i, f, g, o = sigmoid(i), sigmoid(f), jnp.tanh(g), sigmoid(o)
-    c_before = c_tm1.astype(f.dtype)
-    c_t = f * c_before + i * g
+    z_i, z_f, z_g, z_o = (checkpoint_name(z, PREACTIVATION) for z in gates(x, h_tm1))
+    i, f, g, o = sigmoid(z_i), sigmoid(z_f), jnp.tanh(z_g), sigmoid(z_o)
+    c_t = f * c_tm1 + i * g
     tanh_c = jnp.tanh(c_t)
     h_t = (o * tanh_c).astype(h_tm1.dtype)
     partials = Partials(
         c_c=f,
         c_i=g * i * (1 - i),
-        c_f=c_before * f * (1 - f),
+        c_f=c_tm1 * f * (1 - f),
         c_g=i * (1 - g * g),
         h_o=tanh_c * o * (1 - o),
         h_c=o * (1 - tanh_c * tanh_c),
         h_tm1=h_tm1,
     )
-    return LSTMState(h_t, c_t.astype(c_tm1.dtype)), (h_t, partials)
+    return LSTMState(h_t, c_t), (h_t, partials)
 
 
 def _tangent_step(U_T, d_state, inputs):
@@ -112,3 +151,7 @@ def _project(xs, W):
     flat = xs.reshape(math.prod(xs.shape[:-1]), xs.shape[-1])
     z = jnp.matmul(flat, W, preferred_element_type=at_least_float32(W.dtype))
     return z.reshape(*xs.shape[:-1], W.shape[-1])
+
+
+def _plus_row(xs, b):
+    return xs + jnp.broadcast_to(b.astype(xs.dtype), xs.shape)

@@ -1,6 +1,8 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, Literal
 
@@ -10,10 +12,11 @@ import jax.numpy as jnp
 
 from jlstm import cells
 from jlstm.checks import check_choice, check_chunk, check_flags, check_like, check_steps
-from jlstm.derivative import unroll_lstm
+from jlstm.derivative import PREACTIVATION, unroll_lstm
 from jlstm.dtypes import as_dtype, at_least_float32, common_dtype
 from jlstm.masks import select
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
+from jlstm.plan import Plan, plan_for
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -30,6 +33,7 @@ def unroll(
     reverse: bool = False,
     cell: Cell = cells.cell,
     chunk: int | None | Literal["auto"] = "auto",
+    plan: Plan | None = None,
     states: bool = False,
     derivative: Literal["rule", "plain"] = "rule",
 ) -> tuple[Any, Any]:
@@ -53,7 +57,8 @@ def unroll(
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
       cell: `(params, state, x) -> (state, y)`.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
-        O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" chooses.
+        O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" is as planned.
+      plan: further choices of speed for the standard cell; None is `jlstm.plan_for` these shapes.
       states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
       derivative: "rule" takes the derivative of the standard cell by the rule of
         `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with. A
@@ -76,30 +81,42 @@ def unroll(
     """
     check_chunk(chunk)
     check_choice("derivative", derivative, ("rule", "plain"))
+    run = partial(scan_steps, reverse, partial(cell, params))
     if cell is cells.cell:
-        check_params("params", params)
-        check_sequence("xs", xs, params)
-        for name, flags in {"reset": reset, "mask": mask}.items():
-            if flags is not None:
-                check_flags(name, flags, xs.shape[:-1])
+        _check_lstm(params, xs, reset, mask)
         state, initial_state = lstm_carries(params, xs, state, initial_state)
+        params, xs = as_dtype((params, xs), common_dtype(params, xs))
+        T, *B, D = xs.shape
+        plan = plan or plan_for(T, math.prod(B), D, params.U.shape[0])
+        if derivative == "rule":
+            run = partial(unroll_lstm, reverse, plan.hoist, params)
     else:
         check_steps(xs, reset, mask)
         state, initial_state = _own_carries(cell, params, xs, state, initial_state)
+    plan = plan or Plan()
+    if chunk != "auto":
+        plan = replace(plan, chunk=chunk, keep=False)
+    steps = _steps(xs, reset, mask)
+    state = _vary(state, (params, state, initial_state, steps))
+    segment = partial(_segment, run, initial_state, states)
+    kept = PREACTIVATION if plan.keep else None
+    return scan_chunks(segment, state, steps, plan.chunk, reverse, kept)
+
+
+def _check_lstm(params, xs, reset, mask):
+    check_params("params", params)
+    check_sequence("xs", xs, params)
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        if flags is not None:
+            check_flags(name, flags, xs.shape[:-1])
+
+
+def _steps(xs, reset, mask):
+    """What is scanned over; what stands at skipped steps is made safe to compute with."""
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
-    if cell is cells.cell:
-        params, xs = as_dtype((params, xs), common_dtype(params, xs))
-    steps = Steps(xs, reset, mask)
-    state = _vary(state, (params, state, initial_state, steps))
-    if cell is cells.cell and derivative != "plain":
-        run = partial(unroll_lstm, reverse, params)
-    else:
-        run = partial(scan_steps, reverse, partial(cell, params))
-    segment = partial(_segment, run, initial_state, states)
-    chunk = None if chunk == "auto" else chunk
-    return scan_chunks(segment, state, steps, chunk, reverse)
+    return Steps(xs, reset, mask)
 
 
 def _segment(run, initial_state, states, state, steps):

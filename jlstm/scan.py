@@ -57,17 +57,27 @@ def _skipping(step, before, safe, now):
 
 
 def scan_chunks(
-    segment: Step, state: chex.ArrayTree, steps: Steps, chunk: int | None, reverse: bool
+    segment: Step,
+    state: chex.ArrayTree,
+    steps: Steps,
+    chunk: int | None,
+    reverse: bool,
+    keep: str | None = None,
 ) -> tuple[Any, Any]:
     """Runs `segment` over chunks of time, each of which the reverse pass computes again.
+
+    What `segment` named `keep` by `jax.ad_checkpoint.checkpoint_name` is kept.
 
     With T = n * chunk + rest: a scan over n chunks, and the rest at the end of time on its own.
     """
     T = jax.tree.leaves(steps)[0].shape[0]
     if chunk is None or chunk >= T:
         return segment(state, steps)
-    segment = jax.checkpoint(segment, prevent_cse=False)  # a scan's body is safe from CSE
+    policy = jax.checkpoint_policies.save_only_these_names(keep) if keep else None
+    segment = jax.checkpoint(segment, prevent_cse=False, policy=policy)  # no CSE in a scan
     n = T // chunk
+    if T % chunk == 1 and chunk > 1:
+        n -= 1  # XLA takes the loop off a single step, which then rounds differently
     head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
     tail = jax.tree.map(lambda x: x[n * chunk :], steps)
     if reverse:
