@@ -15,14 +15,6 @@ from jax.sharding import PartitionSpec as P
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """Hundreds of programs that run once: most of the time would go into optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def tangent(tree, seed=7):
     """A random tree like `tree`."""
     leaves, structure = jax.tree.flatten(tree)
