@@ -81,7 +81,10 @@ def test_the_state_before_a_reset_at_the_first_step_does_not_survive(bad):
 @BAD
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_state_held_through_skipped_steps_and_then_reset_leaves_no_trace(reverse, chunk, bad):
+@pytest.mark.parametrize("derivative", ["rule", "plain"])
+def test_a_state_held_through_skipped_steps_and_then_reset_leaves_no_trace(
+    derivative, reverse, chunk, bad
+):
     params, xs, new = draw_params(0, D, H), draw_array(1, (T, B, D)), draw_state(2, (H,))
     state = jax.tree.map(lambda leaf: jnp.full((B, H), bad), new)
     # The first two steps that are run are skipped; the second of them resets, or the third does.
@@ -100,6 +103,7 @@ def test_a_state_held_through_skipped_steps_and_then_reset_leaves_no_trace(rever
             mask=mask,
             reverse=reverse,
             chunk=chunk,
+            derivative=derivative,
         )
         return (hs * draw_array(3, hs.shape)).sum() + final.c.sum(), (final, hs)
 
