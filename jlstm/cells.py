@@ -8,15 +8,14 @@
 `cell(params, state, x) -> (state, y)`, the order that `jax.lax.scan` wants.
 """
 
-import chex
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from jlstm.dtypes import at_least_float32, common_dtype
+from jlstm.dtypes import Array, at_least_float32, common_dtype
 from jlstm.params import LSTMParams, LSTMState, check_step
 
 
-def cell(params: LSTMParams, state: LSTMState, x: chex.Array) -> tuple[LSTMState, chex.Array]:
+def cell(params: LSTMParams, state: LSTMState, x: Array) -> tuple[LSTMState, Array]:
     """One step of the LSTM with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
         i, f, g, o = split(x W + h_tm1 U + b)
@@ -51,7 +50,7 @@ def cell(params: LSTMParams, state: LSTMState, x: chex.Array) -> tuple[LSTMState
     return LSTMState(h_t.astype(h_tm1.dtype), c_t.astype(c_tm1.dtype)), h_t.astype(y_dtype)
 
 
-def preactivation(params: LSTMParams, x: chex.Array, h: chex.Array) -> chex.Array:
+def preactivation(params: LSTMParams, x: Array, h: Array) -> Array:
     """`z = x W + h U + b`, `[*B, 4H]`, accumulated in float32 at the least."""
     dtype = common_dtype(params, x)
     z_dtype = at_least_float32(dtype)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jlstm.dtypes import Array
+
 
 def check_key(key: chex.PRNGKey) -> None:
     """Refuses what is not one typed key, the kind that `jax.random.key` makes."""
@@ -39,13 +41,13 @@ def _check_int(name, value):
         raise TypeError(f"{name}: expected an int, got {describe(value)}")
 
 
-def check_floats(name: str, array: chex.Array) -> None:
+def check_floats(name: str, array: Array) -> None:
     """Refuses what is not an array of floating point numbers."""
     if not hasattr(array, "dtype") or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
 
 
-def check_flags(name: str, flags: chex.Array, shape: tuple[int, ...] | None = None) -> None:
+def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -> None:
     """Refuses what is not an array of bool, or not of that shape."""
     if not hasattr(flags, "dtype") or flags.dtype != bool:
         raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
@@ -53,7 +55,7 @@ def check_flags(name: str, flags: chex.Array, shape: tuple[int, ...] | None = No
         raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
 
 
-def check_rows(flags: chex.Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree) -> None:
+def check_rows(flags: Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree) -> None:
     """Refuses two trees that are not of the same shapes, or not one row for each flag."""
     check_flags("flags", flags)
     if jax.tree.structure(on_true) != jax.tree.structure(on_false) or any(
@@ -102,7 +104,7 @@ def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
         raise ValueError(f"{name}: expected {length or 'one or more'} entries, got {len(values)}")
 
 
-def check_lengths(lengths: chex.Array, T: int) -> None:
+def check_lengths(lengths: Array, T: int) -> None:
     """Refuses lengths that are no ints, or, where their values are known, outside 0 … T."""
     _check_int("T", T)
     if T < 0:
@@ -117,7 +119,7 @@ def check_lengths(lengths: chex.Array, T: int) -> None:
         raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {came}")
 
 
-def check_steps(xs: chex.ArrayTree, reset: chex.Array | None, mask: chex.Array | None) -> None:
+def check_steps(xs: chex.ArrayTree, reset: Array | None, mask: Array | None) -> None:
     """Refuses inputs without a common time axis, and flags that are not `[T, *B]` of them.
 
     An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.

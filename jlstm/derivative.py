@@ -20,14 +20,13 @@ import math
 from functools import partial
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.nn import sigmoid
 
 from jlstm import cells
-from jlstm.dtypes import at_least_float32
+from jlstm.dtypes import Array, at_least_float32
 from jlstm.params import LSTMParams, LSTMState
 from jlstm.scan import Steps, scan_steps
 
@@ -40,13 +39,13 @@ class Partials(NamedTuple):
     c_c is ∂c_t/∂c_tm1; c_i is ∂c_t/∂z_i; h_o is ∂h_t/∂z_o; h_c is ∂h_t/∂c_t.
     """
 
-    c_c: chex.Array
-    c_i: chex.Array
-    c_f: chex.Array
-    c_g: chex.Array
-    h_o: chex.Array
-    h_c: chex.Array
-    h_tm1: chex.Array
+    c_c: Array
+    c_i: Array
+    c_f: Array
+    c_g: Array
+    h_o: Array
+    h_c: Array
+    h_tm1: Array
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -57,7 +56,7 @@ def unroll_lstm(
     state: LSTMState,
     initial_state: LSTMState,
     steps: Steps,
-) -> tuple[LSTMState, tuple[LSTMState, chex.Array]]:
+) -> tuple[LSTMState, tuple[LSTMState, Array]]:
     """`scan_steps` of the standard cell, with a derivative of its own.
 
     Args:

@@ -1,8 +1,13 @@
 """Which dtype comes out: two rules that hold under every setting of JAX's dtype promotion."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
 
 
 def common_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
@@ -27,6 +32,6 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
         return jnp.promote_types(dtype, jnp.float32)
 
 
-def as_dtype(tree: chex.ArrayTree, dtype: jnp.dtype) -> chex.ArrayTree:
+def as_dtype(tree: Any, dtype: jnp.dtype) -> Any:
     """Every array of `tree` in that dtype."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

@@ -10,9 +10,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.dtypes import at_least_float32
+from jlstm.dtypes import Array, at_least_float32
 
-Initializer = Callable[..., chex.Array]
+Initializer = Callable[..., Array]
 
 GATES = 4
 
@@ -31,7 +31,7 @@ def per_gate(initializer: Initializer) -> Initializer:
     True
     """
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> chex.Array:
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
         keys = jax.random.split(key, GATES)
         # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
@@ -52,7 +52,7 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> chex.Array:
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         del key  # nothing is drawn
         zero = jnp.zeros((*shape[:-1], shape[-1] // GATES), dtype)
         return jnp.concatenate([zero, zero + jnp.asarray(value, dtype), zero, zero], axis=-1)
@@ -79,7 +79,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
     if longest_lag < 3:
         raise ValueError(f"longest_lag: expected at least 3 steps, got {longest_lag}")
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> chex.Array:
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         gate_shape = (*shape[:-1], shape[-1] // GATES)
         b_f = jnp.log(jax.random.uniform(key, gate_shape, dtype, 1, longest_lag - 1))
         zero = jnp.zeros_like(b_f)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jlstm.checks import check_flags, check_lengths, check_rows, describe
+from jlstm.dtypes import Array
 
 
-def length_mask(lengths: chex.Array, T: int) -> chex.Array:
+def length_mask(lengths: Array, T: int) -> Array:
     """The mask of padded sequences: `mask[t] = t < lengths`.
 
     Args:
@@ -35,7 +36,7 @@ def length_mask(lengths: chex.Array, T: int) -> chex.Array:
     return times < lengths[None]
 
 
-def episode_starts(done: chex.Array, previous_done: chex.Array | None = None) -> chex.Array:
+def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
     """The resets of a rollout, from the flags that environments give.
 
         starts[0] = previous_done,   starts[t] = done[t - 1]
@@ -70,7 +71,7 @@ def episode_starts(done: chex.Array, previous_done: chex.Array | None = None) ->
     return jnp.concatenate([jnp.asarray(previous_done)[None], done])[:-1]
 
 
-def select(flags: chex.Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree):
+def select(flags: Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree):
     """Row by row: `on_true` where `flags` holds, else `on_false`, over whole pytrees.
 
     For acting step by step, where a new episode drops the state of the last one:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jlstm import cells
 from jlstm.checks import check_key, check_rate
+from jlstm.dtypes import Array
 from jlstm.params import LSTMParams, LSTMState
 from jlstm.recurrence import lstm_carries, unroll
 
@@ -31,9 +32,9 @@ class Noise(NamedTuple):
     zone_h, zone_c: whether this unit keeps its old h, or c.
     """
 
-    keep: chex.Array | None = None
-    zone_h: chex.Array | None = None
-    zone_c: chex.Array | None = None
+    keep: Array | None = None
+    zone_h: Array | None = None
+    zone_c: Array | None = None
 
 
 def unroll_with_noise(params, xs, state, initial_state, rates: Rates, key, **options):
@@ -47,9 +48,11 @@ def unroll_with_noise(params, xs, state, initial_state, rates: Rates, key, **opt
     return unroll(params, inputs, state, initial_state=initial_state, cell=cell, **options)
 
 
-def drop(key: chex.PRNGKey, rate: chex.Numeric, ys: chex.Array) -> chex.Array:
+def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
     """Dropout: zero at `rate`, and the rest scaled so that the mean stays."""
-    return ys if is_off(rate) else _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
+    if key is None or is_off(rate):
+        return ys
+    return _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
 
 
 def is_off(rate: chex.Numeric) -> bool:

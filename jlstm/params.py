@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jlstm import initializers
 from jlstm.checks import check_floats, check_key, check_shape, check_size, describe
-from jlstm.dtypes import at_least_float32
+from jlstm.dtypes import Array, at_least_float32
 from jlstm.initializers import Initializer
 
 GATE_ORDER = "ifgo"
@@ -26,9 +26,9 @@ class LSTMParams(NamedTuple):
     b: `[4H]`, the bias.
     """
 
-    W: chex.Array
-    U: chex.Array
-    b: chex.Array
+    W: Array
+    U: Array
+    b: Array
 
 
 class LSTMState(NamedTuple):
@@ -38,8 +38,8 @@ class LSTMState(NamedTuple):
     c: `[*B, H]`, the cell state.
     """
 
-    h: chex.Array
-    c: chex.Array
+    h: Array
+    c: Array
 
 
 class Gate(NamedTuple):
@@ -48,9 +48,9 @@ class Gate(NamedTuple):
     W: `[H, D]`. U: `[H, H]`. b: `[H, 1]`.
     """
 
-    W: chex.Array
-    U: chex.Array
-    b: chex.Array
+    W: Array
+    U: Array
+    b: Array
 
 
 def init(
@@ -205,7 +205,7 @@ def check_gates(gates: Mapping[str, Gate]) -> None:
             raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")
 
 
-def check_step(params: LSTMParams, state: LSTMState, x: chex.Array) -> None:
+def check_step(params: LSTMParams, state: LSTMState, x: Array) -> None:
     """Refuses arguments of a cell that do not fit each other."""
     check_params("params", params)
     check_floats("x", x)
@@ -215,7 +215,7 @@ def check_step(params: LSTMParams, state: LSTMState, x: chex.Array) -> None:
     check_state("state", state, params, x.shape[:-1])
 
 
-def check_sequence(name: str, xs: chex.Array, params: LSTMParams) -> None:
+def check_sequence(name: str, xs: Array, params: LSTMParams) -> None:
     """Refuses what is not `[T, *B, D]` with the D of the parameters."""
     check_floats(name, xs)
     D = params.W.shape[0]

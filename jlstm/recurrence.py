@@ -6,14 +6,13 @@ from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jlstm import cells
 from jlstm.checks import check_choice, check_chunk, check_flags, check_like, check_steps
 from jlstm.derivative import PREACTIVATION, unroll_lstm
-from jlstm.dtypes import as_dtype, at_least_float32, common_dtype
+from jlstm.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm.masks import select
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
 from jlstm.plan import Plan, plan_for
@@ -23,13 +22,13 @@ Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def unroll(
-    params: chex.ArrayTree,
-    xs: chex.ArrayTree,
-    state: chex.ArrayTree | None = None,
+    params: Any,
+    xs: Any,
+    state: Any = None,
     *,
-    initial_state: chex.ArrayTree | None = None,
-    reset: chex.Array | None = None,
-    mask: chex.Array | None = None,
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
     reverse: bool = False,
     cell: Cell = cells.cell,
     chunk: int | None | Literal["auto"] = "auto",
@@ -136,7 +135,9 @@ def lstm_carries(params, xs, state, initial_state):
             check_state(name, given, params, batch_shape)
     shape = (*batch_shape, params.U.shape[0])
     c_dtype = at_least_float32(dtype)
-    like = LSTMState(jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape, c_dtype))
+    h: Any = jax.ShapeDtypeStruct(shape, dtype)
+    c: Any = jax.ShapeDtypeStruct(shape, c_dtype)
+    like = LSTMState(h, c)
     return _fill_in(state, initial_state, like)
 
 

@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jlstm.dtypes import Array
 from jlstm.masks import select
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -20,8 +21,8 @@ class Steps(NamedTuple):
     """What is scanned over: inputs `[T, *B, …]`, and flags `[T, *B]` or None."""
 
     x: chex.ArrayTree
-    reset: chex.Array | None
-    mask: chex.Array | None
+    reset: Array | None
+    mask: Array | None
 
 
 def scan_steps(

@@ -21,6 +21,7 @@ from jlstm.checks import (
     check_tuple,
     describe,
 )
+from jlstm.dtypes import Array
 from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
 from jlstm.params import LSTMParams, LSTMState, check_params, check_state, init
 
@@ -84,18 +85,18 @@ def init_stack(
 
 def unroll_stack(
     params: tuple[Layer, ...],
-    xs: chex.Array,
+    xs: Array,
     states: tuple | None = None,
     *,
     initial_states: tuple | None = None,
-    reset: chex.Array | None = None,
-    mask: chex.Array | None = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
     dropout: chex.Numeric = 0.0,
     recurrent_dropout: chex.Numeric = 0.0,
     zoneout: chex.Numeric | LSTMState = 0.0,
     key: chex.PRNGKey | None = None,
     chunk: int | None | Literal["auto"] = "auto",
-) -> tuple[tuple, chex.Array]:
+) -> tuple[tuple, Array]:
     """Runs a stack of layers over a sequence.
 
         ys⁰ = xs,   states[l], yˡ⁺¹ = unroll(params[l], dropout(yˡ), states[l])
@@ -130,7 +131,8 @@ def unroll_stack(
     >>> second.h.shape, ys.shape
     ((5,), (10, 5))
     """
-    zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(zoneout, zoneout)
+    both: Any = zoneout
+    zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(both, both)
     rates = Rates(dropout, recurrent_dropout, zoneout)
     check_noise(rates, key)
     check_chunk(chunk)

@@ -33,3 +33,8 @@ def draw_state(seed, shape, dtype=jnp.float32):
 def draw_sequence(seed, shape, dtype=jnp.float32):
     """`xs`, `[T, *B, D]`."""
     return draw_array((seed, 5), shape, dtype)
+
+
+def temporary_memory(compiled) -> int:
+    """The bytes that XLA plans for what a compiled program holds in between."""
+    return compiled.memory_analysis().temp_size_in_bytes

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import draw_array, draw_params
+from draws import draw_array, draw_params, temporary_memory
 
 import jlstm
 
@@ -30,7 +30,7 @@ def compiled(of, T, chunk):
 
 
 def peak(program) -> int:
-    return program.memory_analysis().temp_size_in_bytes
+    return temporary_memory(program)
 
 
 @pytest.mark.parametrize("chunk", [316, 250])  # 100,000 steps are not whole chunks of 316

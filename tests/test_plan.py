@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 import jax
 import jax.numpy as jnp
 import pytest
-from draws import draw_array, draw_params
+from draws import draw_array, draw_params, temporary_memory
 
 import jlstm
 
@@ -39,7 +39,7 @@ def peak(sizes, **options):
         return (jlstm.unroll(params, xs, **options)[1] ** 2).sum()
 
     compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    return temporary_memory(compiled)
 
 
 def test_unroll_follows_the_plan_unless_told_otherwise():
