@@ -138,9 +138,15 @@ def check_steps(xs: chex.ArrayTree, reset: Array | None, mask: Array | None) -> 
             raise ValueError(f"{name}: expected shape [T, *B], got {came}")
 
 
+def check_bool(name: str, value: bool) -> None:
+    """Refuses what is not True or False, a traced flag included."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+
+
 def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
     """Refuses what is none of the choices."""
-    if choice not in choices:
+    if not isinstance(choice, str) or choice not in choices:
         expected = " or ".join(map(repr, choices))
         raise ValueError(f"{name}: expected {expected}, got {choice!r}")
 

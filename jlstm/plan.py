@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from jlstm.checks import check_size, describe
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,3 +32,13 @@ def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     if kept < 32 * 2**20:
         return Plan()
     return Plan(chunk=16, keep=D + H > 256)
+
+
+def check_plan(plan: Plan | None) -> None:
+    """Refuses what is neither a plan nor None, and a plan with a chunk that is no length."""
+    if plan is None:
+        return
+    if not isinstance(plan, Plan):
+        raise TypeError(f"plan: expected a Plan or None, got {describe(plan)}")
+    if plan.chunk is not None:
+        check_size("plan.chunk", plan.chunk)

@@ -10,12 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import cells
-from jlstm.checks import check_choice, check_chunk, check_flags, check_like, check_steps
+from jlstm.checks import (
+    check_bool,
+    check_choice,
+    check_chunk,
+    check_flags,
+    check_like,
+    check_steps,
+    describe,
+)
 from jlstm.derivative import PREACTIVATION, unroll_lstm
 from jlstm.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm.masks import select
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
-from jlstm.plan import Plan, plan_for
+from jlstm.plan import Plan, check_plan, plan_for
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -78,24 +86,30 @@ def unroll(
     >>> state.h.shape, hs.shape
     ((5, 3), (10, 5, 3))
     """
+    check_bool("reverse", reverse)
+    check_bool("states", states)
     check_chunk(chunk)
+    check_plan(plan)
     check_choice("derivative", derivative, ("rule", "plain"))
-    run = partial(scan_steps, reverse, partial(cell, params))
     if cell is cells.cell:
         _check_lstm(params, xs, reset, mask)
         state, initial_state = lstm_carries(params, xs, state, initial_state)
-        params, xs = as_dtype((params, xs), common_dtype(params, xs))
-        T, *B, D = xs.shape
+        steps = _steps(xs, reset, mask)
+        dtype = common_dtype(params, steps.x)
+        params, steps = as_dtype(params, dtype), steps._replace(x=as_dtype(steps.x, dtype))
+        T, *B, D = steps.x.shape
         plan = plan or plan_for(T, math.prod(B), D, params.U.shape[0])
-        if derivative == "rule":
-            run = partial(unroll_lstm, reverse, plan.hoist, params)
     else:
         check_steps(xs, reset, mask)
         state, initial_state = _own_carries(cell, params, xs, state, initial_state)
+        steps = _steps(xs, reset, mask)
     plan = plan or Plan()
     if chunk != "auto":
         plan = replace(plan, chunk=chunk, keep=False)
-    steps = _steps(xs, reset, mask)
+    if cell is cells.cell and derivative == "rule":
+        run = partial(unroll_lstm, reverse, plan.hoist, params)
+    else:
+        run = partial(scan_steps, reverse, partial(cell, params))
     state = _vary(state, (params, state, initial_state, steps))
     segment = partial(_segment, run, initial_state, states)
     kept = PREACTIVATION if plan.keep else None
@@ -143,12 +157,17 @@ def lstm_carries(params, xs, state, initial_state):
 
 def _own_carries(cell, params, xs, state, initial_state):
     """The same for a cell of the caller's own, which is asked what state it returns."""
+    if not callable(cell):
+        raise TypeError(f"cell: expected a function (params, state, x), got {describe(cell)}")
     given = initial_state if state is None else state
     if given is None:
         raise ValueError("state: a cell of your own expects state or initial_state, got neither")
     x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
     with jax.numpy_rank_promotion("allow"):  # a state [H] meets a batch here, on purpose
-        like, _ = jax.eval_shape(cell, params, given, x)
+        came = jax.eval_shape(cell, params, given, x)
+        if not isinstance(came, tuple) or len(came) != 2:
+            raise TypeError(f"cell: expected a pair (state, y), got {describe(came)}")
+        like, _ = came
         again, _ = jax.eval_shape(cell, params, like, x)
     if again != like:
         raise TypeError(f"cell: expected a state of one type, got {like} and then {again}")

@@ -20,7 +20,7 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 class Steps(NamedTuple):
     """What is scanned over: inputs `[T, *B, …]`, and flags `[T, *B]` or None."""
 
-    x: chex.ArrayTree
+    x: Any
     reset: Array | None
     mask: Array | None
 

@@ -251,7 +251,43 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         ValueError,
         "chunk: expected an int, None or 'auto', got 'none'",
     ),
+    # unroll: what must be static
+    "reverse a number": (
+        unroll(reverse=1),
+        TypeError,
+        "reverse: expected True or False, got int 1",
+    ),
+    "states an array": (
+        unroll(states=ones()),
+        TypeError,
+        "states: expected True or False, got float32[]",
+    ),
+    "plan a dict": (
+        unroll(plan={"hoist": True}),
+        TypeError,
+        "plan: expected a Plan or None, got dict {'hoist': True}",
+    ),
+    "plan with chunk 0": (
+        unroll(plan=jlstm.Plan(chunk=0)),
+        ValueError,
+        "plan.chunk: expected at least 1, got 0",
+    ),
+    "derivative another word": (
+        unroll(derivative="auto"),
+        ValueError,
+        "derivative: expected 'rule' or 'plain', got 'auto'",
+    ),
     # unroll of a user's cell
+    "own cell not a function": (
+        own(None, ones(D), cell="lstm"),
+        TypeError,
+        "cell: expected a function (params, state, x), got str 'lstm'",
+    ),
+    "own cell that returns no pair": (
+        own(None, ones(B, D), cell=lambda params, state, x: x),
+        TypeError,
+        "cell: expected a pair (state, y), got float32[4, 2]",
+    ),
     "own cell without a state": (
         own(),
         ValueError,
