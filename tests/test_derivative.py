@@ -97,9 +97,11 @@ def weights_in_loops(derivative):
     weights = {params.W.shape, params.W.T.shape, params.U.shape, params.U.T.shape}
     carried, made = set(), set()
     for scan in scans(jax.make_jaxpr(gradient)(params, xs).jaxpr):
-        body = scan.params["jaxpr"].jaxpr
-        carried |= {var.aval.shape for var in body.outvars[: scan.params["num_carry"]]} & weights
-        dots = [e for e in body.eqns if e.primitive.name == "dot_general"]
+        carried |= {var.aval.shape for var in scan.outvars} & weights  # else T stands in front
+        body = next(
+            inner for inner in jax.tree.leaves(scan.params, is_leaf=is_jaxpr) if is_jaxpr(inner)
+        )
+        dots = [e for e in getattr(body, "jaxpr", body).eqns if e.primitive.name == "dot_general"]
         made |= {dot.outvars[0].aval.shape for dot in dots} & weights
     return carried, made
 
