@@ -202,7 +202,7 @@ def x64():
 
 
 @settings(max_examples=200)
-@given(case=cases(pool(16)))
+@given(case=cases(pool(12)))
 def test_unroll_is_the_loop(case):
     check(case)
 

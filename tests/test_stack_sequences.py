@@ -192,7 +192,7 @@ def x64():
 
 
 @settings(max_examples=200)
-@given(case=cases(pool(12)))
+@given(case=cases(pool(8)))
 def test_unroll_stack_is_the_loop(case):
     check(case)
 
