@@ -20,9 +20,9 @@ class Rates(NamedTuple):
     A rate may be traced, so that one compiled program serves many.
     """
 
-    dropout: chex.Numeric = 0.0
-    recurrent_dropout: chex.Numeric = 0.0
-    zoneout: LSTMState = LSTMState(0.0, 0.0)  # pyright: ignore[reportArgumentType]
+    dropout: chex.Numeric
+    recurrent_dropout: chex.Numeric
+    zoneout: LSTMState
 
 
 class Noise(NamedTuple):

@@ -218,7 +218,7 @@ def test_a_cell_of_ones_own():
 
     leak = {"leak": jnp.float32(0.5)}
     xs = jnp.asarray([[1.0], [2.0], [4.0]])
-    run = partial(jlstm.unroll, leak, xs, {"sum": jnp.float32(8.0)}, cell=leaky_sum)  # type: ignore
+    run = partial(jlstm.unroll, leak, xs, {"sum": jnp.float32(8.0)}, cell=leaky_sum)
     final, ys = run()
     assert_equal((final, ys), ({"sum": jnp.float32(6.25)}, jnp.asarray([10.0, 9.0, 12.5])))
     _, sums = run(states=True)
