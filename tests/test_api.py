@@ -16,7 +16,16 @@ from draws import draw_params
 import jlstm
 
 HOUSE = Path(jlstm.__file__).parent
-ROOMS = {path.stem: path for path in HOUSE.glob("*.py")}
+
+
+def room_of(path):
+    """The name that a file is imported by below `jlstm`; a package by its folder's."""
+    parts = path.relative_to(HOUSE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+ROOMS = {room_of(path): path for path in HOUSE.rglob("*.py")}
+FACES = {room for room in ROOMS if room.split(".")[0] in ("cli", "commands", "__main__")}
 POSITIONAL = {
     "cell": ["params", "state", "x"],
     "init": ["key", "input_size", "hidden_size"],
@@ -33,10 +42,16 @@ def public_functions():
     named = [module for module in modules if module.__name__.split(".")[-1] in jlstm.__all__]
     functions = {f"jlstm.{name}": getattr(jlstm, name) for name in jlstm.__all__}
     for module in named:
-        for name, value in inspect.getmembers(module, inspect.isfunction):
-            if value.__module__ == module.__name__ and not name.startswith("_"):
-                functions[f"{module.__name__}.{name}"] = value
+        own = [name for name, value in vars(module).items() if belongs(value, module)]
+        for name in getattr(module, "__all__", own):
+            functions[f"{module.__name__}.{name}"] = getattr(module, name)
     return {name: f for name, f in functions.items() if inspect.isfunction(f)}
+
+
+def belongs(value, module):
+    """Whether it is a public function that the module itself defines."""
+    own = inspect.isfunction(value) and value.__module__ == module.__name__
+    return own and not value.__name__.startswith("_")
 
 
 def imports_of(room):
@@ -48,8 +63,7 @@ def imports_of(room):
             assert node.level == 0, f"{room}: a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                is_room = node.module == "jlstm" and alias.name in ROOMS
-                yield whole if is_room else str(node.module)
+                yield whole if whole.removeprefix("jlstm.") in ROOMS else str(node.module)
 
 
 def rooms_behind(room):
@@ -99,13 +113,13 @@ def test_imports_point_one_way():
     graph = {room: rooms_behind(room) for room in ROOMS}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
     readers = {room for room, behind in graph.items() if behind & {"cli", "plots"}}
-    assert readers <= {"cli", "__main__"}
+    assert readers <= FACES
     assert not graph["reference"]
     assert not any(name.startswith("jax") for name in imports_of("reference"))
 
 
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"cli", "plots", "__main__"}))
-def test_only_the_command_prints(room):
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - FACES - {"plots"}))
+def test_only_commands_print(room):
     calls = (n for n in ast.walk(ast.parse(ROOMS[room].read_text())) if isinstance(n, ast.Call))
     assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
 

@@ -15,6 +15,7 @@ import pytest
 import statsmodels.api as sm
 
 from jlstm import cli, files, reference
+from jlstm.commands import forward
 
 EXPECTED_OUTPUT = (Path(__file__).parent / "data" / "expected_output.txt").read_text()
 
@@ -405,7 +406,7 @@ def test_states_that_are_not_finite_are_refused(folder, capsys, monkeypatch):
     def overflow(params, xs, states):
         return None, (xs, jax.numpy.full_like(xs, jax.numpy.nan))
 
-    monkeypatch.setattr(cli, "unroll", overflow)
+    monkeypatch.setattr(forward, "unroll", overflow)
     before = contents(folder)
     assert cli.main(["forward", "--save", "old.npz"]) == 2
     message = "the states are not finite in float64: the series is too large"
