@@ -476,7 +476,15 @@ def test_a_closed_pipe_is_silent():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_an_interrupt_is_silent(folder):
+@pytest.fixture
+def interruptible():
+    """A job in the background of a shell ignores interrupts, and so would what it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_is_silent(folder, interruptible):
     os.mkfifo("pipe.csv")
     before = sorted(os.listdir())
     command = [sys.executable, "-m", "jlstm", "forward", "--input=pipe.csv", "--save=old.npz"]
