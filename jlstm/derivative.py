@@ -31,6 +31,7 @@ from jlstm.params import LSTMParams, LSTMState
 from jlstm.scan import Steps, scan_steps
 
 PREACTIVATION = "jlstm preactivation"  # what a chunk may keep
+ROWS = 64  # in whole blocks of so many, XLA on a CPU rounds a row in one way, wherever it stands
 
 
 class Partials(NamedTuple):
@@ -102,7 +103,7 @@ def _inputs_and_gates(hoist, params, xs):
     if not hoist:
         return xs, lambda x, h: jnp.split(cells.preactivation(params, x, h), 4, axis=-1)
     W, b = jnp.split(params.W, 4, axis=-1), jnp.split(params.b, 4)
-    zs = [_plus_row(_project(xs, W_k), b_k) for W_k, b_k in zip(W, b, strict=True)]
+    zs = [_plus_row(_project(xs, W_k, ROWS), b_k) for W_k, b_k in zip(W, b, strict=True)]
 
     def gates(z, h):
         hU = jnp.matmul(h, params.U, preferred_element_type=z[0].dtype)
@@ -145,11 +146,15 @@ def _tangent_step(U_T, d_state, inputs):
     return LSTMState(dh_t, dc_t), dh_t
 
 
-def _project(xs, W):
-    """`xs W` for all t, flattened: its transpose then contracts one axis, and is one product."""
-    flat = xs.reshape(math.prod(xs.shape[:-1]), xs.shape[-1])
+def _project(xs, W, rows=1):
+    """`xs W` for all t, flattened: its transpose then contracts one axis, and is one product.
+
+    The product is of whole blocks of `rows`, the last one filled with zeros.
+    """
+    n = math.prod(xs.shape[:-1])
+    flat = jnp.pad(xs.reshape(n, xs.shape[-1]), ((0, -n % rows), (0, 0)))
     z = jnp.matmul(flat, W, preferred_element_type=at_least_float32(W.dtype))
-    return z.reshape(*xs.shape[:-1], W.shape[-1])
+    return z[:n].reshape(*xs.shape[:-1], W.shape[-1])
 
 
 def _plus_row(xs, b):

@@ -9,8 +9,7 @@ from jlstm.checks import check_size, describe
 class Plan:
     """The choices for one run of the standard cell.
 
-    hoist: form `x W + b` for all t in one product, rather than step by step. How it rounds then
-      depends on T, so that a run split in two is no longer the whole bit for bit.
+    hoist: form `x W + b` for all t in one product, rather than step by step.
     chunk: the length of the time chunks that the reverse pass computes again; None keeps all.
     keep: in a chunk keep the preactivations z, so that only what is elementwise is computed again.
     """
@@ -23,23 +22,35 @@ class Plan:
 def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     """The plan that `unroll` follows where the caller has none, for T steps of B rows.
 
-    Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
-    at each call, and its page faults cost more than computing a narrow cell again; for a wide one
-    only what is elementwise is computed again. Fastest gradients in milliseconds, float32, jax
-    0.10.2, two cores, the shapes those of the benchmarks. Two rows together are one run:
+    Hoisted, the weights of the input are read once and not at each step, which pays where rows are
+    few: up to 16. It must not depend on T, or a run split in two would round otherwise.
 
-        small, rl, medium, large    keeping all          6.0    76     63    293
-                                    chunk=10             8.9    59     64    391
-        medium, large               keeping all                       100    935
-        (other work beside them)    chunk=16, keep=True                75    828
+    Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
+    at each call, and its page faults cost more than computing a chunk again: all of it for a
+    narrow cell, only what is elementwise for a wide one. But each chunk adds to the gradient of
+    the weights; where these are the larger, nothing is computed again. A chunk is the shortest of
+    8 to 16 steps that divides T, so that nothing is left over to be compiled apart.
+
+    Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks;
+    minima of alternated runs:
+
+                                stream  small    rl   medium  large   wide
+        Plan()                    3.3    5.9   48.6     58.6    261    173
+        hoist                     3.3    5.5   55.4     61.9    272    142
+        chunk of 8 or 10                       40.9     61.1*
+        the same, keep                         40.7     49.5    275    198*
+        (* 16)
 
     >>> plan_for(T=100, B=256, D=32, H=64)
-    Plan(hoist=False, chunk=16, keep=False)
+    Plan(hoist=False, chunk=10, keep=False)
     """
-    kept = 12 * T * B * H * 4  # bytes, in float32: what a gradient without chunks holds at once
-    if kept < 32 * 2**20:
-        return Plan()
-    return Plan(chunk=16, keep=D + H > 256)
+    hoist = B <= 16
+    # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
+    kept, weights = 12 * T * B * H * 4, 4 * H * (D + H) * 4
+    chunk = next((k for k in range(8, 17) if T % k == 0), 16)
+    if kept < 32 * 2**20 or T // chunk * weights > kept:
+        return Plan(hoist)
+    return Plan(hoist, chunk, keep=D + H > 256)
 
 
 def check_plan(plan: Plan | None) -> None:

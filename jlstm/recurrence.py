@@ -1,8 +1,6 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks."""
 
-import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, Literal
 
@@ -19,11 +17,11 @@ from jlstm.checks import (
     check_steps,
     describe,
 )
-from jlstm.derivative import PREACTIVATION, unroll_lstm
 from jlstm.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm.masks import select
+from jlstm.operation import Choices, run_lstm
 from jlstm.params import LSTMState, check_params, check_sequence, check_state
-from jlstm.plan import Plan, check_plan, plan_for
+from jlstm.plan import Plan, check_plan
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -97,23 +95,17 @@ def unroll(
         steps = _steps(xs, reset, mask)
         dtype = common_dtype(params, steps.x)
         params, steps = as_dtype(params, dtype), steps._replace(x=as_dtype(steps.x, dtype))
-        T, *B, D = steps.x.shape
-        plan = plan or plan_for(T, math.prod(B), D, params.U.shape[0])
     else:
         check_steps(xs, reset, mask)
         state, initial_state = _own_carries(cell, params, xs, state, initial_state)
         steps = _steps(xs, reset, mask)
-    plan = plan or Plan()
-    if chunk != "auto":
-        plan = replace(plan, chunk=chunk, keep=False)
-    if cell is cells.cell and derivative == "rule":
-        run = partial(unroll_lstm, reverse, plan.hoist, params)
-    else:
-        run = partial(scan_steps, reverse, partial(cell, params))
     state = _vary(state, (params, state, initial_state, steps))
+    if cell is cells.cell and derivative == "rule":
+        choices = Choices(reverse, plan, chunk, states)
+        return run_lstm(choices, params, state, initial_state, steps)
+    run = partial(scan_steps, reverse, partial(cell, params))
     segment = partial(_segment, run, initial_state, states)
-    kept = PREACTIVATION if plan.keep else None
-    return scan_chunks(segment, state, steps, plan.chunk, reverse, kept)
+    return scan_chunks(segment, state, steps, None if chunk == "auto" else chunk, reverse)
 
 
 def _check_lstm(params, xs, reset, mask):

@@ -117,7 +117,7 @@ def test_plain_autodiff_does_both():
 
 @pytest.mark.parametrize(
     "sizes, megabytes",
-    [((100, 256, 32, 64), 35), ((128, 32, 128, 256), 35), ((200, 8, 64, 128), 13)],
+    [((100, 256, 32, 64), 35), ((128, 32, 128, 256), 35), ((200, 8, 64, 128), 15)],
 )
 def test_the_memory_of_a_gradient_is_bounded(sizes, megabytes):
     T, B, D, H = sizes

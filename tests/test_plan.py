@@ -13,15 +13,23 @@ import jlstm
 @pytest.mark.parametrize(
     "sizes, plan",
     [
-        ((1000, 1, 32, 64), jlstm.Plan()),
-        ((200, 8, 64, 128), jlstm.Plan()),
-        ((100, 256, 32, 64), jlstm.Plan(chunk=16)),
-        ((128, 32, 128, 256), jlstm.Plan(chunk=16, keep=True)),
-        ((0, 1, 1, 1), jlstm.Plan()),
+        ((1000, 1, 32, 64), jlstm.Plan(hoist=True)),
+        ((200, 8, 64, 128), jlstm.Plan(hoist=True)),
+        ((100, 256, 32, 64), jlstm.Plan(chunk=10)),
+        ((101, 256, 32, 64), jlstm.Plan(chunk=16)),
+        ((128, 32, 128, 256), jlstm.Plan(chunk=8, keep=True)),
+        ((50, 16, 1024, 1024), jlstm.Plan(hoist=True)),
+        ((0, 1, 1, 1), jlstm.Plan(hoist=True)),
     ],
 )
 def test_the_plan_for_a_shape(sizes, plan):
     assert jlstm.plan_for(*sizes) == plan
+
+
+def test_whether_to_hoist_does_not_depend_on_time():
+    """Or a run split in two would not round as the whole does."""
+    for B in (1, 16, 17, 256):
+        assert len({jlstm.plan_for(T, B, 32, 64).hoist for T in (1, 2, 100, 10**6)}) == 1
 
 
 def test_a_plan_is_a_value():
@@ -45,7 +53,7 @@ def peak(sizes, **options):
 def test_unroll_follows_the_plan_unless_told_otherwise():
     sizes = (100, 256, 32, 64)
     planned = peak(sizes)
-    assert planned == peak(sizes, plan=jlstm.plan_for(*sizes)) == peak(sizes, chunk=16)
+    assert planned == peak(sizes, plan=jlstm.plan_for(*sizes)) == peak(sizes, chunk=10)
     assert planned < peak(sizes, chunk=None) == peak(sizes, plan=jlstm.Plan())
 
 
@@ -55,3 +63,31 @@ def test_the_shape_is_that_of_the_whole_batch():
     flat = xs.reshape(4, 6, 2)
     _, hs = jlstm.unroll(params, xs)
     assert (hs.reshape(4, 6, 3) == jlstm.unroll(params, flat)[1]).all()
+
+
+def test_what_vmap_adds_is_planned_for_as_a_batch():
+    sizes = (100, 256, 32, 64)
+    T, B, D, H = sizes
+    params = jax.eval_shape(lambda: draw_params(0, D, H))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+
+    def loss(params, xs):
+        one = jax.vmap(lambda x: jlstm.unroll(params, x)[1], 1, 1)
+        return (one(xs) ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    assert temporary_memory(compiled) == peak(sizes)
+
+
+@pytest.mark.parametrize("B", [1, 3, 16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_hoisted_run_split_in_two_is_the_whole_bit_for_bit(B, dtype):
+    params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 5, 96))
+    xs = draw_array(1, (23, B, 5)).astype(dtype)
+    assert jlstm.plan_for(23, B, 5, 96).hoist
+    final, hs = jlstm.unroll(params, xs)
+    for t in (2, 9, 20):
+        state, first = jlstm.unroll(params, xs[:t])
+        state, second = jlstm.unroll(params, xs[t:], state)
+        assert (jnp.concatenate([first, second]) == hs).all()
+        assert (state.h == final.h).all() and (state.c == final.c).all()
