@@ -1,0 +1,98 @@
+"""One cell with the options of ONNX's LSTM operator."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from jlstm.cells.activations import Activation, activate
+from jlstm.cells.form import Cell, affine
+from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
+from jlstm.checks import describe
+from jlstm.dtypes import Array
+from jlstm.params import LSTMState
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may differ from the standard cell, by static choice.
+
+    f: the activation of the gates.
+    g: that of the candidate.
+    h: that of the cell state on its way out.
+    clip: bounds the inputs of f and g to [-clip, clip]; None does not.
+    coupled: the forget gate is 1 - i, and has no weights.
+    """
+
+    f: Activation = Activation("sigmoid")
+    g: Activation = Activation("tanh")
+    h: Activation = Activation("tanh")
+    clip: float | None = None
+    coupled: bool = False
+
+
+def general(options: Options) -> Cell:
+    """The cell of ONNX's LSTM operator.
+
+        i, f, g, o = split(x W + h_tm1 U + b)
+        i = f(i + p_i ⊙ c_tm1),   f = f(f + p_f ⊙ c_tm1), or 1 - i where coupled
+        c_t = f ⊙ c_tm1 + i ⊙ g(g)
+        h_t = f(o + p_o ⊙ c_t) ⊙ h(c_t)
+
+    Args:
+      options: the activations f, g and h, the bound on what f and g see, whether gates are coupled.
+
+    Returns:
+      A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
+      peepholes i, f, o; P may be None. Coupled gates have no blocks for f: `W [D, 3H]`, `P [2H]`.
+      Each call makes another function, which a `jit` traces again: keep the one you have.
+
+    Raises:
+      TypeError, ValueError: options of the wrong type, or a bound that is not positive.
+
+    >>> import jax, jlstm
+    >>> cell = jlstm.cells.general(jlstm.cells.Options(clip=3.0))
+    >>> params = jlstm.cells.PeepholeParams(*jlstm.init(jax.random.key(0), 2, 3))
+    >>> state, h = cell(params, jlstm.LSTMState(*jax.numpy.zeros((2, 3))), jax.numpy.ones(2))
+    >>> h.shape
+    (3,)
+    """
+    _check_options(options)
+    gates = "igo" if options.coupled else "ifgo"
+
+    def bounded(activation: Activation, z: Array) -> Array:
+        return activate(activation, z if options.clip is None else _clip(z, options.clip))
+
+    @affine(gated(gates))
+    def cell(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+        """One step of the LSTM with `Options`."""
+        c_tm1 = state.c
+        z_i, *z_f, z_g, z_o = split(z, len(gates))
+        p_i, *p_f, p_o = peepholes(params, len(gates) - 1)
+        i = bounded(options.f, peek(z_i, p_i, c_tm1))
+        f = 1 - i if options.coupled else bounded(options.f, peek(z_f[0], p_f[0], c_tm1))
+        c_t = f * c_tm1 + i * bounded(options.g, z_g)
+        h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
+        return LSTMState(h_t, c_t)
+
+    return cell
+
+
+def _clip(z, bound):
+    return jnp.clip(z, -bound, bound)
+
+
+def _check_options(options):
+    if not isinstance(options, Options):
+        raise TypeError(f"options: expected Options, got {describe(options)}")
+    for name in ("f", "g", "h"):
+        value = getattr(options, name)
+        if not isinstance(value, Activation):
+            raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
+    if not isinstance(options.coupled, bool):
+        came = describe(options.coupled)
+        raise TypeError(f"options.coupled: expected True or False, got {came}")
+    clip = options.clip
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
+        raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"options.clip: expected a positive bound, got {clip}")
