@@ -38,10 +38,10 @@ def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
     given = [field for field in fields if not (field[1] is None and field[2].endswith("?"))]
     for field, array, _ in given:
         check_floats(f"{name}.{field}", array)
-    sizes = {}
+    sizes = dict.fromkeys("".join(letter for _, _, shape in given for _, letter in _axes(shape)), 0)
     for _, array, shape in given:
         for (factor, letter), size in zip(_axes(shape), array.shape, strict=False):
-            sizes.setdefault(letter, size // factor)
+            sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
         shapes = zip(params._fields, layout.params_shapes, strict=True)
         expected = ", ".join(f"{field}=[{shape.replace(' ', ', ')}]" for field, shape in shapes)
@@ -79,12 +79,18 @@ def check_state(
             raise ValueError(f"{name}.{field}: expected shape {shapes}, got {describe(array)}")
 
 
-def check_input(name: str, x: Array, sizes: dict[str, int], leading: str = "*B") -> None:
-    """Refuses what is not `[*B, D]`, or `[T, *B, D]` where `leading` says so."""
+def check_input(name: str, x: Array, sizes: dict[str, int]) -> None:
+    """Refuses what is not `[*B, D]`."""
     check_floats(name, x)
-    least = leading.count(",") + 1
-    if x.ndim < least or x.shape[-1:] != (sizes["D"],):
-        raise ValueError(f"{name}: expected shape [{leading}, {sizes['D']}], got {describe(x)}")
+    if x.shape[-1:] != (sizes["D"],):
+        raise ValueError(f"{name}: expected shape [*B, {sizes['D']}], got {describe(x)}")
+
+
+def check_sequence(name: str, xs: Array, sizes: dict[str, int]) -> None:
+    """Refuses what is not `[T, *B, D]`."""
+    check_floats(name, xs)
+    if xs.ndim < 2 or xs.shape[-1] != sizes["D"]:
+        raise ValueError(f"{name}: expected shape [T, *B, {sizes['D']}], got {describe(xs)}")
 
 
 def _axes(shape):

@@ -1,5 +1,6 @@
 """The noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -7,11 +8,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
 from jlstm.checks import check_key, check_rate
 from jlstm.dtypes import Array
-from jlstm.params import LSTMParams, LSTMState
-from jlstm.recurrence import lstm_carries, unroll
+from jlstm.layout import Layout
+from jlstm.params import LSTMState
+from jlstm.recurrence import Cell, carries, unroll
 
 
 class Rates(NamedTuple):
@@ -37,13 +38,13 @@ class Noise(NamedTuple):
     zone_c: Array | None = None
 
 
-def unroll_with_noise(params, xs, state, initial_state, rates: Rates, key, **options):
-    """`unroll` of the standard cell with recurrent dropout and zoneout, where their rates ask."""
+def unroll_with_noise(cell, layout, params, xs, state, initial_state, rates, key, **options):
+    """`unroll` of a cell with recurrent dropout and zoneout, where their rates ask."""
     if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
-        return unroll(params, xs, state, initial_state=initial_state, **options)
-    state, initial_state = lstm_carries(params, xs, state, initial_state)
-    noise = _draw(key, rates, (xs.shape[0], *state.h.shape), options["reset"])
-    cell = partial(_noisy_cell, rates)
+        return unroll(params, xs, state, initial_state=initial_state, cell=cell, **options)
+    state, initial_state = carries(layout, params, xs, state, initial_state)
+    noise = _draw(key, rates, xs.shape[0], state, options["reset"])
+    cell = partial(_noisy_cell, rates, cell)
     inputs = (xs, noise)
     return unroll(params, inputs, state, initial_state=initial_state, cell=cell, **options)
 
@@ -60,8 +61,13 @@ def is_off(rate: chex.Numeric) -> bool:
     return isinstance(rate, int | float) and rate == 0
 
 
-def check_noise(rates: Rates, key: chex.PRNGKey | None) -> None:
-    """Refuses rates outside [0, 1), and dropout without a key to draw it from."""
+def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
+    """Refuses rates outside [0, 1), dropout without a key to draw it from, and other states.
+
+    Recurrent dropout and zoneout are noise on h and c: of a cell that carries anything else, or
+    keeps in h what it remembers, they would make something that has not been published.
+    """
+    others = [layout.state for layout in layouts if layout.state is not LSTMState]
     named = {
         "dropout": rates.dropout,
         "recurrent_dropout": rates.recurrent_dropout,
@@ -72,15 +78,17 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None) -> None:
         check_rate(name, rate)
         if key is None and not is_off(rate) and not name.startswith("zoneout"):
             raise ValueError(f"key: expected a key to draw {name} from, got None")
+        if others and not is_off(rate) and name != "dropout":
+            raise ValueError(f"{name}: expected 0 for a cell with {others[0].__name__}, got {rate}")
     if key is not None:
         check_key(key)
 
 
-def _noisy_cell(rates: Rates, params: LSTMParams, state: LSTMState, inputs):
-    """The standard cell that sees a thinned h_tm1, and whose units may keep their old state."""
+def _noisy_cell(rates: Rates, cell: Cell, params, state: LSTMState, inputs):
+    """The cell that sees a thinned h_tm1, and whose units may keep their old state."""
     x, noise = inputs
     seen = state.h if noise.keep is None else _thin(noise.keep, rates.recurrent_dropout, state.h)
-    (h_t, c_t), _ = cells.cell(params, LSTMState(seen, state.c), x)
+    (h_t, c_t), _ = cell(params, LSTMState(seen, state.c), x)
     h_t = _zoneout(noise.zone_h, rates.zoneout.h, state.h, h_t)
     c_t = _zoneout(noise.zone_c, rates.zoneout.c, state.c, c_t)
     return LSTMState(h_t, c_t), h_t
@@ -100,13 +108,13 @@ def _thin(keep, rate, values):
     return jnp.where(keep, values / (1 - jnp.asarray(rate, values.dtype)), 0)
 
 
-def _draw(key, rates: Rates, shape, reset) -> Noise:
+def _draw(key, rates: Rates, T, state, reset) -> Noise:
     if key is None:
         return Noise()
     keep_key, h_key, c_key = jax.random.split(key, 3)
-    zone_h = _strike(h_key, rates.zoneout.h, shape)
-    zone_c = _strike(c_key, rates.zoneout.c, shape)
-    struck = _strike(keep_key, rates.recurrent_dropout, shape)
+    zone_h = _strike(h_key, rates.zoneout.h, (T, *state.h.shape))
+    zone_c = _strike(c_key, rates.zoneout.c, (T, *state.c.shape))
+    struck = _strike(keep_key, rates.recurrent_dropout, (T, *state.h.shape))
     return Noise(None if struck is None else ~_one_a_sequence(struck, reset), zone_h, zone_c)
 
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from jlstm import initializers
 from jlstm.checks import check_floats, check_key, check_shape, check_size, describe
-from jlstm.dtypes import Array, at_least_float32
+from jlstm.dtypes import Array, common_dtype
 from jlstm.initializers import Initializer
+from jlstm.layout import Layout, check_input, check_state, sizes_of, state_like, zeros_like
 
 GATE_ORDER = "ifgo"
 
@@ -99,21 +100,25 @@ def init(
     )
 
 
-def zero_state(params: LSTMParams, batch_shape: tuple[int, ...] = ()) -> LSTMState:
+def zero_state(params: Any, batch_shape: tuple[int, ...] = (), *, cell: Any = None) -> Any:
     """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`.
 
     h has the dtype of the parameters; c is at least float32.
+
+    Args:
+      params: `LSTMParams`, or those of `cell`.
+      batch_shape: `B`.
+      cell: a variant of `jlstm.cells`, whose state it is; None is the standard cell.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> jlstm.zero_state(params, (5,)).h.shape
     (5, 3)
     """
-    check_params("params", params)
+    layout = getattr(cell, "layout", LSTM)
+    sizes = sizes_of("params", params, layout)
     check_shape("batch_shape", batch_shape)
-    shape = (*batch_shape, params.U.shape[0])
-    dtype = params.U.dtype
-    return LSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, at_least_float32(dtype)))
+    return zeros_like(state_like(layout, sizes, batch_shape, common_dtype(params)))
 
 
 def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
@@ -174,17 +179,12 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
     }
 
 
+LSTM = Layout(LSTMParams, ("D 4H", "H 4H", "4H"), LSTMState, ("H", "H"))
+
+
 def check_params(name: str, params: LSTMParams) -> None:
     """Refuses parameters whose sizes do not fit each other."""
-    if not isinstance(params, LSTMParams):
-        raise TypeError(f"{name}: expected LSTMParams, got {describe(params)}")
-    for field, array in zip(params._fields, params, strict=True):
-        check_floats(f"{name}.{field}", array)
-    H = params.U.shape[0] if params.U.ndim else 0
-    D = params.W.shape[0] if params.W.ndim else 0
-    if [p.shape for p in params] != [(D, 4 * H), (H, 4 * H), (4 * H,)]:
-        expected = "LSTMParams(W=[D, 4H], U=[H, 4H], b=[4H])"
-        raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
+    sizes_of(name, params, LSTM)
 
 
 def check_gates(gates: Mapping[str, Gate]) -> None:
@@ -207,31 +207,6 @@ def check_gates(gates: Mapping[str, Gate]) -> None:
 
 def check_step(params: LSTMParams, state: LSTMState, x: Array) -> None:
     """Refuses arguments of a cell that do not fit each other."""
-    check_params("params", params)
-    check_floats("x", x)
-    D = params.W.shape[0]
-    if x.shape[-1:] != (D,):
-        raise ValueError(f"x: expected shape [*B, {D}], got {describe(x)}")
-    check_state("state", state, params, x.shape[:-1])
-
-
-def check_sequence(name: str, xs: Array, params: LSTMParams) -> None:
-    """Refuses what is not `[T, *B, D]` with the D of the parameters."""
-    check_floats(name, xs)
-    D = params.W.shape[0]
-    if xs.ndim < 2 or xs.shape[-1] != D:
-        raise ValueError(f"{name}: expected shape [T, *B, {D}], got {describe(xs)}")
-
-
-def check_state(
-    name: str, state: LSTMState, params: LSTMParams, batch_shape: tuple[int, ...]
-) -> None:
-    """Refuses a state that is neither `[*B, H]` nor `[H]`."""
-    if not isinstance(state, LSTMState):
-        raise TypeError(f"{name}: expected LSTMState, got {describe(state)}")
-    H = params.U.shape[0]
-    for field, array in zip(state._fields, state, strict=True):
-        check_floats(f"{name}.{field}", array)
-        if array.shape not in {(H,), (*batch_shape, H)}:
-            shapes = " or ".join(str(list(s)) for s in dict.fromkeys([(*batch_shape, H), (H,)]))
-            raise ValueError(f"{name}.{field}: expected shape {shapes}, got {describe(array)}")
+    sizes = sizes_of("params", params, LSTM)
+    check_input("x", x, sizes)
+    check_state("state", state, LSTM, sizes, x.shape[:-1])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import cells
+from jlstm.cells.form import layout_of
 from jlstm.checks import (
     check_bool,
     check_choice,
@@ -17,10 +18,10 @@ from jlstm.checks import (
     check_steps,
     describe,
 )
-from jlstm.dtypes import Array, as_dtype, at_least_float32, common_dtype
+from jlstm.dtypes import Array, as_dtype, common_dtype
+from jlstm.layout import check_sequence, check_state, sizes_of, state_like, zeros_like
 from jlstm.masks import select
 from jlstm.operation import Choices, run_lstm
-from jlstm.params import LSTMState, check_params, check_sequence, check_state
 from jlstm.plan import Plan, check_plan
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
@@ -47,7 +48,7 @@ def unroll(
         state, hs[t] = cell(params, state, xs[t])   for t = 0 … T - 1
 
     Args:
-      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or what a cell of your own takes.
+      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or what another cell takes.
       xs: `[T, *B, D]`, time first, then any batch shape; a pytree of such for a cell of your own.
       state: what is carried in, `LSTMState(h, c)` of `[*B, H]`, or of `[H]` for every row. None
         starts from `initial_state`.
@@ -60,14 +61,15 @@ def unroll(
         stands in `xs` there, NaN included, touches no value and no gradient. A reset holds also
         at a skipped step.
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
-      cell: `(params, state, x) -> (state, y)`.
+      cell: `(params, state, x) -> (state, y)`: the standard one, a variant of `jlstm.cells`, whose
+        states have the place of `LSTMState`, or one of your own.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
         O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" is as planned.
       plan: further choices of speed for the standard cell; None is `jlstm.plan_for` these shapes.
       states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
       derivative: "rule" takes the derivative of the standard cell by the rule of
-        `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with. A
-        cell of your own always takes the latter.
+        `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with.
+        Other cells always take the latter.
 
     Returns:
       `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
@@ -89,9 +91,9 @@ def unroll(
     check_chunk(chunk)
     check_plan(plan)
     check_choice("derivative", derivative, ("rule", "plain"))
-    if cell is cells.cell:
-        _check_lstm(params, xs, reset, mask)
-        state, initial_state = lstm_carries(params, xs, state, initial_state)
+    if layout := layout_of(cell):
+        _check_sequence(layout, params, xs, reset, mask)
+        state, initial_state = carries(layout, params, xs, state, initial_state)
         steps = _steps(xs, reset, mask)
         dtype = common_dtype(params, steps.x)
         params, steps = as_dtype(params, dtype), steps._replace(x=as_dtype(steps.x, dtype))
@@ -108,9 +110,8 @@ def unroll(
     return scan_chunks(segment, state, steps, None if chunk == "auto" else chunk, reverse)
 
 
-def _check_lstm(params, xs, reset, mask):
-    check_params("params", params)
-    check_sequence("xs", xs, params)
+def _check_sequence(layout, params, xs, reset, mask):
+    check_sequence("xs", xs, sizes_of("params", params, layout))
     for name, flags in {"reset": reset, "mask": mask}.items():
         if flags is not None:
             check_flags(name, flags, xs.shape[:-1])
@@ -130,20 +131,16 @@ def _segment(run, initial_state, states, state, steps):
     return state, (after if states else ys)
 
 
-def lstm_carries(params, xs, state, initial_state):
-    """`state` and `initial_state` of an LSTM as its scan carries them: present, of fixed types.
+def carries(layout, params, xs, state, initial_state):
+    """`state` and `initial_state` of such a cell as its scan carries them: present, of fixed types.
 
     h has the dtype of the output and c is float32 at the least, whatever dtypes came.
     """
-    batch_shape, dtype = xs.shape[1:-1], common_dtype(params, xs)
+    batch_shape, sizes = xs.shape[1:-1], sizes_of("params", params, layout)
     for name, given in {"state": state, "initial_state": initial_state}.items():
         if given is not None:
-            check_state(name, given, params, batch_shape)
-    shape = (*batch_shape, params.U.shape[0])
-    c_dtype = at_least_float32(dtype)
-    h: Any = jax.ShapeDtypeStruct(shape, dtype)
-    c: Any = jax.ShapeDtypeStruct(shape, c_dtype)
-    like = LSTMState(h, c)
+            check_state(name, given, layout, sizes, batch_shape)
+    like = state_like(layout, sizes, batch_shape, common_dtype(params, xs))
     return _fill_in(state, initial_state, like)
 
 
@@ -176,7 +173,7 @@ def _fill_in(state, initial_state, like):
         return jnp.broadcast_to(jnp.asarray(leaf).astype(to.dtype), to.shape)
 
     if initial_state is None:
-        initial_state = jax.tree.map(lambda to: jnp.zeros(to.shape, to.dtype), like)
+        initial_state = zeros_like(like)
     else:
         initial_state = jax.tree.map(conform, initial_state, like)
     return initial_state if state is None else jax.tree.map(conform, state, like), initial_state

@@ -5,6 +5,7 @@ a tuple of the same form. The output of a layer is the input of the next; the ou
 directions stand side by side, forward first.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jlstm import cells
+from jlstm.cells.form import layout_of
 from jlstm.checks import (
     check_chunk,
     check_flags,
@@ -22,8 +25,12 @@ from jlstm.checks import (
     describe,
 )
 from jlstm.dtypes import Array
+from jlstm.layout import check_state, sizes_of
 from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
-from jlstm.params import LSTMParams, LSTMState, check_params, check_state, init
+from jlstm.params import LSTMState, init
+from jlstm.recurrence import Cell
+
+Init = Callable[..., Any]
 
 
 class Bidirectional(NamedTuple):
@@ -33,7 +40,7 @@ class Bidirectional(NamedTuple):
     backward: Any
 
 
-Layer = LSTMParams | Bidirectional
+Layer = Any  # the parameters of a cell, or Bidirectional of two
 
 
 def init_stack(
@@ -42,6 +49,7 @@ def init_stack(
     hidden_sizes: tuple[int, ...],
     *,
     bidirectional: bool = False,
+    init: Init | tuple[Init, ...] = init,
     **options,
 ) -> tuple[Layer, ...]:
     """Draws the parameters of a stack, layer by layer.
@@ -51,10 +59,12 @@ def init_stack(
       input_size: D of the first layer.
       hidden_sizes: H of each layer, in each direction; they need not be equal.
       bidirectional: two directions a layer, so that the next one reads `2H` features.
+      init: draws a layer, `jlstm.init` or that of a variant; a tuple has one for each layer.
       **options: those of `init`: kernel_init, recurrent_init, forget_bias, dtype.
 
     Returns:
-      A tuple of `LSTMParams`, or of `Bidirectional(forward, backward)` of them.
+      A tuple of `LSTMParams`, or of `Bidirectional(forward, backward)` of them; of other
+      parameters where `init` draws others.
 
     Raises:
       TypeError, ValueError: sizes that are not positive ints, a key that is not typed.
@@ -70,16 +80,17 @@ def init_stack(
     for k, hidden_size in enumerate(hidden_sizes):
         check_size(f"hidden_sizes[{k}]", hidden_size)
     directions = 2 if bidirectional else 1
+    inits = _each_layer("init", init, len(hidden_sizes))
     layers = []
-    for layer_key, hidden_size in zip(
-        jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True
+    for draw, layer_key, hidden_size in zip(
+        inits, jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True
     ):
         drawn = [
-            init(direction_key, input_size, hidden_size, **options)
+            draw(direction_key, input_size, hidden_size, **options)
             for direction_key in jax.random.split(layer_key, directions)
         ]
         layers.append(Bidirectional(*drawn) if bidirectional else drawn[0])
-        input_size = directions * hidden_size
+        input_size = directions * drawn[0].U.shape[0]  # a projected h is smaller than hidden_size
     return tuple(layers)
 
 
@@ -95,6 +106,7 @@ def unroll_stack(
     recurrent_dropout: chex.Numeric = 0.0,
     zoneout: chex.Numeric | LSTMState = 0.0,
     key: chex.PRNGKey | None = None,
+    cell: Cell | tuple[Cell, ...] = cells.cell,
     chunk: int | None | Literal["auto"] = "auto",
 ) -> tuple[tuple, Array]:
     """Runs a stack of layers over a sequence.
@@ -117,6 +129,8 @@ def unroll_stack(
         mean of what it would keep and what it would take, as that paper does at test time.
       key: a typed key for the noise. The rates are those of training: for dropout without a key
         there is nothing to draw from, so it is refused rather than silently left out.
+      cell: of every layer, or a tuple with one for each: the standard one, or a variant of
+        `jlstm.cells`. Recurrent dropout and zoneout are for cells that carry an `LSTMState`.
       chunk: as in `unroll`.
 
     Returns:
@@ -134,17 +148,22 @@ def unroll_stack(
     both: Any = zoneout
     zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(both, both)
     rates = Rates(dropout, recurrent_dropout, zoneout)
-    check_noise(rates, key)
     check_chunk(chunk)
-    _check_layers(params, xs)
+    check_tuple("params", params)
+    by_layer = _each_layer("cell", cell, len(params))
+    layouts = tuple(map(_layout, by_layer))
+    check_noise(rates, key, layouts)
+    _check_layers(params, layouts, xs)
     for name, flags in {"reset": reset, "mask": mask}.items():
         if flags is not None:
             check_flags(name, flags, xs.shape[:-1])
-    states = _one_a_layer("states", states, params, xs.shape[1:-1])
-    initial_states = _one_a_layer("initial_states", initial_states, params, xs.shape[1:-1])
-    run = partial(unroll_with_noise, rates=rates, reset=reset, mask=mask, chunk=chunk)
+    B = xs.shape[1:-1]
+    states = _one_a_layer("states", states, params, layouts, B)
+    initial_states = _one_a_layer("initial_states", initial_states, params, layouts, B)
+    options = {"rates": rates, "reset": reset, "mask": mask, "chunk": chunk}
     finals, ys = [], xs
     for k, layer in enumerate(params):
+        run = partial(unroll_with_noise, by_layer[k], layouts[k], **options)
         drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
         ys = drop(drop_key, dropout, ys) if k > 0 else ys
         if isinstance(layer, Bidirectional):
@@ -169,12 +188,27 @@ def _split(key):
     return (None, None) if key is None else jax.random.split(key)
 
 
-def _one_a_layer(name, states, params, batch_shape):
+def _each_layer(name, functions, length):
+    """One function for each of `length` layers."""
+    if callable(functions):
+        return (functions,) * length
+    check_tuple(name, functions, length)
+    return functions
+
+
+def _layout(cell):
+    layout = layout_of(cell)
+    if layout is None:
+        raise TypeError(f"cell: expected cells of jlstm, got {describe(cell)}")
+    return layout
+
+
+def _one_a_layer(name, states, params, layouts, batch_shape):
     """`states` with one entry a layer and one a direction, None where it was left out."""
     states = (None,) * len(params) if states is None else states
     check_tuple(name, states, len(params))
     filled = []
-    for k, (state, layer) in enumerate(zip(states, params, strict=True)):
+    for k, (state, layer, layout) in enumerate(zip(states, params, layouts, strict=True)):
         if isinstance(layer, Bidirectional):
             state = Bidirectional(None, None) if state is None else state
             if not isinstance(state, Bidirectional):
@@ -183,24 +217,24 @@ def _one_a_layer(name, states, params, batch_shape):
         ones = _directions(f"{name}[{k}]", layer)
         for (part_name, one), part in zip(ones.items(), parts, strict=True):
             if part is not None:
-                check_state(part_name, part, one, batch_shape)
+                check_state(part_name, part, layout, sizes_of("params", one, layout), batch_shape)
         filled.append(state)
     return tuple(filled)
 
 
-def _check_layers(params, xs):
+def _check_layers(params, layouts, xs):
     """Refuses layers whose input is not as wide as the output of the layer below."""
-    check_tuple("params", params)
     check_floats("xs", xs)
     if xs.ndim < 2:
         raise ValueError(f"xs: expected shape [T, *B, D], got {describe(xs)}")
     width, below = xs.shape[-1], "xs"
-    for k, layer in enumerate(params):
+    for k, (layer, layout) in enumerate(zip(params, layouts, strict=True)):
         ones = _directions(f"params[{k}]", layer)
         for name, one in ones.items():
-            check_params(name, one)
+            sizes_of(name, one, layout)
             if one.W.shape[0] != width:
-                expected = f"shape [{width}, 4H] after {below} of {width} features"
+                columns = layout.params_shapes[0].split()[1]
+                expected = f"shape [{width}, {columns}] after {below} of {width} features"
                 raise ValueError(f"{name}.W: expected {expected}, got {describe(one.W)}")
         width, below = sum(one.U.shape[0] for one in ones.values()), f"params[{k}]"
 

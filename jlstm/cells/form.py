@@ -20,9 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jlstm.cells.standard import cell as standard_cell
 from jlstm.cells.standard import preactivation
 from jlstm.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm.layout import Layout, check_input, check_state, sizes_of, state_like
+from jlstm.params import LSTM
 
 Equations = Callable[[Any, Any, Array], Any]
 Cell = Callable[[Any, Any, Array], tuple[Any, Array]]
@@ -72,6 +74,11 @@ def affine(layout: Layout) -> Callable[[Equations], Cell]:
         return made
 
     return decorate
+
+
+def layout_of(cell: Any) -> Layout | None:
+    """What `cell` takes, if it is known: a cell of jlstm, or one made by the functions above."""
+    return LSTM if cell is standard_cell else getattr(cell, "layout", None)
 
 
 def _signature(equations):
