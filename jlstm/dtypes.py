@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 Array = jax.Array | np.ndarray
 
 
-def common_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
+def common_dtype(*trees: Any) -> jnp.dtype:
     """The dtype of all arrays of `trees` together, by JAX's standard promotion.
 
     >>> import jax.numpy as jnp

@@ -1,8 +1,93 @@
-"""The LSTM cell and its family, under one signature: `cell(params, state, x) -> (state, y)`."""
+"""The LSTM cell and its family, under one signature: `cell(params, state, x) -> (state, y)`.
 
+Each variant has its equations and its paper in its docstring, and an `init_…` that draws its
+parameters. All run in `unroll` and in `unroll_stack`:
+
+>>> import jax, jlstm
+>>> params = jlstm.cells.init_gru(jax.random.key(0), 2, 3)
+>>> state, hs = jlstm.unroll(params, jax.numpy.ones((10, 2)), cell=jlstm.cells.gru)
+>>> hs.shape
+(10, 3)
+"""
+
+from jlstm.cells.ablations import (
+    init_no_forget_gate,
+    init_no_input_activation,
+    init_no_input_gate,
+    init_no_output_activation,
+    init_no_output_gate,
+    no_forget_gate,
+    no_input_activation,
+    no_input_gate,
+    no_output_activation,
+    no_output_gate,
+)
 from jlstm.cells.activations import Activation
-from jlstm.cells.gates import PeepholeParams
+from jlstm.cells.baselines import ElmanParams, GRUParams, RNNState, elman, gru, init_elman, init_gru
+from jlstm.cells.form import affine, cell_of
+from jlstm.cells.full_gate import (
+    FullGateParams,
+    FullGateState,
+    full_gate_recurrence,
+    init_full_gate_recurrence,
+)
+from jlstm.cells.gates import PeepholeParams, init_gates
 from jlstm.cells.general import Options, general
+from jlstm.cells.layer_norm import LayerNormParams, init_layer_norm, layer_norm
+from jlstm.cells.peephole import (
+    coupled_forget,
+    coupled_input,
+    init_coupled_forget,
+    init_coupled_input,
+    init_peephole,
+    peephole,
+)
+from jlstm.cells.projected import ProjectedParams, init_projected, projected
 from jlstm.cells.standard import cell, preactivation
+from jlstm.layout import Layout
 
-__all__ = ["Activation", "Options", "PeepholeParams", "cell", "general", "preactivation"]
+__all__ = [
+    "Activation",
+    "ElmanParams",
+    "FullGateParams",
+    "FullGateState",
+    "GRUParams",
+    "LayerNormParams",
+    "Layout",
+    "Options",
+    "PeepholeParams",
+    "ProjectedParams",
+    "RNNState",
+    "affine",
+    "cell",
+    "cell_of",
+    "coupled_forget",
+    "coupled_input",
+    "elman",
+    "full_gate_recurrence",
+    "general",
+    "gru",
+    "init_coupled_forget",
+    "init_coupled_input",
+    "init_elman",
+    "init_full_gate_recurrence",
+    "init_gates",
+    "init_gru",
+    "init_layer_norm",
+    "init_no_forget_gate",
+    "init_no_input_activation",
+    "init_no_input_gate",
+    "init_no_output_activation",
+    "init_no_output_gate",
+    "init_peephole",
+    "init_projected",
+    "layer_norm",
+    "no_forget_gate",
+    "no_input_activation",
+    "no_input_gate",
+    "no_output_activation",
+    "no_output_gate",
+    "peephole",
+    "preactivation",
+    "projected",
+]

@@ -15,7 +15,7 @@ written as a function of `(params, state, x)`. Both are for cells of your own, t
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,22 @@ from jlstm.layout import Layout, check_input, check_state, sizes_of, state_like
 from jlstm.params import LSTM
 
 Equations = Callable[[Any, Any, Array], Any]
-Cell = Callable[[Any, Any, Array], tuple[Any, Array]]
+
+
+class Cell(Protocol):
+    """A cell that tells what it takes."""
+
+    layout: Layout
+
+    def __call__(self, params: Any, state: Any, x: Array, /) -> tuple[Any, Array]:
+        """`(params, state, x) -> (state, y)`."""
+        ...
+
+
+class AffineCell(Cell, Protocol):
+    """A cell of `z = x W + h_tm1 U + b`, and what it makes of z."""
+
+    activate: Equations
 
 
 def cell_of(layout: Layout) -> Callable[[Equations], Cell]:
@@ -58,13 +73,13 @@ def cell_of(layout: Layout) -> Callable[[Equations], Cell]:
     return decorate
 
 
-def affine(layout: Layout) -> Callable[[Equations], Cell]:
+def affine(layout: Layout) -> Callable[[Equations], AffineCell]:
     """Makes a cell of `activate(params, state, z) -> state`, where `z = x W + h_tm1 U + b`.
 
     `activate` is elementwise in z and the state, each unit on its own.
     """
 
-    def decorate(activate: Equations) -> Cell:
+    def decorate(activate: Equations) -> AffineCell:
         @wraps(activate)
         def equations(params, state, x):
             return activate(params, state, preactivation(params, x, state.h))

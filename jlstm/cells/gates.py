@@ -1,14 +1,19 @@
-"""The arithmetic that gated variants share: blocks of gates, and peepholes on the cell state."""
+"""What gated variants share: blocks of gates, peepholes on the cell state, how both are drawn."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import chex
+import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from jlstm.cells.linear import row
+from jlstm.checks import check_bool
 from jlstm.dtypes import Array
+from jlstm.initializers import Initializer
 from jlstm.layout import Layout
-from jlstm.params import LSTMState
+from jlstm.params import GATE_ORDER, LSTMState, init
 
 
 class PeepholeParams(NamedTuple):
@@ -34,6 +39,47 @@ def gated(gates: str, peepholes: str = "?") -> Layout:
     return Layout(PeepholeParams, shapes, LSTMState, ("H", "H"))
 
 
+def init_gates(
+    gates: str,
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    peepholes: bool = False,
+    peephole_init: Initializer = jax.nn.initializers.normal(0.1),
+    **options,
+) -> PeepholeParams:
+    """Draws the parameters of a variant with those blocks of gates.
+
+    The blocks are those that `jlstm.init` draws from the same key, so that variants share the
+    weights of the gates that they have in common.
+
+    Args:
+      gates: the letters of the blocks, of i, f, g, o in that order.
+      key: a typed key.
+      input_size: D.
+      hidden_size: H.
+      peepholes: whether the gates see the cell state.
+      peephole_init: draws P.
+      **options: those of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype.
+
+    Raises:
+      TypeError, ValueError: as `jlstm.init`.
+
+    >>> import jax
+    >>> params = init_gates("fgo", jax.random.key(0), 2, 3, peepholes=True)
+    >>> jax.tree.map(lambda p: p.shape, params)
+    PeepholeParams(W=(2, 9), U=(3, 9), b=(9,), P=(6,))
+    """
+    check_bool("peepholes", peepholes)
+    four = init(key, input_size, hidden_size, **options)
+    kept = [GATE_ORDER.index(gate) for gate in gates]
+    W, U, b = (jnp.concatenate([split(p, 4)[k] for k in kept], axis=-1) for p in four)
+    shape = (len(gates.replace("g", "")) * hidden_size,)
+    P = peephole_init(jax.random.fold_in(key, 0), shape, b.dtype) if peepholes else None
+    return PeepholeParams(W, U, b, P)
+
+
 def split(z: Array, k: int) -> Sequence[Array]:
     """The k blocks of z."""
     return jnp.split(z, k, axis=-1)
@@ -46,7 +92,7 @@ def peepholes(params: Any, k: int) -> Sequence[Array | None]:
 
 def peek(z: Array, p: Array | None, c: Array) -> Array:
     """`z + p ⊙ c`: what a gate sees besides x and h; z where there is no peephole."""
-    return z if p is None else z + jnp.broadcast_to(p.astype(z.dtype), c.shape) * c
+    return z if p is None else z + row(p, c) * c
 
 
 def gate(z: Array, p: Array | None, c: Array) -> Array:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from jlstm.cells.activations import Activation, activate
-from jlstm.cells.form import Cell, affine
+from jlstm.cells.form import AffineCell, affine
 from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
 from jlstm.checks import describe
 from jlstm.dtypes import Array
@@ -30,7 +30,7 @@ class Options:
     coupled: bool = False
 
 
-def general(options: Options) -> Cell:
+def general(options: Options) -> AffineCell:
     """The cell of ONNX's LSTM operator.
 
         i, f, g, o = split(x W + h_tm1 U + b)

@@ -8,6 +8,8 @@
 `cell(params, state, x) -> (state, y)`, the order that `jax.lax.scan` wants.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
@@ -50,7 +52,7 @@ def cell(params: LSTMParams, state: LSTMState, x: Array) -> tuple[LSTMState, Arr
     return LSTMState(h_t.astype(h_tm1.dtype), c_t.astype(c_tm1.dtype)), h_t.astype(y_dtype)
 
 
-def preactivation(params: LSTMParams, x: Array, h: Array) -> Array:
+def preactivation(params: Any, x: Array, h: Array) -> Array:
     """`z = x W + h U + b`, `[*B, 4H]`, accumulated in float32 at the least."""
     dtype = common_dtype(params, x)
     z_dtype = at_least_float32(dtype)

@@ -1,0 +1,108 @@
+"""Recurrent cells that are no LSTMs, to compare with: the Elman network and the GRU."""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from jlstm.cells.form import affine, cell_of
+from jlstm.cells.gates import init_gates, split
+from jlstm.cells.linear import product, row
+from jlstm.dtypes import Array, common_dtype
+from jlstm.layout import Layout
+
+
+class RNNState(NamedTuple):
+    """What is carried from step to step.
+
+    h: `[*B, H]`, the hidden state, which is also the output.
+    """
+
+    h: Array
+
+
+class ElmanParams(NamedTuple):
+    """The weights `W [D, H]`, `U [H, H]` and the bias `b [H]`."""
+
+    W: Array
+    U: Array
+    b: Array
+
+
+class GRUParams(NamedTuple):
+    """The weights of a GRU, three blocks r, u, n side by side.
+
+    W: `[D, 3H]`, from the input.
+    U: `[H, 3H]`, from the hidden state.
+    b: `[3H]`, the bias.
+    b_n: `[H]`, the bias of the candidate n inside the reset gate.
+    """
+
+    W: Array
+    U: Array
+    b: Array
+    b_n: Array
+
+
+@affine(Layout(ElmanParams, ("D H", "H H", "H"), RNNState, ("H",)))
+def elman(params: ElmanParams, state: RNNState, z: Array) -> RNNState:
+    """One step of the simple recurrent network (Elman 1990), with tanh.
+
+        h_t = tanh(x W + h_tm1 U + b)
+
+    Args:
+      params: `ElmanParams(W [D, H], U [H, H], b [H])`.
+      state: `RNNState(h_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(RNNState(h_t), h_t)`.
+    """
+    return RNNState(jnp.tanh(z))
+
+
+@cell_of(Layout(GRUParams, ("D 3H", "H 3H", "3H", "H"), RNNState, ("H",)))
+def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
+    """One step of the gated recurrent unit (Cho et al. 2014), as torch, flax and cuDNN have it.
+
+        a_r, a_u, a_n = split(x W + b);   d_r, d_u, d_n = split(h_tm1 U)
+        r = σ(a_r + d_r);   u = σ(a_u + d_u)
+        n = tanh(a_n + r ⊙ (d_n + b_n))
+        h_t = (1 - u) ⊙ n + u ⊙ h_tm1
+
+    The paper resets h_tm1 before the product with U; this resets after it.
+
+    Args:
+      params: `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`.
+      state: `RNNState(h_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(RNNState(h_t), h_t)`.
+    """
+    h_tm1, dtype = state.h, common_dtype(params, x)
+    a, d = product(x, params.W, dtype), product(h_tm1, params.U, dtype)
+    a_r, a_u, a_n = split(a + row(params.b, a), 3)
+    d_r, d_u, d_n = split(d, 3)
+    r, u = sigmoid(a_r + d_r), sigmoid(a_u + d_u)
+    n = jnp.tanh(a_n + r * (d_n + row(params.b_n, d_n)))
+    return RNNState((1 - u) * n + u * h_tm1)
+
+
+def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
+    """Draws `ElmanParams(W [D, H], U [H, H], b [H])`, the bias zero.
+
+    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    """
+    W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=0.0, **options)
+    return ElmanParams(W, U, b)
+
+
+def init_gru(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> GRUParams:
+    """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.
+
+    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    """
+    W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, forget_bias=0.0, **options)
+    return GRUParams(W, U, b, jnp.zeros((hidden_size,), b.dtype))

@@ -1,0 +1,137 @@
+"""Gates that see the cell state, and gates that are coupled."""
+
+import chex
+import jax.numpy as jnp
+
+from jlstm.cells.form import affine
+from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
+from jlstm.dtypes import Array
+from jlstm.params import LSTMState
+
+
+@affine(gated("ifgo", peepholes=""))
+def peephole(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+    """One step of the LSTM with peepholes (Gers & Schmidhuber 2000).
+
+        i, f, g, o = split(x W + h_tm1 U + b);   p_i, p_f, p_o = split(P)
+        i = σ(i + p_i ⊙ c_tm1);   f = σ(f + p_f ⊙ c_tm1)
+        c_t = f ⊙ c_tm1 + i ⊙ tanh(g)
+        h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
+
+    The output gate sees the new cell state. This is the vanilla LSTM of Greff et al. (2017).
+
+    Args:
+      params: `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
+      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(LSTMState(h_t, c_t), h_t)`.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.cells.init_peephole(jax.random.key(0), 2, 3)
+    >>> state, hs = jlstm.unroll(params, jax.numpy.ones((10, 2)), cell=jlstm.cells.peephole)
+    >>> hs.shape
+    (10, 3)
+    """
+    c_tm1 = state.c
+    z_i, z_f, z_g, z_o = split(z, 4)
+    p_i, p_f, p_o = peepholes(params, 3)
+    c_t = gate(z_f, p_f, c_tm1) * c_tm1 + gate(z_i, p_i, c_tm1) * jnp.tanh(z_g)
+    h_t = gate(z_o, p_o, c_t) * jnp.tanh(c_t)
+    return LSTMState(h_t, c_t)
+
+
+@affine(gated("igo"))
+def coupled_forget(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+    """One step with a forget gate coupled to the input gate: f = 1 - i.
+
+        i, g, o = split(x W + h_tm1 U + b);   i = σ(i + p_i ⊙ c_tm1)
+        c_t = (1 - i) ⊙ c_tm1 + i ⊙ tanh(g)
+        h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
+
+    CIFG of Greff et al. (2017), and `input_forget` of ONNX.
+
+    Args:
+      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`, blocks i, g, o and peepholes
+        i, o; P may be None.
+      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(LSTMState(h_t, c_t), h_t)`.
+    """
+    c_tm1 = state.c
+    z_i, z_g, z_o = split(z, 3)
+    p_i, p_o = peepholes(params, 2)
+    i = gate(z_i, p_i, c_tm1)
+    c_t = (1 - i) * c_tm1 + i * jnp.tanh(z_g)
+    h_t = gate(z_o, p_o, c_t) * jnp.tanh(c_t)
+    return LSTMState(h_t, c_t)
+
+
+@affine(gated("fgo"))
+def coupled_input(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+    """One step with an input gate coupled to the forget gate: i = 1 - f.
+
+        f, g, o = split(x W + h_tm1 U + b);   f = σ(f + p_f ⊙ c_tm1)
+        c_t = f ⊙ c_tm1 + (1 - f) ⊙ tanh(g)
+        h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
+
+    The coupling of TensorFlow Lite.
+
+    Args:
+      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`, blocks f, g, o and peepholes
+        f, o; P may be None.
+      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(LSTMState(h_t, c_t), h_t)`.
+    """
+    c_tm1 = state.c
+    z_f, z_g, z_o = split(z, 3)
+    p_f, p_o = peepholes(params, 2)
+    f = gate(z_f, p_f, c_tm1)
+    c_t = f * c_tm1 + (1 - f) * jnp.tanh(z_g)
+    h_t = gate(z_o, p_o, c_t) * jnp.tanh(c_t)
+    return LSTMState(h_t, c_t)
+
+
+def init_peephole(
+    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+) -> PeepholeParams:
+    """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
+
+    Options are those of `jlstm.init`, and `peephole_init` for P, by default normal with a deviation
+    of 0.1. W, U and b are those that `jlstm.init` draws from the same key.
+    """
+    return init_gates("ifgo", key, input_size, hidden_size, peepholes=True, **options)
+
+
+def init_coupled_forget(
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: chex.Numeric = 1.0,
+    **options,
+) -> PeepholeParams:
+    """Draws the blocks i, g, o of `coupled_forget`; `peepholes=True` draws P as well.
+
+    The bias of i is -forget_bias, so that 1 - i opens as a forget gate with that bias does.
+    Further options are those of `jlstm.init`, and `peephole_init`.
+    """
+    params = init_gates("igo", key, input_size, hidden_size, **options)
+    b_i = -jnp.asarray(forget_bias, params.b.dtype)
+    return params._replace(b=jnp.asarray(params.b).at[:hidden_size].set(b_i))
+
+
+def init_coupled_input(
+    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+) -> PeepholeParams:
+    """Draws the blocks f, g, o of `coupled_input`; `peepholes=True` draws P as well.
+
+    Further options are those of `jlstm.init`, and `peephole_init`.
+    """
+    return init_gates("fgo", key, input_size, hidden_size, **options)

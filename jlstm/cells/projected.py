@@ -1,0 +1,78 @@
+"""A hidden state projected to fewer units than the cell state has."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+
+from jlstm.cells.form import cell_of
+from jlstm.cells.gates import init_gates
+from jlstm.cells.linear import product
+from jlstm.cells.peephole import peephole
+from jlstm.cells.standard import preactivation
+from jlstm.checks import check_size
+from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm.initializers import Initializer, per_gate
+from jlstm.layout import Layout
+from jlstm.params import LSTMState
+
+
+class ProjectedParams(NamedTuple):
+    """The weights of `projected`, for H units of the cell state and R of the hidden state.
+
+    W, U, b: `[D, 4H]`, `[R, 4H]`, `[4H]`, the blocks i, f, g, o.
+    V: `[H, R]`, the projection.
+    P: `[3H]`, the peepholes of i, f, o; None where there are none.
+    """
+
+    W: Array
+    U: Array
+    b: Array
+    V: Array
+    P: Array | None = None
+
+
+@cell_of(Layout(ProjectedParams, ("D 4H", "R 4H", "4H", "H R", "3H?"), LSTMState, ("R", "H")))
+def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
+    """One step with a recurrent projection (Sak, Senior & Beaufays 2014).
+
+        i, f, g, o = split(x W + h_tm1 U + b)
+        c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
+        h_t = (σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)) V
+
+    Without peepholes this is `proj_size` of torch.
+
+    Args:
+      params: `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P [3H])`; P may be None.
+      state: `LSTMState(h_tm1 [*B, R], c_tm1 [*B, H])`.
+      x: `[*B, D]`.
+
+    Returns:
+      `(LSTMState(h_t, c_t), h_t)`.
+    """
+    m_t, c_t = peephole.activate(params, state, preactivation(params, x, state.h))
+    return LSTMState(product(m_t, params.V, common_dtype(params, x)), c_t)
+
+
+def init_projected(
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_size: int,
+    *,
+    projected_size: int,
+    recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
+    projection_init: Initializer = jax.nn.initializers.lecun_normal(),
+    **options,
+) -> ProjectedParams:
+    """Draws `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P)`, R = `projected_size`.
+
+    `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. Further options
+    are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, else it is None.
+    """
+    check_size("projected_size", projected_size)
+    W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
+    key_U, key_V = jax.random.split(jax.random.fold_in(key, 1))
+    U = per_gate(recurrent_init)(key_U, (projected_size, 4 * hidden_size), b.dtype)
+    wide = at_least_float32(b.dtype)
+    V = projection_init(key_V, (hidden_size, projected_size), wide).astype(b.dtype)
+    return ProjectedParams(W, U, b, V, P)
