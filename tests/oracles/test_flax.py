@@ -6,6 +6,7 @@ picks the carry of the last step inside. A row of length 0 therefore ends in the
 padded step, where ours ends in what came in.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +16,12 @@ import numpy as np
 import pytest
 from agreement import assert_close, assert_same
 from draws import draw_array, draw_params, draw_state
+from family import draw_carried, draw_variant
 from flax import nnx
 from layouts import to_linen, to_nnx
 
 import jlstm
+from jlstm import cells
 
 T, B, D, H = 6, 5, 3, 4
 LENGTHS = np.array([6, 1, 4, 5, 2])
@@ -155,3 +158,22 @@ def test_flax_runs_on_through_the_padding():
     assert_close(rows(final, ~empty), rows(their_final, ~empty))
     assert_close(rows(final, empty), rows(state, empty), tolerance=0)
     assert_close(rows(their_final, empty), rows(through_the_padding, empty))
+
+
+def test_gru():
+    """linen's layers ir, iz, in and hr, hz, hn; the bias of hn alone stands on that side."""
+    params, (_, xs, _) = draw_variant("gru"), draw()
+    state = draw_carried("gru", (B,))
+
+    def theirs(params, xs, state):
+        W, U, b = (jnp.split(p, 3, axis=-1) for p in params[:3])
+        layers = {f"i{gate}": {"kernel": W[k], "bias": b[k]} for k, gate in enumerate("rzn")}
+        layers |= {f"h{gate}": {"kernel": U[k]} for k, gate in enumerate("rzn")}
+        layers["hn"]["bias"] = params.b_n
+        rnn = nn.RNN(nn.GRUCell(params.b_n.shape[0], **FLOAT64), time_major=True)
+        variables = {"params": {"cell": layers}}
+        h, hs = rnn.apply(variables, xs, initial_carry=state.h, return_carry=True)
+        return cells.RNNState(h), hs
+
+    ours = partial(jlstm.unroll, cell=cells.gru)
+    assert_same(ours, theirs, params, xs[..., :2], state)

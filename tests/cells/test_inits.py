@@ -1,0 +1,88 @@
+"""How variants are drawn: gates in common have the same weights, the rest is drawn by itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jlstm
+from jlstm import cells
+
+D, H, R = 2, 3, 2
+KEY = jax.random.key(0)
+GATES = {
+    "peephole": "ifgo",
+    "coupled_forget": "igo",
+    "coupled_input": "fgo",
+    "no_input_gate": "fgo",
+    "no_forget_gate": "igo",
+    "no_output_gate": "ifg",
+    "no_input_activation": "ifgo",
+    "no_output_activation": "ifgo",
+    "full_gate_recurrence": "ifgo",
+    "layer_norm": "ifgo",
+}
+
+
+def block(array, gates, gate):
+    return np.split(np.asarray(array), len(gates), axis=-1)[gates.index(gate)]
+
+
+@pytest.mark.parametrize("name, gates", GATES.items())
+def test_gates_have_the_weights_that_the_standard_cell_has_from_the_same_key(name, gates):
+    standard = jlstm.init(KEY, D, H, forget_bias=2.0)
+    params = getattr(cells, f"init_{name}")(KEY, D, H, forget_bias=2.0)
+    for gate in gates:
+        for array, other in zip(params[:2], standard[:2], strict=True):
+            np.testing.assert_array_equal(block(array, gates, gate), block(other, "ifgo", gate))
+        opens = {"f": 2.0, "i": -2.0 if name == "coupled_forget" else 0.0}.get(gate, 0.0)
+        np.testing.assert_array_equal(block(params.b, gates, gate), np.full(H, opens, np.float32))
+
+
+def test_peepholes_are_drawn_where_they_are_asked_for():
+    bare, seeing = (cells.init_no_input_gate(KEY, D, H, peepholes=p) for p in (False, True))
+    assert bare.P is None
+    P = np.asarray(seeing.P)
+    assert P.shape == (2 * H,) and P.all()
+    ones = cells.init_peephole(KEY, D, H, peephole_init=jax.nn.initializers.ones)
+    np.testing.assert_array_equal(ones.P, np.ones(3 * H))
+
+
+def test_each_block_among_the_gates_is_orthogonal():
+    params = cells.init_full_gate_recurrence(KEY, D, H)
+    blocks = [np.split(rows, 3, axis=1) for rows in np.split(np.asarray(params.R), 3)]
+    flat = [block for row in blocks for block in row]
+    for k, one in enumerate(flat):
+        np.testing.assert_allclose(one @ one.T, np.eye(H), atol=1e-6)
+        assert all((one != other).any() for other in flat[:k])
+
+
+def test_the_projection_and_what_it_feeds_are_drawn_apart():
+    params = cells.init_projected(KEY, D, H, projected_size=R)
+    assert params.U.shape == (R, 4 * H) and params.V.shape == (H, R)
+    rows = block(params.U, "ifgo", "f")
+    np.testing.assert_allclose(rows @ rows.T, np.eye(R), atol=1e-6)
+
+
+def test_normalisation_begins_with_gains_of_one():
+    params = cells.init_layer_norm(KEY, D, H)
+    assert all((gain == 1).all() for gain in (params.gain_x, params.gain_h, params.gain_c))
+    assert not params.bias_c.any()
+
+
+@pytest.mark.parametrize("name", ["elman", "gru"])
+def test_baselines_begin_without_bias_and_have_no_gate_for_one(name):
+    init = getattr(cells, f"init_{name}")
+    params = init(KEY, D, H)
+    assert not any(np.asarray(b).any() for b in params[2:])
+    rows = np.asarray(params.U)[:, :H]
+    np.testing.assert_allclose(rows @ rows.T, np.eye(H), atol=1e-6)
+    with pytest.raises(TypeError, match="forget_bias"):
+        init(KEY, D, H, forget_bias=1.0)
+
+
+@pytest.mark.parametrize("name", [*GATES, "projected", "elman", "gru"])
+def test_every_parameter_has_the_dtype_asked_for(name):
+    options = {"projected_size": R} if name == "projected" else {}
+    params = getattr(cells, f"init_{name}")(KEY, D, H, dtype=jnp.bfloat16, **options)
+    assert {leaf.dtype for leaf in params if leaf is not None} == {jnp.dtype(jnp.bfloat16)}
