@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from draws import draw_array, draw_params, draw_state
+from family import FAMILY, draw_carried, draw_variant
 
 import jlstm
 from jlstm import LSTMParams
@@ -208,3 +209,15 @@ def test_skipped_steps_hold_under_noise_and_padding_changes_no_draw():
     full, _ = run(xs=xs, **ALL)
     assert_equal(*(jax.tree.map(lambda leaf: leaf[0], finals) for finals in (states, full)))
     assert all((leaf[2] == 0).all() for leaf in jax.tree.leaves(states))
+
+
+@pytest.mark.parametrize("name", ["peephole", "projected"])
+def test_zoneout_of_a_variant_takes_the_mean(x64, name):
+    """Of states of one size, and of two."""
+    cell, params = FAMILY[name].cell, draw_variant(name)
+    xs, state = draw_array(0, (2, B, 2), jnp.float64), draw_carried(name, (B,))
+    _, ys = jlstm.unroll_stack((params,), xs, (state,), cell=cell, zoneout=LSTMState(0.25, 0.5))
+    for x, y in zip(xs, ys, strict=True):
+        new, _ = cell(params, state, x)
+        state = LSTMState(0.25 * state.h + 0.75 * new.h, 0.5 * state.c + 0.5 * new.c)
+        np.testing.assert_allclose(y, state.h, rtol=1e-12)
