@@ -23,7 +23,8 @@ def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     """The plan that `unroll` follows where the caller has none, for T steps of B rows.
 
     Hoisted, the weights of the input are read once and not at each step, which pays where rows are
-    few: up to 16. It must not depend on T, or a run split in two would round otherwise.
+    few, up to 16, and weights many. It must not depend on T, or a run split in two would round
+    otherwise.
 
     Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
     at each call, and its page faults cost more than computing a chunk again: all of it for a
@@ -44,7 +45,7 @@ def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     >>> plan_for(T=100, B=256, D=32, H=64)
     Plan(hoist=False, chunk=10, keep=False)
     """
-    hoist = B <= 16
+    hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
     kept, weights = 12 * T * B * H * 4, 4 * H * (D + H) * 4
     chunk = next((k for k in range(8, 17) if T % k == 0), 16)
