@@ -71,7 +71,7 @@ def unroll_lstm(
     inputs, gates = _inputs_and_gates(hoist, params, steps.x)
 
     def step(state, x):
-        state, (y, _) = _cell_and_partials(gates, state, x)
+        state, (y, _) = cell_and_partials(gates, state, x)
         return state, y
 
     return scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
@@ -83,7 +83,7 @@ def _unroll_lstm_jvp(reverse, hoist, primals, tangents):
     d_params, d_state, d_initial_state, d_steps = tangents
 
     inputs, gates = _inputs_and_gates(hoist, params, steps.x)
-    step = partial(_cell_and_partials, gates)
+    step = partial(cell_and_partials, gates)
     out = scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
     final, (states, (ys, p)) = out
 
@@ -112,7 +112,7 @@ def _inputs_and_gates(hoist, params, xs):
     return zs, gates
 
 
-def _cell_and_partials(gates, state, x):
+def cell_and_partials(gates, state, x):
     """`cells.cell`, which also tells its partial derivatives."""
     h_tm1, c_tm1 = state
     z_i, z_f, z_g, z_o = (checkpoint_name(z, PREACTIVATION) for z in gates(x, h_tm1))

@@ -5,6 +5,7 @@ derivative, or that derivative itself, whose state is a tangent.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -35,16 +36,19 @@ def scan_steps(
       where the step was skipped.
     """
 
-    def one(before, now):
-        if now.reset is not None and not reverse:
-            before = select(now.reset, initial_state, before)
-        after, y = _skipping(step, before, initial_state, now)
-        carry = after
-        if now.reset is not None and reverse:
-            carry = select(now.reset, initial_state, after)
-        return carry, (after, y)
+    take = partial(take_step, reverse, step, initial_state)
+    return jax.lax.scan(take, state, steps, reverse=reverse)
 
-    return jax.lax.scan(one, state, steps, reverse=reverse)
+
+def take_step(reverse: bool, step: Step, initial_state: Any, before: Any, now: Steps):
+    """What `scan_steps` scans: `(carry, (state after the step, y))`, which differ by a reset."""
+    if now.reset is not None and not reverse:
+        before = select(now.reset, initial_state, before)
+    after, y = _skipping(step, before, initial_state, now)
+    carry = after
+    if now.reset is not None and reverse:
+        carry = select(now.reset, initial_state, after)
+    return carry, (after, y)
 
 
 def _skipping(step, before, safe, now):
