@@ -10,7 +10,7 @@
 >>> gradient = jax.jit(jax.grad(loss))(params)              # LSTMParams, as params
 """
 
-from jlstm import cells, initializers
+from jlstm import cells, gradients, initializers
 from jlstm.cells import cell
 from jlstm.masks import episode_starts, length_mask, select
 from jlstm.params import (
@@ -35,6 +35,7 @@ __all__ = [
     "cell",
     "cells",
     "episode_starts",
+    "gradients",
     "init",
     "init_stack",
     "initializers",

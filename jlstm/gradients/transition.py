@@ -1,0 +1,112 @@
+"""One step as a map from state to state, s_tm1 -> s_t, with the state as a vector.
+
+The vector is the state's arrays side by side in field order, so `[*B, 2H]` of an LSTM: h, then c.
+A skipped step hands its state on as it is; a step at which a sequence begins starts from
+`initial_state`, whatever came.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jlstm.checks import check_floats, describe
+from jlstm.dtypes import Array, common_dtype
+from jlstm.gradients.sequence import one_step, read_sequence
+from jlstm.masks import select
+from jlstm.recurrence import Cell
+from jlstm.scan import Steps, take_step
+
+
+class Recurrence(NamedTuple):
+    """A sequence, ready to be stepped through.
+
+    step: `(params, state, x) -> (state, y)`, a cell or a stack of layers.
+    state, initial_state: `[*B, N_k]` each array, of the types that are carried.
+    steps: inputs `[T, *B, …]`, safe to compute with where they are skipped, resets and masks.
+    """
+
+    step: Cell
+    state: Any
+    initial_state: Any
+    steps: Steps
+
+
+def read_recurrence(
+    params: Any,
+    xs: Any,
+    state: Any,
+    initial_state: Any,
+    reset: Array | None,
+    mask: Array | None,
+    cell: Cell,
+) -> Recurrence:
+    """The arguments of `unroll`, checked, with what an experiment on single steps asks beyond."""
+    step = one_step(params, cell)
+    xs, state, initial_state, reset, mask = read_sequence(
+        params, xs, state, initial_state, reset, mask, cell
+    )
+    check_vectors(state)
+    check_some_step(mask)
+    if mask is not None:
+        xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
+    return Recurrence(step, state, initial_state, Steps(xs, reset, mask))
+
+
+def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[Any, Any]:
+    """`(s_t, y_t)` of the state s_tm1 and of what comes at t."""
+    step, initial_state = partial(recurrence.step, params), recurrence.initial_state
+    return take_step(False, step, initial_state, before, now)[1]
+
+
+def ravel(state: Any) -> Array:
+    """The state as vectors `[*B, N]`, in the dtype of its arrays together."""
+    dtype = common_dtype(state)
+    return jnp.concatenate([leaf.astype(dtype) for leaf in jax.tree.leaves(state)], axis=-1)
+
+
+def unravel(vectors: Array, like: Any) -> Any:
+    """The state whose vectors these are, in the dtypes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.shape[-1] for leaf in leaves])[:-1]
+    parts = jnp.split(vectors, ends, axis=-1)
+    parts = [part.astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, parts)
+
+
+def push_columns(f: Callable[[Any], Any], state: Any, columns: Array) -> tuple[Any, Array]:
+    """`f(state)`, and its Jacobian times `columns` `[*B, N, k]`, row of the batch by row."""
+    after, push = jax.linearize(f, state)
+
+    def one(column):
+        return ravel(push(unravel(column, state)))
+
+    return after, jax.vmap(one, in_axes=-1, out_axes=-1)(columns)
+
+
+def identity(state: Any) -> Array:
+    """The unit matrix `[*B, N, N]` that belongs to a state."""
+    vectors = jax.eval_shape(ravel, state)
+    eye = jnp.eye(vectors.shape[-1], dtype=vectors.dtype)
+    return jnp.broadcast_to(eye, (*vectors.shape, vectors.shape[-1]))
+
+
+def check_vectors(state: Any) -> None:
+    """Refuses a state that is not of floats `[*B, N_k]` with one batch shape in all its arrays."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        check_floats(f"state{jax.tree_util.keystr(path)}", leaf)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    if () in shapes or len({shape[:-1] for shape in shapes}) != 1:
+        raise ValueError(
+            f"state: expected arrays [*B, N] of one batch shape, got {describe(state)}"
+        )
+
+
+def check_some_step(mask: Array | None) -> None:
+    """Refuses a mask that is known to skip every step."""
+    if mask is not None and not isinstance(mask, Tracer) and not np.asarray(mask).any():
+        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
