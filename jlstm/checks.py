@@ -30,6 +30,13 @@ def check_size(name: str, size: int) -> None:
         raise ValueError(f"{name}: expected at least 1, got {size}")
 
 
+def check_count(name: str, count: int) -> None:
+    """Refuses what is not an int of 0 or more."""
+    _check_int(name, count)
+    if count < 0:
+        raise ValueError(f"{name}: expected at least 0, got {count}")
+
+
 def _check_int(name, value):
     try:
         operator.index(value)
@@ -76,9 +83,7 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
     if not isinstance(shape, tuple):
         raise TypeError(f"{name}: expected a tuple of ints, got {describe(shape)}")
     for axis, size in enumerate(shape):
-        _check_int(f"{name}[{axis}]", size)
-        if size < 0:
-            raise ValueError(f"{name}[{axis}]: expected at least 0, got {size}")
+        check_count(f"{name}[{axis}]", size)
 
 
 def check_rate(name: str, rate: chex.Numeric) -> None:
@@ -106,9 +111,7 @@ def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
 
 def check_lengths(lengths: Array, T: int) -> None:
     """Refuses lengths that are no ints, or, where their values are known, outside 0 … T."""
-    _check_int("T", T)
-    if T < 0:
-        raise ValueError(f"T: expected at least 0, got {T}")
+    check_count("T", T)
     if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
     if isinstance(lengths, Tracer):

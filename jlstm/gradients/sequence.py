@@ -138,13 +138,18 @@ def _flags(sequence):
 
 def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
     """Refuses a loss of `(final_state, hs)` that is not one real number."""
-    if not callable(loss):
-        raise TypeError(f"loss: expected a function of (final_state, hs), got {describe(loss)}")
-    value = jax.eval_shape(lambda: loss(*run(params, sequence, cell)))
+    check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
+
+
+def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
+    """Refuses what is not a function that makes one real number of what `make` gives it."""
+    if not callable(function):
+        raise TypeError(f"{name}: expected a function of {arguments}, got {describe(function)}")
+    value = jax.eval_shape(lambda *args: function(*make(*args)), *shapes)
     if not (hasattr(value, "shape") and jnp.issubdtype(value.dtype, jnp.floating)):
-        raise TypeError(f"loss: expected a float without axes, got {describe(value)}")
+        raise TypeError(f"{name}: expected a float without axes, got {describe(value)}")
     if value.shape != ():
-        raise ValueError(f"loss: expected a float without axes, got {describe(value)}")
+        raise ValueError(f"{name}: expected a float without axes, got {describe(value)}")
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:

@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from jlstm.checks import check_floats, describe
 from jlstm.dtypes import Array, common_dtype
-from jlstm.gradients.sequence import one_step, read_sequence
+from jlstm.gradients.sequence import Sequence, one_step, read_sequence
 from jlstm.masks import select
 from jlstm.recurrence import Cell
 from jlstm.scan import Steps, take_step
@@ -46,12 +46,17 @@ def read_recurrence(
     cell: Cell,
 ) -> Recurrence:
     """The arguments of `unroll`, checked, with what an experiment on single steps asks beyond."""
-    step = one_step(params, cell)
-    xs, state, initial_state, reset, mask = read_sequence(
-        params, xs, state, initial_state, reset, mask, cell
+    return recurrence_of(
+        params, read_sequence(params, xs, state, initial_state, reset, mask, cell), cell
     )
-    check_vectors(state)
-    check_some_step(mask)
+
+
+def recurrence_of(params: Any, sequence: Sequence, cell: Cell) -> Recurrence:
+    """The same of a sequence that has been read."""
+    step = one_step(params, cell)
+    xs, state, initial_state, reset, mask = sequence
+    _check_vectors(state)
+    _check_some_step(mask)
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
     return Recurrence(step, state, initial_state, Steps(xs, reset, mask))
@@ -88,6 +93,11 @@ def push_columns(f: Callable[[Any], Any], state: Any, columns: Array) -> tuple[A
     return after, jax.vmap(one, in_axes=-1, out_axes=-1)(columns)
 
 
+def shapes_at_a_step(tree: Any) -> Any:
+    """The shapes that arrays `[T, …]` have at one t."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
 def identity(state: Any) -> Array:
     """The unit matrix `[*B, N, N]` that belongs to a state."""
     vectors = jax.eval_shape(ravel, state)
@@ -95,7 +105,7 @@ def identity(state: Any) -> Array:
     return jnp.broadcast_to(eye, (*vectors.shape, vectors.shape[-1]))
 
 
-def check_vectors(state: Any) -> None:
+def _check_vectors(state: Any) -> None:
     """Refuses a state that is not of floats `[*B, N_k]` with one batch shape in all its arrays."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         check_floats(f"state{jax.tree_util.keystr(path)}", leaf)
@@ -106,7 +116,7 @@ def check_vectors(state: Any) -> None:
         )
 
 
-def check_some_step(mask: Array | None) -> None:
+def _check_some_step(mask: Array | None) -> None:
     """Refuses a mask that is known to skip every step."""
     if mask is not None and not isinstance(mask, Tracer) and not np.asarray(mask).any():
         raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
