@@ -183,8 +183,10 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
         carry = columns, logs + log[..., 0, :]
         turned, _ = jax.lax.scan(_turn, carry, jnp.tile(pairs, (sweeps, 1, 1)))
         columns, logs = _largest_first(*turned)
-        cosines = jnp.abs(jnp.matmul(columns.mT, columns)) * (1 - jnp.eye(N, dtype=columns.dtype))
-        return (columns, logs), SingularValues(logs, cosines.max(axis=(-2, -1)))
+        cosines = jnp.abs(jnp.matmul(columns.mT, columns))
+        apart = jnp.broadcast_to(~jnp.eye(N, dtype=bool), cosines.shape)
+        residual = cosines.max(axis=(-2, -1), where=apart, initial=0)
+        return (columns, logs), SingularValues(logs, residual)
 
     eye = jnp.broadcast_to(jnp.eye(N, dtype=jacobians.dtype), jacobians.shape[1:])
     start = eye, jnp.zeros(jacobians.shape[1:-1], jacobians.dtype)

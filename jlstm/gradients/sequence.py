@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jlstm import cells
 from jlstm.checks import describe
@@ -162,7 +163,7 @@ def check_some_step(xs: Array, mask: Array | None) -> None:
     """Refuses a sequence without a step, and, where its values are known, a mask without one."""
     if len(xs) == 0:
         raise ValueError(f"xs: expected one step or more, got {describe(xs)}")
-    if mask is None or isinstance(mask, jax.core.Tracer):
+    if mask is None or isinstance(mask, Tracer):
         return
     steps = np.asarray(mask)
     if steps.dtype == bool and steps.ndim and not steps.any(axis=0).all():

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jlstm.checks import check_floats, describe
-from jlstm.dtypes import Array, common_dtype
+from jlstm.dtypes import Array, at_least_float32, common_dtype
 from jlstm.gradients.sequence import Sequence, one_step, read_sequence
 from jlstm.masks import select
 from jlstm.recurrence import Cell
@@ -46,6 +46,7 @@ def read_recurrence(
     cell: Cell,
 ) -> Recurrence:
     """The arguments of `unroll`, checked, with what an experiment on single steps asks beyond."""
+    check_any_step(mask)
     return recurrence_of(
         params, read_sequence(params, xs, state, initial_state, reset, mask, cell), cell
     )
@@ -56,7 +57,6 @@ def recurrence_of(params: Any, sequence: Sequence, cell: Cell) -> Recurrence:
     step = one_step(params, cell)
     xs, state, initial_state, reset, mask = sequence
     _check_vectors(state)
-    _check_some_step(mask)
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
     return Recurrence(step, state, initial_state, Steps(xs, reset, mask))
@@ -69,8 +69,8 @@ def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[
 
 
 def ravel(state: Any) -> Array:
-    """The state as vectors `[*B, N]`, in the dtype of its arrays together."""
-    dtype = common_dtype(state)
+    """The state as vectors `[*B, N]`, in the dtype of its arrays together, or float32."""
+    dtype = at_least_float32(common_dtype(state))
     return jnp.concatenate([leaf.astype(dtype) for leaf in jax.tree.leaves(state)], axis=-1)
 
 
@@ -116,7 +116,9 @@ def _check_vectors(state: Any) -> None:
         )
 
 
-def _check_some_step(mask: Array | None) -> None:
-    """Refuses a mask that is known to skip every step."""
-    if mask is not None and not isinstance(mask, Tracer) and not np.asarray(mask).any():
+def check_any_step(mask: Array | None) -> None:
+    """Refuses a mask that is known to skip every step of every row."""
+    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
+        return
+    if not np.asarray(mask).any():
         raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
