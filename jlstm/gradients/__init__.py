@@ -1,5 +1,13 @@
 """How gradients travel through a recurrent network, a file for each question."""
 
+from jlstm.gradients.curvature import (
+    HessianTrace,
+    LeadingEigenvalue,
+    gauss_newton_vector_product,
+    hessian_trace,
+    hessian_vector_product,
+    leading_eigenvalue,
+)
 from jlstm.gradients.flow import GradientFlow, gradient_flow
 from jlstm.gradients.jacobians import (
     JacobianProducts,
@@ -11,18 +19,44 @@ from jlstm.gradients.jacobians import (
 )
 from jlstm.gradients.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from jlstm.gradients.rtrl import RTRLGradient, rtrl_gradient
+from jlstm.gradients.sensitivity import (
+    InputSensitivity,
+    MemoryHorizon,
+    input_sensitivity,
+    memory_horizon,
+)
+from jlstm.gradients.truncation import (
+    TruncatedGradient,
+    TruncationStudy,
+    truncated_gradient,
+    truncation_study,
+)
 
 __all__ = [
     "GradientFlow",
+    "HessianTrace",
+    "InputSensitivity",
     "JacobianProducts",
+    "LeadingEigenvalue",
     "LyapunovSpectrum",
+    "MemoryHorizon",
     "RTRLGradient",
     "SingularValues",
     "StateJacobians",
+    "TruncatedGradient",
+    "TruncationStudy",
+    "gauss_newton_vector_product",
     "gradient_flow",
+    "hessian_trace",
+    "hessian_vector_product",
+    "input_sensitivity",
     "jacobian_products",
+    "leading_eigenvalue",
     "lyapunov_spectrum",
+    "memory_horizon",
     "rtrl_gradient",
     "singular_values",
     "state_jacobians",
+    "truncated_gradient",
+    "truncation_study",
 ]

@@ -1,0 +1,329 @@
+"""How the loss curves: products with the Hessian and the Gauss-Newton matrix, and what they tell.
+
+The matrices are never formed. At the parameters θ, with the outputs of the network
+out(θ) = (final_state, hs) and J = ∂out/∂θ,
+
+    Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂out_k ∂²out_k/∂θ²
+    Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂out²
+
+so that the second is positive semi-definite wherever the loss is convex in the outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jlstm import cells
+from jlstm.checks import check_choice, check_key, check_size, describe
+from jlstm.dtypes import Array, at_least_float32
+from jlstm.gradients.sequence import Loss, check_loss, read_sequence, run
+from jlstm.recurrence import Cell
+
+Curvature = Literal["hessian", "gauss_newton"]
+
+
+class LeadingEigenvalue(NamedTuple):
+    """An approximate eigenpair of the matrix C of curvature.
+
+    value: of unit loss per squared unit of the parameters.
+    vector: like the parameters, of norm 1.
+    residual: ‖C vector - value vector‖; an eigenvalue lies no further than this from `value`.
+    """
+
+    value: Array
+    vector: Any
+    residual: Array
+
+
+class HessianTrace(NamedTuple):
+    """An unbiased estimate of a trace, and the standard deviation of its error as estimated."""
+
+    value: Array
+    standard_error: Array
+
+
+def hessian_vector_product(
+    loss: Loss,
+    params: Any,
+    xs: Any,
+    vector: Any,
+    state: Any = None,
+    *,
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    cell: Cell = cells.cell,
+) -> Any:
+    """The product of the Hessian of the loss with a vector, `∂²loss/∂θ² v`.
+
+    Forward over reverse (Pearlmutter 1994): as much as a few gradients, O(T H (D + H)) in time
+    and O(T H) in memory for each row.
+
+    Args:
+      loss: `(final_state, hs) -> scalar`, of what `unroll` returns.
+      params: `LSTMParams`; the layers of `unroll_stack`; or what `cell` takes.
+      xs: `[T, *B, D]`.
+      vector: v, a tree like `params`.
+      state: as in `unroll`, as are initial_state, reset, mask and cell.
+      initial_state: where sequences begin.
+      reset: bool `[T, *B]`.
+      mask: bool `[T, *B]`.
+      cell: `(params, state, x) -> (state, y)`.
+
+    Returns:
+      A tree like `params`.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> loss = lambda state, hs: (hs**2).mean()
+    >>> jlstm.gradients.hessian_vector_product(loss, params, xs, params).U.shape
+    (3, 12)
+    """
+    _check_vector(vector, params)
+    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
+    gradient = jax.grad(lambda params: loss(*outputs(params)))
+    return jax.jvp(gradient, (params,), (vector,))[1]
+
+
+def gauss_newton_vector_product(
+    loss: Loss,
+    params: Any,
+    xs: Any,
+    vector: Any,
+    state: Any = None,
+    *,
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    cell: Cell = cells.cell,
+) -> Any:
+    """The product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
+
+    J is the Jacobian of `(final_state, hs)` by the parameters and L the Hessian of the loss by
+    `(final_state, hs)` (Schraudolph 2002; Martens & Sutskever 2011). What the loss computes of
+    these, a readout and its parameters say, counts as loss. Cost and arguments are those of
+    `hessian_vector_product`.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> loss = lambda state, hs: (hs**2).mean()
+    >>> jlstm.gradients.gauss_newton_vector_product(loss, params, xs, params).U.shape
+    (3, 12)
+    """
+    _check_vector(vector, params)
+    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
+    return _gauss_newton(loss, outputs, params)(vector)
+
+
+def leading_eigenvalue(
+    loss: Loss,
+    params: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    key: chex.PRNGKey,
+    iterations: int = 32,
+    curvature: Curvature = "hessian",
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    cell: Cell = cells.cell,
+) -> LeadingEigenvalue:
+    """The largest eigenvalue of the curvature, the sharpness, by Lanczos's method.
+
+        C q_k = β_k-1 q_k-1 + α_k q_k + β_k q_k+1,    value = max eig tridiag(α, β)
+
+    from a random q_1, each q_k orthogonalised against all before it (Lanczos 1950; Cohen et al.
+    2021 for the sharpness). Largest means the most positive; minus that of minus the loss is the
+    most negative. The value never exceeds the true one but by rounding, and the residual says how
+    near an eigenvalue is: raise `iterations` until it is small enough.
+
+    Costs a product with C for each iteration, and with P parameters O(P · iterations) in memory,
+    O(P · iterations²) in time besides.
+
+    Args:
+      loss: `(final_state, hs) -> scalar`.
+      params: as in `hessian_vector_product`, as are xs, state, initial_state, reset, mask, cell.
+      xs: `[T, *B, D]`.
+      state: what is carried in.
+      key: a typed key, for q_1.
+      iterations: products with C, at least 1; more than P would add nothing and are left out.
+      curvature: C, "hessian" or "gauss_newton".
+      initial_state: where sequences begin.
+      reset: bool `[T, *B]`.
+      mask: bool `[T, *B]`.
+      cell: `(params, state, x) -> (state, y)`.
+
+    Returns:
+      `LeadingEigenvalue(value [], vector, residual [])`.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> loss = lambda state, hs: (hs**2).mean()
+    >>> key = jax.random.key(2)
+    >>> value, vector, residual = jlstm.gradients.leading_eigenvalue(loss, params, xs, key=key)
+    >>> bool(residual < 1e-3 * value)
+    True
+    """
+    check_key(key)
+    check_size("iterations", iterations)
+    product, flat, unravel = _operator(
+        loss, params, xs, state, initial_state, reset, mask, cell, curvature
+    )
+    basis, alpha, beta = _lanczos(product, key, flat, min(iterations, flat.size))
+    values, vectors = jnp.linalg.eigh(jnp.diag(alpha) + jnp.diag(beta, 1) + jnp.diag(beta, -1))
+    vector = vectors[:, -1] @ basis
+    vector = vector / jnp.linalg.norm(vector)
+    residual = jnp.linalg.norm(product(vector) - values[-1] * vector)
+    return LeadingEigenvalue(values[-1], unravel(vector), residual)
+
+
+def hessian_trace(
+    loss: Loss,
+    params: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    key: chex.PRNGKey,
+    samples: int = 64,
+    curvature: Curvature = "hessian",
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    cell: Cell = cells.cell,
+) -> HessianTrace:
+    """The trace of the curvature, estimated by Hutchinson's method.
+
+        value = mean_k v_kᵀ C v_k,    standard_error = std_k(v_kᵀ C v_k) / √samples
+
+    with independent signs in each v_k (Hutchinson 1990), which make the estimate unbiased and its
+    variance 2 Σ_{i≠j} C_ij² / samples. Costs a product with C for each sample, one after the
+    other, in the memory of one.
+
+    Args:
+      loss: `(final_state, hs) -> scalar`.
+      params: as in `hessian_vector_product`, as are xs, state, initial_state, reset, mask, cell.
+      xs: `[T, *B, D]`.
+      state: what is carried in.
+      key: a typed key, for the signs.
+      samples: at least 2.
+      curvature: C, "hessian" or "gauss_newton".
+      initial_state: where sequences begin.
+      reset: bool `[T, *B]`.
+      mask: bool `[T, *B]`.
+      cell: `(params, state, x) -> (state, y)`.
+
+    Returns:
+      `HessianTrace(value [], standard_error [])`.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> loss = lambda state, hs: (hs**2).mean()
+    >>> trace = jlstm.gradients.hessian_trace(loss, params, xs, key=jax.random.key(2))
+    >>> bool(abs(trace.value) < 1), bool(0 < trace.standard_error < 1)
+    (True, True)
+    """
+    check_key(key)
+    check_size("samples", samples)
+    if samples < 2:
+        raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
+    product, flat, _ = _operator(
+        loss, params, xs, state, initial_state, reset, mask, cell, curvature
+    )
+
+    def one(key):
+        v = jax.random.rademacher(key, flat.shape, flat.dtype)
+        return v @ product(v)
+
+    traces = jax.lax.map(one, jax.random.split(key, samples))
+    return HessianTrace(traces.mean(), traces.std(ddof=1) / samples**0.5)
+
+
+def _outputs(loss, params, xs, state, initial_state, reset, mask, cell):
+    """The function from parameters to `(final_state, hs)`, once all arguments have been checked."""
+    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_loss(loss, params, sequence, cell)
+    return lambda params: run(params, sequence, cell)
+
+
+def _gauss_newton(loss, outputs, params) -> Callable:
+    at, push = jax.linearize(outputs, params)
+    _, curve = jax.linearize(jax.grad(lambda out: loss(*out)), at)
+    _, pull = jax.vjp(outputs, params)
+    return lambda vector: pull(curve(push(vector)))[0]
+
+
+def _operator(loss, params, xs, state, initial_state, reset, mask, cell, curvature):
+    """The product with C for flat vectors, the flat parameters, and the way back."""
+    check_choice("curvature", curvature, ("hessian", "gauss_newton"))
+    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
+    params = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
+    flat, unravel = ravel_pytree(params)
+    if curvature == "hessian":
+        gradient = jax.grad(lambda params: loss(*outputs(params)))
+        product = jax.linearize(gradient, params)[1]
+    else:
+        product = _gauss_newton(loss, outputs, params)
+    return lambda vector: ravel_pytree(product(unravel(vector)))[0], flat, unravel
+
+
+def _lanczos(product, key, like, m):
+    """`(basis [m, P], alpha [m], beta [m - 1])`: C in the basis is tridiagonal."""
+
+    def apart(v, basis):  # twice, as one pass leaves what rounding left of the first
+        for _ in range(2):
+            v = v - (basis @ v) @ basis
+        return v
+
+    def unit(v):
+        length = jnp.linalg.norm(v)
+        return v / jnp.where(length > 0, length, 1)
+
+    def one(carry, now):
+        basis, q = carry
+        k, key = now
+        basis = basis.at[k].set(q)
+        w = product(q)
+        rest = apart(w, basis)
+        beta = jnp.linalg.norm(rest)
+        # The subspace is invariant: the rest of the spectrum is sought in a new direction.
+        done = beta <= like.size * jnp.finfo(like.dtype).eps * jnp.linalg.norm(w)
+        fresh = unit(apart(jax.random.normal(key, like.shape, like.dtype), basis))
+        after = jnp.where(done, fresh, unit(rest))
+        return (basis, after), (q @ w, jnp.where(done, jnp.zeros_like(beta), beta))
+
+    first, *keys = jax.random.split(key, m + 1)
+    q = unit(jax.random.normal(first, like.shape, like.dtype))
+    start = jnp.zeros((m, like.size), like.dtype), q
+    (basis, _), (alpha, beta) = jax.lax.scan(one, start, (jnp.arange(m), jnp.stack(keys)))
+    return basis, alpha, beta[:-1]
+
+
+def _check_vector(vector, params):
+    """Refuses a vector that is not, leaf by leaf, of the shapes and dtypes of the parameters."""
+    same = jax.tree.structure(vector) == jax.tree.structure(params)
+    pairs = zip(jax.tree.leaves(vector), jax.tree.leaves(params), strict=same)
+    if not same or any(
+        (jnp.shape(v), getattr(v, "dtype", None)) != (p.shape, p.dtype) for v, p in pairs
+    ):
+        raise ValueError(f"vector: expected {describe(params)}, got {describe(vector)}")

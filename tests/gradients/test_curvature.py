@@ -1,0 +1,213 @@
+"""Curvature: against dense matrices of plain loops, and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agreement import assert_close
+from cases import Flags, Inputs, draw_flags, plain
+from draws import draw_array, draw_params, draw_state
+from jax.flatten_util import ravel_pytree
+
+import jlstm
+from jlstm.gradients import (
+    gauss_newton_vector_product,
+    hessian_trace,
+    hessian_vector_product,
+    leading_eigenvalue,
+)
+
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+
+T, B, D, H = 3, 4, 2, 3
+F64 = jnp.float64
+P = 4 * H * (D + H + 1)
+CURVATURES = ["hessian", "gauss_newton"]
+
+
+def loss(final, hs):
+    return (jnp.sin(2 * hs) ** 2).sum() + (jnp.exp(final.h) + final.c**4).sum()
+
+
+@pytest.fixture(scope="module")
+def system():
+    """A network with resets and masks, and its matrices of curvature, from loops over time."""
+    jax.config.update("jax_enable_x64", True)
+    params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
+    state, initial_state = draw_state(3, (B, H), F64), draw_state(4, (B, H), F64)
+    flags = draw_flags(reset=True, mask=True)
+    flat, unravel = ravel_pytree(params)
+
+    def outputs(flat):
+        out = plain(Inputs(unravel(flat), xs, state, initial_state), flags)
+        return ravel_pytree(out)[0]
+
+    out, unravel_out = ravel_pytree(plain(Inputs(params, xs, state, initial_state), Flags(*flags)))
+
+    def of_outputs(out):
+        return loss(*unravel_out(out))
+
+    hessian = jax.jit(jax.hessian(lambda flat: of_outputs(outputs(flat))))(flat)
+    J, L = jax.jit(jax.jacfwd(outputs))(flat), jax.jit(jax.hessian(of_outputs))(out)
+    matrices = {"hessian": np.asarray(hessian), "gauss_newton": np.asarray(J.T @ L @ J)}
+    options = {"initial_state": initial_state, "reset": flags.reset, "mask": flags.mask}
+    jax.config.update("jax_enable_x64", False)
+    return params, xs, state, options, matrices
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_products_are_those_of_dense_matrices(system, curvature):
+    params, xs, state, options, matrices = system
+    product = {"hessian": hessian_vector_product, "gauss_newton": gauss_newton_vector_product}
+    flat, unravel = ravel_pytree(params)
+    vectors = draw_array(5, (3, P), F64)
+
+    def of(vector):
+        return product[curvature](loss, params, xs, unravel(vector), state, **options)
+
+    got = jax.jit(jax.vmap(of))(vectors)
+    expected = jax.vmap(unravel)(vectors @ matrices[curvature])
+    assert_close(got, expected, 1e-11)
+    assert abs(matrices["hessian"] - matrices["gauss_newton"]).max() > 0.1
+
+
+def test_a_product_is_a_difference_of_gradients(system):
+    params, xs, state, options, _ = system
+    vector = draw_params(6, D, H, F64)
+
+    def gradient(eps):
+        moved = jax.tree.map(lambda p, v: p + eps * v, params, vector)
+        return jax.grad(lambda p: loss(*jlstm.unroll(p, xs, state, **options)))(moved)
+
+    gradient = jax.jit(gradient)
+    slope = jax.tree.map(lambda a, b: (a - b) / 2e-5, gradient(1e-5), gradient(-1e-5))
+    assert_close(hessian_vector_product(loss, params, xs, vector, state, **options), slope, 1e-6)
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_the_leading_eigenvalue_is_that_of_the_dense_matrix(system, curvature):
+    params, xs, state, options, matrices = system
+    values = np.linalg.eigvalsh(matrices[curvature])
+
+    def leading(key, iterations):
+        return leading_eigenvalue(
+            loss, params, xs, state, key=key, iterations=iterations, curvature=curvature, **options
+        )
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    few = jax.jit(jax.vmap(lambda key: leading(key, 4)))(keys)
+    assert (few.value <= values[-1] + 1e-12).all()
+    for value, residual in zip(few.value, few.residual, strict=True):
+        assert residual > 1e-3  # not yet there, and it says so
+        assert abs(values - value).min() <= residual
+    found = jax.jit(lambda: leading(keys[0], P + 5))()  # all there is
+    np.testing.assert_allclose(found.value, values[-1], rtol=1e-11)
+    assert found.residual < 1e-10
+    vector = ravel_pytree(found.vector)[0]
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=1e-12)
+    np.testing.assert_allclose(matrices[curvature] @ vector, values[-1] * vector, atol=1e-10)
+
+
+def quadratic(matrix):
+    """A network whose output is its parameters, and a loss ½ yᵀ A y: the Hessian is A."""
+    A = jnp.asarray(matrix, F64)
+
+    def cell(params, state, x):
+        return state, params
+
+    arguments = draw_array(1, (len(A),), F64), jnp.ones((1, 1), F64), jnp.zeros((), F64)
+    return (lambda _, ys: (ys @ A @ ys.T).sum() / 2, *arguments), {"cell": cell}
+
+
+@pytest.mark.parametrize(
+    "diagonal, leading",
+    [([0, 0, 0, 0], 0), ([-1, -1, -1, -3], -1), ([0, 0, -2, 0], 0), ([2, 2, 1, 1], 2)],
+)
+def test_lanczos_goes_on_where_its_subspace_ends(diagonal, leading):
+    """With few different eigenvalues, all negative even, the largest is found."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    arguments, options = quadratic(Q @ np.diag(diagonal) @ Q.T)
+    found = leading_eigenvalue(*arguments, key=jax.random.key(1), **options)
+    np.testing.assert_allclose(found.value, leading, atol=1e-12)
+    assert found.residual < 1e-12
+
+
+def test_lanczos_keeps_its_basis_orthogonal():
+    """A spectrum over many orders of magnitude, where three terms alone would lose it."""
+    spectrum = 10.0 ** -np.arange(40)
+    arguments, options = quadratic(np.diag(spectrum))
+    found = leading_eigenvalue(*arguments, key=jax.random.key(1), iterations=40, **options)
+    np.testing.assert_allclose(found.value, 1, rtol=1e-12)
+    assert found.residual < 1e-12
+
+
+@pytest.mark.parametrize("curvature", CURVATURES)
+def test_the_trace_lies_within_its_standard_error(system, curvature):
+    params, xs, state, options, matrices = system
+    trace = np.trace(matrices[curvature])
+
+    def estimate(key):
+        return hessian_trace(
+            loss, params, xs, state, key=key, samples=16, curvature=curvature, **options
+        )
+
+    keys = jax.random.split(jax.random.key(0), 300)
+    found = jax.jit(jax.vmap(estimate))(keys)
+    value, error = np.asarray(found.value), np.asarray(found.standard_error)
+    # Signs make the diagonal exact; the variance is that of what lies beside it.
+    beside = matrices[curvature] - np.diag(np.diag(matrices[curvature]))
+    true_error = np.sqrt(2 * (beside**2).sum() / 16)
+    assert abs(value.mean() - trace) < 4 * true_error / np.sqrt(300)
+    np.testing.assert_allclose(value.std(), true_error, rtol=0.2)  # its own error is 4 %
+    np.testing.assert_allclose(np.sqrt((error**2).mean()), true_error, rtol=0.1)
+    within = abs(value - trace) < 2 * error
+    assert 0.89 < within.mean() < 0.98  # Student's t with 15 degrees of freedom: 0.936
+
+
+def test_the_trace_of_a_diagonal_is_exact():
+    arguments, options = quadratic(np.diag([3.0, -1.0, 0.5]))
+    value, error = hessian_trace(*arguments, key=jax.random.key(0), samples=2, **options)
+    np.testing.assert_allclose([value, error], [2.5, 0], atol=1e-14)
+
+
+def test_the_layers_of_a_stack_in_both_directions():
+    params = jlstm.init_stack(jax.random.key(0), D, (2,), bidirectional=True, dtype=F64)
+    xs = draw_array(1, (T, D), F64)
+    flat, unravel = ravel_pytree(params)
+
+    def of(flat):
+        return (jlstm.unroll_stack(unravel(flat), xs)[1] ** 2).sum()
+
+    vector = draw_array(2, flat.shape, F64)
+    expected = unravel(jax.jvp(jax.grad(of), (flat,), (vector,))[1])
+    got = hessian_vector_product(lambda _, ys: (ys**2).sum(), params, xs, unravel(vector))
+    assert_close(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_lower_precision_is_computed_in_float32(dtype):
+    params, xs = draw_params(1, D, H, dtype), draw_array(2, (T, D), dtype)
+    found = leading_eigenvalue(
+        lambda _, hs: (hs.astype(jnp.float32) ** 2).sum(), params, xs, key=jax.random.key(0)
+    )
+    assert found.value.dtype == jnp.float32 and found.residual < 1e-4 * found.value
+
+
+def test_bad_input_is_refused(system):
+    params, xs, *_ = system
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="vector: expected LSTMParams"):
+        hessian_vector_product(loss, params, xs, params._replace(b=params.b[:-1]))
+    with pytest.raises(ValueError, match="vector: expected LSTMParams"):
+        gauss_newton_vector_product(loss, params, xs, params.W)
+    with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
+        leading_eigenvalue(loss, params, xs, key=key, iterations=0)
+    with pytest.raises(ValueError, match="samples: expected at least 2"):
+        hessian_trace(loss, params, xs, key=key, samples=1)
+    for question in (leading_eigenvalue, hessian_trace):
+        with pytest.raises(ValueError, match="curvature: expected 'hessian' or 'gauss_newton'"):
+            question(loss, params, xs, key=key, curvature="fisher")
+        with pytest.raises(ValueError, match="loss: expected a float without axes"):
+            question(lambda _, hs: hs.sum(0), params, xs, key=key)
+        with pytest.raises(TypeError, match="key: expected a typed key"):
+            question(loss, params, xs, key=0)
