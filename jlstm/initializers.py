@@ -65,7 +65,8 @@ def chrono_bias(longest_lag: int) -> Initializer:
 
         b_f = log(U(1, T - 1)),   b_i = -b_f,   b_g = b_o = 0,   T = `longest_lag`
 
-    The chrono initialisation (Tallec & Ollivier 2018). Put it into drawn parameters with
+    The chrono initialisation (Tallec & Ollivier 2018), as the `bias_init` of `jlstm.init`. Put it
+    into parameters that are there with
     `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
 
     Raises:

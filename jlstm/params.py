@@ -62,6 +62,7 @@ def init(
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
     forget_bias: chex.Numeric = 1.0,
+    bias_init: Initializer | None = None,
     dtype=jnp.float32,
 ) -> LSTMParams:
     """Draws the parameters of one LSTM, each gate's block on its own.
@@ -73,6 +74,7 @@ def init(
       kernel_init: draws each `[D, H]` block of W; any of `jax.nn.initializers`.
       recurrent_init: draws each `[H, H]` block of U.
       forget_bias: the forget gate's bias at the start; the other biases are zero.
+      bias_init: draws all of b `[4H]` in place of that, `jlstm.initializers.chrono_bias(T)` say.
       dtype: of every parameter.
 
     Returns:
@@ -92,11 +94,12 @@ def init(
     check_key(key)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    bias_init = bias_init or initializers.forget_bias(forget_bias)
     key_W, key_U, key_b = jax.random.split(key, 3)
     return LSTMParams(
         W=initializers.per_gate(kernel_init)(key_W, (input_size, 4 * hidden_size), dtype),
         U=initializers.per_gate(recurrent_init)(key_U, (hidden_size, 4 * hidden_size), dtype),
-        b=initializers.forget_bias(forget_bias)(key_b, (4 * hidden_size,), dtype),
+        b=bias_init(key_b, (4 * hidden_size,), dtype),
     )
 
 

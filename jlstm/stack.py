@@ -60,7 +60,7 @@ def init_stack(
       hidden_sizes: H of each layer, in each direction; they need not be equal.
       bidirectional: two directions a layer, so that the next one reads `2H` features.
       init: draws a layer, `jlstm.init` or that of a variant; a tuple has one for each layer.
-      **options: those of `init`: kernel_init, recurrent_init, forget_bias, dtype.
+      **options: those of `init`: kernel_init, recurrent_init, forget_bias, bias_init, dtype.
 
     Returns:
       A tuple of `LSTMParams`, or of `Bidirectional(forward, backward)` of them; of other
