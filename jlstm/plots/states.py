@@ -1,4 +1,4 @@
-"""Pictures of what the other rooms return, as `matplotlib.figure.Figure`, free of global state."""
+"""Pictures of what a network did: its states over time."""
 
 import numpy as np
 from matplotlib import colormaps
