@@ -73,7 +73,9 @@ def test_init_sets_the_forget_and_the_input_gate():
     """All seeds and units together have the quantiles of the formula; no other gate has a bias."""
     keys = jax.random.split(jax.random.key(0), 40)
     bias_init = chrono_bias(100)
-    params = jax.vmap(lambda key: jlstm.init(key, 2, 250, bias_init=bias_init, dtype="float32"))(keys)
+    params = jax.vmap(lambda key: jlstm.init(key, 2, 250, bias_init=bias_init, dtype="float32"))(
+        keys
+    )
     b_i, b_f, b_g, b_o = np.asarray(params.b).reshape(40, 4, 250).swapaxes(0, 1)
     np.testing.assert_array_equal(b_i, -b_f)
     assert not (b_g.any() or b_o.any())
@@ -87,6 +89,7 @@ def test_init_sets_the_forget_and_the_input_gate():
 def test_init_sets_a_bias_of_the_layers_of_a_stack():
     first, second = jlstm.init_stack(jax.random.key(0), 2, (3, 4), bias_init=chrono_bias(9))
     for layer in (first, second):
+        assert isinstance(layer, jlstm.LSTMParams)
         b_i, b_f, _, _ = np.split(np.asarray(layer.b), 4)
         np.testing.assert_array_equal(b_i, -b_f)
         assert b_f.all()

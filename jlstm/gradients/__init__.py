@@ -9,6 +9,7 @@ from jlstm.gradients.curvature import (
     leading_eigenvalue,
 )
 from jlstm.gradients.flow import GradientFlow, gradient_flow
+from jlstm.gradients.initialisation import InitialisationStudy, initialisation_study
 from jlstm.gradients.jacobians import (
     JacobianProducts,
     SingularValues,
@@ -35,6 +36,7 @@ from jlstm.gradients.truncation import (
 __all__ = [
     "GradientFlow",
     "HessianTrace",
+    "InitialisationStudy",
     "InputSensitivity",
     "JacobianProducts",
     "LeadingEigenvalue",
@@ -49,6 +51,7 @@ __all__ = [
     "gradient_flow",
     "hessian_trace",
     "hessian_vector_product",
+    "initialisation_study",
     "input_sensitivity",
     "jacobian_products",
     "leading_eigenvalue",

@@ -138,7 +138,7 @@ def _flags(sequence):
 
 
 def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
-    """Refuses a loss of `(final_state, hs)` that is not one real number."""
+    """Refuses a loss of `(final_state, hs)` that is not one real number, or is of no step."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
 
 
@@ -154,9 +154,16 @@ def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shap
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
-    """The Euclidean norm, in float32 at the least; its derivative at 0 is 0."""
-    square = (array.astype(at_least_float32(array.dtype)) ** 2).sum(axis)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    """The Euclidean norm, in float32 at the least; its derivative at 0 is 0.
+
+    Numbers are scaled before they are squared, as small gradients would underflow there.
+    """
+    array = array.astype(at_least_float32(array.dtype))
+    scale = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
+    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, jnp.ones_like(scale))
+    square = ((array / scale) ** 2).sum(axis)
+    length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return length * scale.squeeze(axis)
 
 
 def check_some_step(xs: Array, mask: Array | None) -> None:

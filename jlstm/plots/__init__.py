@@ -1,5 +1,20 @@
 """Pictures of what the other rooms return, as `matplotlib.figure.Figure`, free of global state."""
 
+from jlstm.plots.gradients import (
+    plot_lyapunov,
+    plot_norms,
+    plot_saliency,
+    plot_singular_values,
+    plot_truncation,
+)
 from jlstm.plots.states import STYLES, plot_states
 
-__all__ = ["STYLES", "plot_states"]
+__all__ = [
+    "STYLES",
+    "plot_lyapunov",
+    "plot_norms",
+    "plot_saliency",
+    "plot_singular_values",
+    "plot_states",
+    "plot_truncation",
+]

@@ -1,5 +1,7 @@
 """Curvature: against dense matrices of plain loops, and closed forms."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 T, B, D, H = 3, 4, 2, 3
 F64 = jnp.float64
 P = 4 * H * (D + H + 1)
-CURVATURES = ["hessian", "gauss_newton"]
+CURVATURES: Any = ["hessian", "gauss_newton"]
 
 
 def loss(final, hs):
@@ -30,7 +32,7 @@ def loss(final, hs):
 
 
 @pytest.fixture(scope="module")
-def system():
+def system() -> Any:
     """A network with resets and masks, and its matrices of curvature, from loops over time."""
     jax.config.update("jax_enable_x64", True)
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
@@ -108,7 +110,7 @@ def test_the_leading_eigenvalue_is_that_of_the_dense_matrix(system, curvature):
     np.testing.assert_allclose(matrices[curvature] @ vector, values[-1] * vector, atol=1e-10)
 
 
-def quadratic(matrix):
+def quadratic(matrix) -> Any:
     """A network whose output is its parameters, and a loss ½ yᵀ A y: the Hessian is A."""
     A = jnp.asarray(matrix, F64)
 
@@ -196,6 +198,8 @@ def test_lower_precision_is_computed_in_float32(dtype):
 def test_bad_input_is_refused(system):
     params, xs, *_ = system
     key = jax.random.key(0)
+    fisher: Any = "fisher"
+    zero: Any = 0
     with pytest.raises(ValueError, match="vector: expected LSTMParams"):
         hessian_vector_product(loss, params, xs, params._replace(b=params.b[:-1]))
     with pytest.raises(ValueError, match="vector: expected LSTMParams"):
@@ -206,8 +210,8 @@ def test_bad_input_is_refused(system):
         hessian_trace(loss, params, xs, key=key, samples=1)
     for question in (leading_eigenvalue, hessian_trace):
         with pytest.raises(ValueError, match="curvature: expected 'hessian' or 'gauss_newton'"):
-            question(loss, params, xs, key=key, curvature="fisher")
+            question(loss, params, xs, key=key, curvature=fisher)
         with pytest.raises(ValueError, match="loss: expected a float without axes"):
             question(lambda _, hs: hs.sum(0), params, xs, key=key)
         with pytest.raises(TypeError, match="key: expected a typed key"):
-            question(loss, params, xs, key=0)
+            question(loss, params, xs, key=zero)

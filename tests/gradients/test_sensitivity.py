@@ -1,5 +1,7 @@
 """How the last output answers to inputs: against `jacrev`, and closed forms of linear maps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
 
 
-def draw():
+def draw() -> Any:
     """Every row another pattern: a last step skipped, a reset at a skipped step, one at the end."""
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
     state, initial_state = draw_state(3, (B, H), F64), draw_state(4, (B, H), F64)
@@ -62,14 +64,16 @@ def test_a_linear_map_has_powers():
     for t in range(T):
         expected = (B_ @ np.linalg.matrix_power(A, T - 1 - t)).T
         for row in range(B):
-            np.testing.assert_allclose(got.jacobian[t, row], expected, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(
+                np.asarray(got.jacobian)[t, row], expected, rtol=1e-12, atol=1e-15
+            )
 
 
 def test_a_reset_after_the_last_step_leaves_its_output():
     params, xs, state, _ = draw()
     mask, reset = np.ones(T, bool), np.zeros(T, bool)
     mask[-1], reset[-1] = False, True
-    cut = {"mask": jnp.asarray(mask), "reset": jnp.asarray(reset)}
+    cut: Any = {"mask": jnp.asarray(mask), "reset": jnp.asarray(reset)}
     xs, state = xs[:, 0], jax.tree.map(lambda s: s[0], state)
     got, expected = (
         input_sensitivity(params, xs, state, **cut),
@@ -163,9 +167,10 @@ def test_10_000_steps_of_64_units():
 
 def test_bad_input_is_refused():
     params, xs, state, _ = draw()
-    for fraction, error in [(0.0, ValueError), (1.0, ValueError), ("a", TypeError)]:
+    wrong: Any
+    for wrong, error in [(0.0, ValueError), (1.0, ValueError), ("a", TypeError)]:
         with pytest.raises(error, match="fraction: expected "):
-            memory_horizon(params, xs, fraction=fraction)  # type: ignore[arg-type]
+            memory_horizon(params, xs, fraction=wrong)
     none = jnp.ones((T, B), bool).at[:, 2].set(False)
     for question in (input_sensitivity, memory_horizon):
         with pytest.raises(
@@ -175,10 +180,12 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match="xs: expected one step or more"):
             question(params, xs[:0])
         with pytest.raises(TypeError, match="xs: expected an array of floats"):
-            question(params, {"a": xs})
+            wrong = {"a": xs}
+            question(params, wrong)
         with pytest.raises(ValueError, match="cell: expected a cell whose output is an array"):
             question(None, xs, state.h, cell=lambda _, s, x: (s, s.sum()))
         with pytest.raises(ValueError, match="params: expected layers in one direction"):
             question((jlstm.Bidirectional(params, params),), xs)
     with pytest.raises(TypeError, match="vectors: expected True or False"):
-        input_sensitivity(params, xs, vectors=1)  # type: ignore[arg-type]
+        wrong = 1
+        input_sensitivity(params, xs, vectors=wrong)

@@ -1,5 +1,7 @@
 """Truncated gradients: against backpropagation by hand, step by step, in float64 NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def loss(final, hs):
     return (jnp.sin(hs) * w_hs).sum() + (jnp.sin(final.h) * w_h + final.c**2 * w_c).sum()
 
 
-def draw(reset=False, mask=False):
+def draw(reset=False, mask=False) -> Any:
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
     carried = {"state": draw_state(3, (B, H), F64), "initial_state": draw_state(4, (B, H), F64)}
     flags = np.random.default_rng(5).random((2, T, B))
@@ -201,14 +203,18 @@ def test_no_steps_are_refused(steps, message):
 
 def test_what_is_no_count_and_no_scalar_is_refused():
     params, xs, _ = draw()
+    half: Any = 2.5
+    text: Any = "mean"
     with pytest.raises(TypeError, match=r"steps: expected an int, got float 2\.5"):
-        truncated_gradient(loss, params, xs, 2.5)  # type: ignore[arg-type]
+        truncated_gradient(loss, params, xs, half)
     with pytest.raises(ValueError, match=r"loss: .* without axes, got float64\[6, 4, 3\]"):
         truncated_gradient(lambda _, hs: hs, params, xs, 2)
     with pytest.raises(TypeError, match="loss: expected a function"):
-        truncation_study("mean", params, xs)  # type: ignore[arg-type]
+        truncation_study(text, params, xs)
     with pytest.raises(TypeError, match="loss: expected a float without axes, got int"):
         truncation_study(lambda _, hs: 3, params, xs)
+    with pytest.raises(ValueError, match="mask: expected a step that is not skipped"):
+        truncation_study(loss, params, xs, mask=jnp.zeros((T, B), bool))
     with pytest.raises(ValueError, match=r"xs: expected shape \[T, \*B, 2\]"):
         truncation_study(loss, params, xs[..., :1])
     both = (jlstm.Bidirectional(params, params),)

@@ -1,0 +1,101 @@
+"""What initialisation does to gradients: their norm against the lag, over seeds and lengths."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jlstm.checks import check_key, check_size, check_tuple
+from jlstm.dtypes import Array
+from jlstm.gradients.flow import gradient_flow
+from jlstm.initializers import chrono_bias, forget_bias
+from jlstm.params import init
+
+
+class InitialisationStudy(NamedTuple):
+    """How far gradients reach back, for I initialisations, L lengths, S seeds, T the longest.
+
+    lag: int `[T]`, in steps before the last one.
+    norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖, where u is a random direction, so that it is
+      1 at lag 0. NaN from the length on. The initialisations are the forget biases in the order
+      asked for, then the chrono initialisation.
+    """
+
+    lag: Array
+    norm: Array
+
+
+def initialisation_study(
+    key: chex.PRNGKey,
+    lengths: Sequence[int],
+    *,
+    seeds: int = 32,
+    input_size: int = 1,
+    hidden_size: int = 32,
+    forget_biases: Sequence[float] = (0.0, 1.0),
+) -> InitialisationStudy:
+    """The gradient's norm against the lag at initialisation, as one vmapped program.
+
+        norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
+
+    for constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever
+    2015), and for the chrono initialisation of longest lag T (Tallec & Ollivier 2018):
+
+        b_f = log U(1, T - 1),    b_i = -b_f
+
+    on standard normal inputs. One seed draws one W, U, input and u for all initialisations. The
+    rest of the parameters is that of `jlstm.init`. Shorter sequences begin later, at a reset, so
+    that all of them end together. Costs I L S gradients of T steps, side by side.
+
+    Args:
+      key: a typed key.
+      lengths: the L lengths T, each at least 3.
+      seeds: S.
+      input_size: D.
+      hidden_size: H.
+      forget_biases: the constant ones to compare with.
+
+    Returns:
+      `InitialisationStudy(lag [T], norm [I, L, S, T])`.
+
+    Raises:
+      TypeError, ValueError: the key is not typed, a size is not positive, a length is below 3.
+
+    >>> import jax, jlstm
+    >>> study = jlstm.gradients.initialisation_study(
+    ...     jax.random.key(0), (20, 40), seeds=3, hidden_size=8)
+    >>> study.norm.shape
+    (3, 2, 3, 40)
+    """
+    check_key(key)
+    check_tuple("lengths", tuple(lengths))
+    for k, length in enumerate(lengths):
+        check_size(f"lengths[{k}]", length)
+    check_size("seeds", seeds)
+    T, L = max(lengths), len(lengths)
+    initialisers = [[forget_bias(value)] * L for value in forget_biases]
+    initialisers.append([chrono_bias(length) for length in lengths])
+    starts = np.arange(T) == T - np.asarray(lengths)[:, None]  # [L, T]
+
+    def norms(params, b, start, xs, u):
+        params = params._replace(b=b)
+        flow = gradient_flow(lambda state, _: u @ state.h, params, xs, reset=start)
+        return jnp.hypot(flow.h, flow.c)
+
+    def one_seed(key):
+        key_params, key_b, key_xs, key_u = jax.random.split(key, 4)
+        params = init(key_params, input_size, hidden_size)
+        bs = [[of(key_b, params.b.shape) for of in row] for row in initialisers]
+        xs = jax.random.normal(key_xs, (T, input_size))
+        u = jax.random.normal(key_u, (hidden_size,))
+        over_lengths = jax.vmap(norms, (None, 0, 0, None, None))
+        over_both = jax.vmap(over_lengths, (None, 0, None, None, None))
+        bs = jnp.stack([jnp.stack(row) for row in bs])  # [I, L, 4H]
+        return over_both(params, bs, starts, xs, u / jnp.linalg.norm(u))
+
+    norm = jax.vmap(one_seed, out_axes=2)(jax.random.split(key, seeds))[..., ::-1]
+    there = np.arange(T) < np.asarray(lengths)[:, None, None]  # [L, 1, T]
+    return InitialisationStudy(jnp.arange(T), jnp.where(there[None], norm, jnp.nan))
