@@ -1,20 +1,14 @@
 """`jlstm forward`: an LSTM run over a series; its states printed, saved and drawn."""
 
 import argparse
-import contextlib
-import importlib.util
-import os
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jlstm import files, reference
-from jlstm.commands import options
-from jlstm.params import Gate, LSTMParams, pack_gates
+from jlstm import files
+from jlstm.commands import options, system
 from jlstm.recurrence import unroll
 
 SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
@@ -32,27 +26,7 @@ def add(commands) -> None:
         "\\\n      --hidden-size 8 --save states.npz --plot states.png",
     )
     parser.set_defaults(run=run)
-    drawn = parser.add_argument_group(
-        "what is drawn",
-        "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
-        "--input no series is drawn: the weights are the first draws of the seed.",
-    )
-    seed = partial(options.whole_number, 0, 2**32 - 1)  # what NumPy's RandomState takes
-    drawn.add_argument("--seed", type=seed, metavar="N", help="of the random draws (42)")
-    add = partial(drawn.add_argument, type=partial(options.whole_number, 1, 2**31 - 1))
-    add("--steps", metavar="T", help="length of the series (10)")
-    add("--input-size", metavar="D", help="columns of the series (1)")
-    add("--hidden-size", metavar="H", help="units of the LSTM (3)")
-    given = parser.add_argument_group("what is given")
-    add = partial(given.add_argument, type=options.path, metavar="FILE")
-    add("--input", help="a series [T, D]: .csv (with a header or without), .npy")
-    columns = "of the input, by name or by place counted from 0 (all)"
-    given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
-    standardise = "bring each column to mean 0 and standard deviation 1"
-    given.add_argument("--standardise", action="store_true", help=standardise)
-    add("--params", help="weights: .npz, from --save-params")
-    dtype = f"to compute in: {', '.join(files.FLOATS)} (float64)"
-    parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
+    system.add_options(parser)
     out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
     add = partial(out.add_argument, type=options.path, metavar="FILE")
     add("--save", help="H and C: .npz or .csv")
@@ -62,9 +36,9 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Computes the states, writes the files, prints the table."""
-    _check_forward(args)
-    with _precision(args.dtype):
-        params, xs = _system(args)
+    system.check_options(args, _ENDINGS)
+    with system.precision(args.dtype):
+        params, xs = system.read_system(args)
         _, (H, C) = jax.jit(partial(unroll, states=True))(params, xs)
     H, C = np.asarray(H), np.asarray(C)
     if not (np.isfinite(H).all() and np.isfinite(C).all()):
@@ -93,90 +67,4 @@ def _print_table(H: np.ndarray, C: np.ndarray) -> None:
             print(line if t is None else f"t={t} | h={H[t]} | c={C[t]}")
 
 
-@contextlib.contextmanager
-def _precision(dtype: str) -> Iterator[None]:
-    """JAX computes in float64 only where its 64-bit mode is on."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", before or dtype == "float64")
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
-def _system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
-    """The weights and the series, each from its file or drawn as the notebook draws."""
-    sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
-    params = files.load_params(args.params) if args.params else None
-    series = _read_input(args) if args.input else None
-    if params is not None:
-        sizes["input_size"] = int(np.shape(params.W)[0])
-    if series is not None:
-        D = series.shape[1]
-        if sizes.setdefault("input_size", D) != D:
-            takes = f"the weights take a series of {sizes['input_size']} columns"
-            raise ValueError(f"{args.params}: {takes}, {args.input} gives {D}")
-        sizes["steps"] = 0
-    X, gates = reference.draw(**sizes)
-    cast = partial(_cast, args.dtype)
-    if params is None:
-        params = pack_gates(
-            {name: Gate(*(cast("weights", p) for p in gate)) for name, gate in gates.items()}
-        )
-    else:
-        params = LSTMParams(*(cast(args.params, p) for p in params))
-    return params, cast(args.input or "series", X if series is None else series)
-
-
-def _cast(dtype: str, source: str, array) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        array = array.astype(jnp.dtype(dtype))
-    if not np.isfinite(array).all():
-        raise ValueError(f"{source}: holds a number that is too large for {dtype}")
-    return array
-
-
-def _read_input(args: argparse.Namespace) -> np.ndarray:
-    series = files.read_series(args.input, args.columns)
-    if not args.standardise:
-        return series
-    constant = np.flatnonzero((series == series[0]).all(axis=0))
-    if len(constant):
-        column = args.columns[constant[0]] if args.columns else constant[0]
-        raise ValueError(f"{args.input}: column {column}: constant, so it has no deviation")
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        mean, deviation = series.mean(axis=0), series.std(axis=0)
-    if not (np.isfinite(deviation) & (deviation > 0)).all():
-        raise ValueError(f"{args.input}: numbers too large or too small to standardise")
-    return (series - mean) / deviation
-
-
-def _check_forward(args: argparse.Namespace) -> None:
-    """Refuses what can be refused before anything is read or computed."""
-    values = {name.replace("_", "-"): value for name, value in vars(args).items()}
-    given = {name for name, value in values.items() if value is not None and value is not False}
-    for file, size in _DECIDES:
-        if given >= {file, size}:
-            raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
-    if given >= {"input", "params", "seed"}:
-        raise ValueError("argument --seed: nothing is drawn with --input and --params")
-    for option in ("columns", "standardise"):
-        if option in given and "input" not in given:
-            raise ValueError(f"argument --{option}: needs --input")
-    paths = {}
-    for option in ("input", "params", *_ENDINGS):
-        path = getattr(args, option)
-        first = paths.setdefault(os.path.realpath(path), option) if path else option
-        if first != option:
-            names = [f"--{name.replace('_', '-')}" for name in (option, first)]
-            raise ValueError(f"argument {names[0]}: {path}: the same file as {names[1]}")
-        if path and option in _ENDINGS:
-            files.check_writable(path, *_ENDINGS[option])
-    if args.plot and not importlib.util.find_spec("matplotlib"):
-        raise ValueError("argument --plot: needs matplotlib, which is in the extra jlstm[plots]")
-
-
-_DECIDES = [("input", "steps"), ("input", "input-size")]
-_DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 _ENDINGS = {"save": (".npz", ".csv"), "save_params": (".npz",), "plot": (".png",)}

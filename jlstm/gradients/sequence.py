@@ -140,6 +140,9 @@ def _flags(sequence):
 def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
     """Refuses a loss of `(final_state, hs)` that is not one real number, or is of no step."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
+    mask = sequence.mask
+    if mask is not None and not isinstance(mask, Tracer) and not np.asarray(mask).any():
+        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
 
 
 def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
