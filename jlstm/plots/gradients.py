@@ -24,8 +24,9 @@ def plot_norms(
 ) -> Figure:
     """Norms against lag or time on a logarithmic axis: the median of seeds and a band around it.
 
-    The band holds the seeds from the 10 % to the 90 % quantile. Zeros and NaN are left out. Lines
-    differ in lightness and in style, so that the picture survives greyscale printing.
+    The band holds the seeds from the 10 % to the 90 % quantile. NaN is left out, and so is a
+    median of zero. Lines differ in lightness and in style, so that greyscale printing keeps them
+    apart.
 
     Args:
       norms: by the name of a line, `[T]`, or `[S, T]` for S seeds.
@@ -58,7 +59,7 @@ def plot_norms(
     figure, axes = _figure(8, 4.5)
     axes.set_yscale("log")
     for k, (name, line) in enumerate(lines.items()):
-        _draw_band(axes, x, np.where(line > 0, line, np.nan), k, len(lines), name)
+        _draw_band(axes, x, line, k, len(lines), name, above=0)
     if len(lines) > 1:
         axes.legend()
     axes.set_xlabel(xlabel)
@@ -202,7 +203,7 @@ def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> 
     figure = Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
     upper.set_yscale("log")
-    _draw_band(upper, steps, np.where(curves[0] > 0, curves[0], np.nan), 0, 1, "")
+    _draw_band(upper, steps, curves[0], 0, 1, "", above=0)
     _draw_band(lower, steps, angle, 0, 1, "")
     upper.set_ylabel("relative bias\n‖g_K - g‖ / ‖g‖")
     lower.set_ylabel("angle between\ng_K and g (degrees)")
@@ -228,16 +229,22 @@ def _colours(count: int) -> np.ndarray:
     return colormaps["viridis"](np.linspace(0, 0.85, count))
 
 
-def _draw_band(axes: Axes, x, lines: np.ndarray, k: int, of: int, label: str) -> None:
-    """The median of `lines` `[S, T]` and the band between their quantiles; NaN leaves gaps."""
+def _draw_band(axes: Axes, x, lines, k: int, of: int, label: str, above: float = -np.inf) -> None:
+    """The median of `lines` `[S, T]` and the band between their quantiles; NaN leaves gaps.
+
+    So does a median that is not `above` this: zeros count, but have no place on a logarithmic axis.
+    """
     there = ~np.isnan(lines).all(axis=0)
     x, lines = x[there], lines[:, there]
     colour, style = _colours(of)[k], STYLES[k % len(STYLES)]
     low, median, high = np.nanquantile(lines, (QUANTILES[0], 0.5, QUANTILES[1]), axis=0)
+    shown = median > above
     if len(lines) > 1:
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        least = median[shown & (low <= above)].min(initial=np.inf)
+        bottom = np.where(low > above, low, np.minimum(least, low[low > above].min(initial=least)))
+        axes.fill_between(x, bottom, high, where=shown, color=colour, alpha=0.2, linewidth=0)
     marker = "o" if len(x) <= 50 else None
     axes.plot(
-        x, median, color=colour, linestyle=style, linewidth=1.6, marker=marker, markersize=3.5,
-        label=label,
+        x, np.where(shown, median, np.nan), color=colour, linestyle=style, linewidth=1.6,
+        marker=marker, markersize=3.5, label=label,
     )  # fmt: skip
