@@ -21,6 +21,14 @@ def falling(rate):
     return np.exp(-rate * np.arange(T) + RANDOM.normal(size=(SEEDS, T)))
 
 
+def ydata(line):
+    return np.asarray(line.get_ydata())
+
+
+def legend(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def lightness(colour):
     return np.asarray(colour)[:3] @ [0.2126, 0.7152, 0.0722]
 
@@ -32,11 +40,11 @@ def test_norms_are_medians_with_bands_on_a_logarithmic_axis():
     assert axes.get_yscale() == "log"
     assert axes.get_xlabel() == "lag (steps)"
     assert axes.get_ylabel() == "gradient norm (loss per unit of the state)"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(norms)
+    assert legend(axes) == list(norms)
     for line, band, norm in zip(axes.get_lines(), axes.collections, norms.values(), strict=True):
         np.testing.assert_array_equal(line.get_xdata(), np.arange(T) + 1)
-        np.testing.assert_allclose(line.get_ydata(), np.median(norm, axis=0))
-        corners = band.get_paths()[0].vertices
+        np.testing.assert_allclose(ydata(line), np.median(norm, axis=0))
+        corners = np.asarray(band.get_paths()[0].vertices)
         low, high = np.quantile(norm, (0.1, 0.9), axis=0)
         np.testing.assert_allclose(
             [corners[:, 1].min(), corners[:, 1].max()], [low.min(), high.max()]
@@ -57,7 +65,7 @@ def test_zeros_and_lags_that_are_not_there_leave_gaps():
     norm[:6, 10] = 0  # most of the seeds: the median is zero
     norm[:3, 20] = 0  # a third of them: it is that of all the same
     line = plots.plot_norms({"a": norm}).axes[0].get_lines()[0]
-    shown = np.asarray(line.get_ydata())
+    shown = ydata(line)
     assert len(shown) == 30 and np.flatnonzero(np.isnan(shown)).tolist() == [10]
     np.testing.assert_allclose(shown[20], np.median(norm[:, 20]))
     assert render(plots.plot_norms({"a": norm}))
@@ -70,9 +78,9 @@ def test_singular_values_are_lines_from_dark_to_light():
     (axes,) = figure.axes
     for k, line in enumerate(axes.get_lines()):
         there = np.isfinite(logs[:, k])
-        np.testing.assert_array_equal(np.asarray(line.get_ydata())[there], logs[there, k])
+        np.testing.assert_array_equal(ydata(line)[there], logs[there, k])
     assert (np.diff([lightness(line.get_color()) for line in axes.get_lines()]) > 0.05).all()
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["largest", "smallest, of 4"]
+    assert legend(axes) == ["largest", "smallest, of 4"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step t", "ln σ of ∂s_T/∂s_t-1 (nats)")
     assert render(figure) and render(plots.plot_singular_values(logs[:1, :1]))
 
@@ -82,9 +90,9 @@ def test_a_lyapunov_spectrum_stands_beside_zero():
     figure = plots.plot_lyapunov({"LSTM": exponents, "one": exponents[0]})
     (axes,) = figure.axes
     zero, lstm, one = axes.get_lines()
-    np.testing.assert_array_equal(zero.get_ydata(), [0, 0])
-    np.testing.assert_allclose(lstm.get_ydata(), np.median(exponents, axis=0))
-    np.testing.assert_array_equal(one.get_ydata(), exponents[0])
+    np.testing.assert_array_equal(ydata(zero), [0, 0])
+    np.testing.assert_allclose(ydata(lstm), np.median(exponents, axis=0))
+    np.testing.assert_array_equal(ydata(one), exponents[0])
     np.testing.assert_array_equal(one.get_xdata(), np.arange(1, 7))
     assert axes.get_ylabel() == "Lyapunov exponent (nats per step)"
     assert axes.get_xlabel() == "place k, the largest first"
@@ -114,8 +122,8 @@ def test_truncation_shows_bias_and_angle():
     figure = plots.plot_truncation(steps, bias, np.tile(cosine, (SEEDS, 1)))
     upper, lower = figure.axes
     assert upper.get_yscale() == "log"
-    np.testing.assert_allclose(upper.get_lines()[0].get_ydata(), np.median(bias, axis=0))
-    np.testing.assert_allclose(lower.get_lines()[0].get_ydata(), np.linspace(40, 0, 10), atol=1e-5)
+    np.testing.assert_allclose(ydata(upper.get_lines()[0]), np.median(bias, axis=0))
+    np.testing.assert_allclose(ydata(lower.get_lines()[0]), np.linspace(40, 0, 10), atol=1e-5)
     assert upper.get_ylabel() == "relative bias\n‖g_K - g‖ / ‖g‖"
     assert lower.get_ylabel() == "angle between\ng_K and g (degrees)"
     assert lower.get_xlabel() == "truncation K (steps)"
