@@ -16,6 +16,7 @@ import statsmodels.api as sm
 
 from jlstm import cli, files, reference
 from jlstm.commands import forward
+from jlstm.interop.files import load_params
 
 EXPECTED_OUTPUT = (Path(__file__).parent / "data" / "expected_output.txt").read_text()
 
@@ -152,7 +153,7 @@ def test_saved_weights_give_the_same_states_again(tmp_path, capsys, sunspots):
     second = ["forward", "--input", path, "--standardise", "--params", weights, "--save", states]
     assert cli.main(second) == 0
     assert capsys.readouterr().out == table
-    W, U, b = files.load_params(weights)
+    W, U, b = load_params(weights)
     assert (W.shape, U.shape, b.shape) == ((2, 12), (3, 12), (12,))
     assert isinstance(W, np.ndarray) and W.dtype == np.float64
 

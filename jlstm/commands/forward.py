@@ -9,6 +9,7 @@ import numpy as np
 
 from jlstm import files
 from jlstm.commands import options, system
+from jlstm.interop import files as parameter_files
 from jlstm.recurrence import unroll
 
 SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save:
         writers[args.save] = files.states_writer(args.save, H, C)
     if args.save_params:
-        writers[args.save_params] = files.params_writer(args.save_params, params)
+        writers[args.save_params] = parameter_files.params_writer(args.save_params, params)
     if args.plot:
         from jlstm import plots
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from jlstm import files, reference
 from jlstm.commands import options
+from jlstm.interop import files as parameter_files
 from jlstm.params import Gate, LSTMParams, pack_gates
 
 
@@ -91,7 +92,7 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     """The weights and the series, each from its file or drawn as the notebook draws."""
     sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
     sizes = {name: size for name, size in sizes.items() if size is not None}
-    params = files.load_params(_params_file(args.params)) if args.params else None
+    params = parameter_files.load_params(_params_file(args.params)) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:
         sizes["input_size"] = int(np.shape(params.W)[0])
