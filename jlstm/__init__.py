@@ -10,7 +10,7 @@
 >>> gradient = jax.jit(jax.grad(loss))(params)              # LSTMParams, as params
 """
 
-from jlstm import cells, gradients, initializers
+from jlstm import cells, gradients, initializers, interop
 from jlstm.cells import cell
 from jlstm.masks import episode_starts, length_mask, select
 from jlstm.params import (
@@ -39,6 +39,7 @@ __all__ = [
     "init",
     "init_stack",
     "initializers",
+    "interop",
     "length_mask",
     "pack_gates",
     "plan_for",

@@ -289,7 +289,7 @@ BAD = {
     "ending of --save-params": (
         None,
         "--save-params a.csv",
-        "a.csv: expected a name that ends in .npz",
+        "a.csv: expected a name that ends in .npz or .safetensors",
     ),
     "ending of --plot": (None, "--plot a.jpg", "a.jpg: expected a name that ends in .png"),
     "one file twice": (

@@ -31,7 +31,7 @@ def add(commands) -> None:
     out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
     add = partial(out.add_argument, type=options.path, metavar="FILE")
     add("--save", help="H and C: .npz or .csv")
-    add("--save-params", help="the weights: .npz")
+    add("--save-params", help="the weights: .npz or .safetensors")
     add("--plot", help="a picture of H and C over time: .png")
 
 
@@ -68,4 +68,5 @@ def _print_table(H: np.ndarray, C: np.ndarray) -> None:
             print(line if t is None else f"t={t} | h={H[t]} | c={C[t]}")
 
 
-_ENDINGS = {"save": (".npz", ".csv"), "save_params": (".npz",), "plot": (".png",)}
+_ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",)}
+_ENDINGS["save_params"] = (".npz", ".safetensors")

@@ -37,7 +37,7 @@ def add_options(parser) -> None:
     given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
     standardise = "bring each column to mean 0 and standard deviation 1"
     given.add_argument("--standardise", action="store_true", help=standardise)
-    add("--params", help="weights: .npz, from --save-params, or a folder with a params.npz")
+    add("--params", help="weights: .npz or .safetensors, from --save-params, or a folder with params.npz")
     dtype = f"to compute in: {', '.join(files.FLOATS)} (float64)"
     parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
 
@@ -92,7 +92,7 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     """The weights and the series, each from its file or drawn as the notebook draws."""
     sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
     sizes = {name: size for name, size in sizes.items() if size is not None}
-    params = parameter_files.load_params(_params_file(args.params)) if args.params else None
+    params = _read_params(_params_file(args.params)) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:
         sizes["input_size"] = int(np.shape(params.W)[0])
@@ -124,6 +124,13 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{source}: holds a number that is too large for {dtype}")
     return array
+
+
+def _read_params(path: str) -> LSTMParams:
+    params = parameter_files.load_params(path)
+    if not isinstance(params, LSTMParams):
+        raise ValueError(f"{path}: expected the weights of one LSTM, got {type(params).__name__}")
+    return params
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:

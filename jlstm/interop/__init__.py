@@ -1,1 +1,30 @@
-"""In and out of every neighbour: a room for each, and plain files."""
+"""In and out of every neighbour: a room for each, and plain files. Nothing is imported unless used.
+
+    from jlstm.interop.torch import from_torch, to_torch
+    params = from_torch(module)                  # a stack, for jlstm.unroll_stack
+    module.load_state_dict(to_torch(params))
+
+Every room has the same four names: `from_…` makes jlstm's parameters of the neighbour's, `to_…` the
+neighbour's of jlstm's, `state_from_…` and `state_to_…` do it for what is carried from step to step.
+JAX's arrays stay JAX's, so that these are pure functions to differentiate through; all others
+become NumPy arrays of their own, in the dtype they had. params → neighbour → params is exact to the
+bit (but for the 1 that haiku adds to its forget gate, see there). What a neighbour cannot hold, or
+jlstm cannot express, is refused by name.
+
+| room | neighbour | jlstm |
+|---|---|---|
+| `torch` | `torch.nn.LSTM`, or a state dict | a stack |
+| | `torch.nn.LSTMCell` | `LSTMParams` |
+| `flax` | linen's and nnx's cells, alone or in `RNN` | `LSTMParams` |
+| | their `Bidirectional` | `Bidirectional` |
+| `equinox` | `equinox.nn.LSTMCell` | `LSTMParams` |
+| `haiku` | `haiku.LSTM` | `LSTMParams` |
+| `keras` | `keras.layers.LSTM`, `LSTMCell`, `RNN` of it | `LSTMParams` |
+| | their `Bidirectional` | `Bidirectional` |
+| `cudnn` | the flat vector of `jax.experimental.rnn` | a stack |
+| `files` | .npz and safetensors | any tree of parameters |
+"""
+
+from jlstm.interop import cudnn, equinox, files, flax, haiku, keras, torch
+
+__all__ = ["cudnn", "equinox", "files", "flax", "haiku", "keras", "torch"]

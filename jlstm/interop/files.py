@@ -1,64 +1,263 @@
-"""Parameters in files: what is read is checked, and nothing is ever unpickled."""
+"""Parameters in .npz and .safetensors files: all is checked, and nothing is ever unpickled.
 
+Each array stands under the name of its path in the tree, `1.forward.W` say for the W of the forward
+direction of the second layer. A header, `jlstm`, is a text in JSON:
+
+    {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
+        "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
+
+It says which tuples, lists and dicts the arrays stand in, with their dtypes and sizes, and how the
+gates are ordered; the digest is of all the rest, so that no number can change unnoticed. A file of
+the arrays W, U and b alone, without a header, is read as `LSTMParams`.
+"""
+
+import hashlib
+import importlib.util
+import io
+import json
 import zipfile
+from typing import Any, BinaryIO
 
+import jax
 import numpy as np
 
-from jlstm.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix
-from jlstm.params import LSTMParams
+from jlstm.checks import describe
+from jlstm.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix, suffix
+from jlstm.params import GATE_ORDER, LSTMParams, LSTMState
+from jlstm.stack import Bidirectional
+
+HEADER, VERSION = "jlstm", 1
+
+_CLASSES = {kind.__name__: kind for kind in (LSTMParams, LSTMState, Bidirectional)}
 
 
-def save_params(path: str, params: LSTMParams) -> None:
-    """Writes `LSTMParams(W [D, 4H], U [H, 4H], b [4H])` to a .npz file; see `load_params`.
+def save_params(path: str, params: Any) -> None:
+    """Writes parameters to a .npz or .safetensors file, whole or not at all; see `load_params`.
+
+    Args:
+      path: ends in .npz or .safetensors. A file that was there is replaced.
+      params: arrays of floats in NamedTuples, tuples, lists and dicts: `LSTMParams`, a stack, what
+        the published cells take, or a tree of your own around them.
 
     Raises:
       OSError: the file cannot be written; one that was there is as it was.
-      ValueError: these are not the parameters of one LSTM, or not finite.
+      TypeError, ValueError: there is something else in the tree, a number is not finite, or an
+        `LSTMParams` has sizes that do not fit each other.
 
     >>> import jax, jlstm, os, tempfile
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 3), bidirectional=True)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "params.npz")
-    ...     save_params(path, params)
+    ...     save_params(path, {"lstm": params})
     ...     again = load_params(path)
-    >>> all((p == q).all() for p, q in zip(params, again))
+    >>> bool((again["lstm"][1].backward.U == params[1].backward.U).all())
     True
     """
     atomic_write({path: params_writer(path, params)})
 
 
-def params_writer(path: str, params: LSTMParams) -> Writer:
+def params_writer(path: str, params: Any) -> Writer:
     """What writes parameters into an open file, for `atomic_write`."""
-    check_suffix(path, ".npz")
-    arrays = LSTMParams(*(np.asarray(p) for p in params))
-    _check_params("params", arrays)
-    return lambda file: np.savez(file, W=arrays.W, U=arrays.U, b=arrays.b)
+    check_suffix(path, ".npz", ".safetensors")
+    arrays: dict[str, np.ndarray] = {}
+    tree = _outline("params", (), params, arrays)
+    if not isinstance(tree, dict):
+        raise TypeError(f"params: expected a tuple, list or dict of arrays, got {tree}")
+    header = {"version": VERSION, "gates": GATE_ORDER, "tree": tree}
+    text = json.dumps(header | {"sha256": _digest(header, arrays)})
+    if suffix(path) == ".npz":
+        return lambda file: _write_npz(file, {HEADER: np.array(text)} | arrays)
+    _check_safetensors(path)
+    from safetensors.numpy import save
+
+    return lambda file: file.write(save(arrays, {HEADER: text}))
 
 
-def load_params(path: str) -> LSTMParams:
-    """The parameters in a .npz file with the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`.
+def load_params(path: str, like: Any = None) -> Any:
+    """The parameters in a .npz or .safetensors file.
 
     Nothing is unpickled. The arrays are NumPy's, in the dtypes that were saved, so that float64
     survives where JAX computes in float32.
 
+    Args:
+      path: from `save_params`; or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`, with
+        gates in the order i, f, g, o.
+      like: a tree of the form and the sizes that are expected. NamedTuples of your own are known
+        by it alone.
+
+    Returns:
+      The tree that was saved.
+
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is not such a file, or is broken; names, shapes or dtypes are others, or
-        a number is not finite.
+      ValueError: the file is broken or was changed, or was not written by jlstm; or it holds
+        another tree than `like`.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {entry: _read_entry(archive, entry) for entry in archive.namelist()}
-    except OSError:
-        raise
-    except Exception:
-        raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
-    names = [entry.removesuffix(".npy") for entry in arrays]
-    if sorted(names) != sorted(LSTMParams._fields):
-        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(names) or 'none'}")
-    params = LSTMParams(**dict(zip(names, arrays.values(), strict=True)))
-    _check_params(path, params)
+    arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else _read_npz)(path)
+    params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
+    _outline(path, (), params, {})
+    if like is not None:
+        _check_same_form(path, params, like)
     return params
+
+
+# --- trees
+
+
+def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree with each array as its dtype and shape; the arrays go into `arrays` by name."""
+    where = f"{source}: {'.'.join(place)}" if place else source
+    if tree is None:
+        return None
+    if hasattr(tree, "dtype"):
+        return _leaf(where, place, tree, arrays)
+    if hasattr(tree, "_fields"):
+        if isinstance(tree, LSTMParams):
+            _check_lstm(where, tree)
+        parts: Any = tree._asdict()
+    elif type(tree) in (tuple, list):
+        parts = {str(k): part for k, part in enumerate(tree)}
+    elif type(tree) is dict and all(isinstance(name, str) for name in tree):
+        parts = tree
+    else:
+        expected = "arrays in NamedTuples, tuples, lists and dicts by name"
+        raise TypeError(f"{where}: expected {expected}, got {describe(tree)}")
+    inner = {name: _outline(source, (*place, name), part, arrays) for name, part in parts.items()}
+    return {type(tree).__name__: inner}
+
+
+def _leaf(where: str, place: tuple, array: Any, arrays: dict[str, np.ndarray]) -> str:
+    array, name = np.asarray(array), ".".join(place)
+    if array.dtype.name not in FLOATS:
+        raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
+    if not np.isfinite(array).all():
+        spot = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(f"{where}{spot}: expected a finite number")
+    if name in arrays or name == HEADER:
+        raise ValueError(f"{where}: expected a name of its own, got {name!r}")
+    arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
+    return f"{array.dtype.name}{list(array.shape)}"
+
+
+def _check_lstm(where: str, params: LSTMParams) -> None:
+    if not all(hasattr(p, "shape") for p in params):
+        raise TypeError(f"{where}: expected arrays, got {describe(params)}")
+    D, H = ((*p.shape, 0)[0] for p in (params.W, params.U))
+    expected = [(D, 4 * H), (H, 4 * H), (4 * H,)]
+    if [p.shape for p in params] != expected or not D or not H:
+        shapes = " ".join(f"{name} {list(p.shape)}" for name, p in params._asdict().items())
+        raise ValueError(f"{where}: expected W [D, 4H] U [H, 4H] b [4H], got {shapes}")
+
+
+def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
+    """The tree that a header speaks of, if it and these arrays are of one piece."""
+    try:
+        header = _parse(path, text, arrays)
+        params = _build(path, header["tree"], (), arrays, _CLASSES | _classes(like))
+        again: dict[str, np.ndarray] = {}
+        if _outline(path, (), params, again) != header["tree"] or set(again) != set(arrays):
+            raise KeyError
+    except (AttributeError, KeyError, RecursionError, TypeError):  # written by somebody else
+        raise ValueError(f"{path}: its header is not that of its arrays") from None
+    return params
+
+
+def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> Any:
+    """The tree of an outline."""
+    if node is None:
+        return None
+    if isinstance(node, str):
+        return arrays[".".join(place)]
+    if len(node) != 1:
+        raise KeyError
+    ((kind, inner),) = node.items()
+    if kind not in classes and kind not in ("tuple", "list", "dict"):
+        raise ValueError(f"{path}: holds {kind}, which is not jlstm's: pass like=")
+    parts = {
+        name: _build(path, part, (*place, name), arrays, classes) for name, part in inner.items()
+    }
+    if kind in classes:
+        return classes[kind](**parts)
+    return parts if kind == "dict" else {"tuple": tuple, "list": list}[kind](parts.values())
+
+
+def _classes(like: Any) -> dict[str, Any]:
+    """The NamedTuples in a tree, by name."""
+    parts = (
+        like.values() if isinstance(like, dict) else like if isinstance(like, tuple | list) else ()
+    )
+    found = {type(like).__name__: type(like)} if hasattr(like, "_fields") else {}
+    for part in parts:
+        found |= _classes(part)
+    return found
+
+
+def _check_same_form(path: str, params: Any, like: Any) -> None:
+    shapes, expected = (
+        [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (params, like)
+    )
+    if jax.tree.structure(params) != jax.tree.structure(like) or shapes != expected:
+        raise ValueError(f"{path}: expected {describe(like)}, got {describe(params)}")
+
+
+def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
+    if sorted(arrays) != sorted(LSTMParams._fields):
+        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
+    return LSTMParams(**arrays)
+
+
+# --- headers
+
+
+def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
+    """Of the header without the digest, and of all arrays in the order of their names."""
+    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        total.update(name.encode() + arrays[name].tobytes())
+    return total.hexdigest()
+
+
+def _parse(path: str, text: str, arrays: dict[str, np.ndarray]) -> dict:
+    """The header, if it belongs to these arrays."""
+    try:
+        header = json.loads(text)
+    except ValueError:
+        raise ValueError(f"{path}: its header is not one of jlstm's") from None
+    digest, version, gates = (header.pop(name) for name in ("sha256", "version", "gates"))
+    if version != VERSION:
+        raise ValueError(f"{path}: expected version {VERSION} of the format, got {version!r}")
+    if gates != GATE_ORDER:
+        raise ValueError(f"{path}: expected gates in the order {GATE_ORDER}, got {gates!r}")
+    header = {"version": version, "gates": gates} | header
+    if digest != _digest(header, arrays):
+        raise ValueError(f"{path}: was changed after it was written: its digest is another")
+    return header
+
+
+# --- formats
+
+
+def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """As `np.savez`, but the same bytes for the same arrays, and any name for an array."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.namelist()
+            arrays = {entry.removesuffix(".npy"): _read_entry(archive, entry) for entry in entries}
+    except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
+        raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
+    if len(arrays) < len(entries):
+        raise ValueError(f"{path}: more than one array of a name")
+    text = arrays.pop(HEADER, None)
+    return arrays, None if text is None else str(text)
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
@@ -68,15 +267,30 @@ def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
     return stored.view("bfloat16") if stored.dtype == np.dtype("V2") else stored
 
 
-def _check_params(source: str, params: LSTMParams) -> None:
-    shapes = " ".join(f"{name} {list(p.shape)}" for name, p in params._asdict().items())
-    D, H = ((*p.shape, 0)[0] for p in (params.W, params.U))
-    expected = [(D, 4 * H), (H, 4 * H), (4 * H,)]
-    if [p.shape for p in params] != expected or not D or not H:
-        raise ValueError(f"{source}: expected W [D, 4H] U [H, 4H] b [4H], got {shapes}")
-    for name, p in params._asdict().items():
-        if p.dtype.name not in FLOATS:
-            raise ValueError(f"{source}: {name}: expected {', '.join(FLOATS)}, got {p.dtype}")
-        if not np.isfinite(p).all():
-            place = np.argwhere(~np.isfinite(p))[0].tolist()
-            raise ValueError(f"{source}: {name}{place}: expected a finite number")
+def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
+    _check_safetensors(path)
+    import safetensors
+
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        parts = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a readable .safetensors file: {error}") from None
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    arrays = {}
+    for name, part in parts:
+        if part["dtype"] not in _DTYPES:
+            raise ValueError(f"{path}: {name}: expected {', '.join(FLOATS)}, got {part['dtype']}")
+        array = np.frombuffer(part["data"], np.dtype(_DTYPES[part["dtype"]]))
+        arrays[name] = array.reshape(part["shape"])
+    return arrays, metadata.get(HEADER)
+
+
+_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def _check_safetensors(path: str) -> None:
+    if not importlib.util.find_spec("safetensors"):
+        raise ValueError(f"{path}: needs safetensors, which is in the extra jlstm[interop]")

@@ -1,0 +1,119 @@
+"""keras.layers.LSTM, LSTMCell and Bidirectional, of Keras 3 on any backend.
+
+    Keras                          jlstm
+    kernel [D, 4H]                 W [D, 4H]
+    recurrent_kernel [H, 4H]       U [H, 4H]
+    bias [4H]                      b [4H]
+    [h, c]                         LSTMState(h, c)
+    Bidirectional(LSTM)            Bidirectional(forward, backward)
+
+Gates come in the order i, f, c, o, which is ours; c is the candidate, our g. `unit_forget_bias` is
+about how Keras draws its biases: the 1 is in what it stores, and nothing is added later. A model of
+several layers is `tuple(map(from_keras, layers))`, a stack for `jlstm.unroll_stack`.
+
+Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
+set, where jlstm gives zeros; with `go_backwards` it returns the outputs last step first, where
+`reverse=True` of jlstm leaves them in their places.
+"""
+
+from typing import Any
+
+from jlstm.checks import describe
+from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_of, lstm_params
+from jlstm.params import LSTMParams, LSTMState
+from jlstm.stack import Bidirectional
+
+
+def from_keras(layer: Any) -> LSTMParams | Bidirectional:
+    """The parameters of an LSTM of Keras.
+
+    Args:
+      layer: `keras.layers.LSTM`, `LSTMCell`, `RNN(LSTMCell)`, or `Bidirectional` of one of them; or
+        a list such as `layer.get_weights()` gives and `stateless_call` takes.
+
+    Returns:
+      `LSTMParams`, or `Bidirectional` of two. Without a bias b is zero.
+
+    Raises:
+      TypeError: it is another layer.
+      ValueError: it has another activation, merges the directions in another way than side by side,
+        or has no weights yet.
+
+    >>> import numpy as np
+    >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape
+    (3, 12)
+    """
+    if isinstance(layer, list | tuple):
+        return _from_weights("layer", layer)
+    if hasattr(layer, "forward_layer"):
+        if layer.merge_mode != "concat":
+            raise ValueError(f"merge_mode: expected 'concat', got {layer.merge_mode!r}")
+        return Bidirectional(_one(layer.forward_layer), _one(layer.backward_layer))
+    return _one(layer)
+
+
+def _one(layer: Any) -> LSTMParams:
+    cell = getattr(layer, "cell", layer)
+    if type(cell).__name__ != "LSTMCell" or not hasattr(cell, "get_config"):
+        raise TypeError(f"layer: expected an LSTM of Keras, got {type(cell).__name__}")
+    config = cell.get_config()
+    for name, expected in {"activation": "tanh", "recurrent_activation": "sigmoid"}.items():
+        if config[name] != expected:
+            raise ValueError(f"{name}: expected {expected!r}, got {config[name]!r}")
+    return _pack(f"layer {layer.name!r}", cell.get_weights())
+
+
+def _from_weights(source: str, weights: Any) -> LSTMParams | Bidirectional:
+    if len(weights) not in (4, 6):
+        return _pack(source, weights)
+    half = len(weights) // 2
+    return Bidirectional(_pack(source, weights[:half]), _pack(source, weights[half:]))
+
+
+def _pack(source: str, weights: Any) -> LSTMParams:
+    arrays = [as_array(f"{source}[{k}]", weight) for k, weight in enumerate(weights)]
+    if len(arrays) not in (2, 3):
+        expected = "kernel, recurrent_kernel and bias"
+        built = "" if arrays else "; is it built yet?"
+        raise ValueError(f"{source}: expected {expected}, got {len(arrays)} arrays{built}")
+    return lstm_params(source, arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None)
+
+
+def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
+    """The list that `set_weights` of an LSTM of Keras takes, or of a Bidirectional one.
+
+    Args:
+      params: `LSTMParams`, or `Bidirectional` of two.
+      bias: False for a layer with `use_bias=False`, which that of `params` must then be zero for.
+
+    Raises:
+      TypeError, ValueError: parameters that Keras has no place for.
+
+    >>> import jax, jlstm
+    >>> [array.shape for array in to_keras(jlstm.init(jax.random.key(0), 2, 3))]
+    [(2, 12), (3, 12), (12,)]
+    """
+    every = directions_of(params)
+    for one in every:
+        check_lstm("keras.layers.LSTM", one)
+    check_bias(bias, every)
+    return [array for one in every for array in (one if bias else one[:2])]
+
+
+def state_from_keras(state: Any) -> LSTMState | Bidirectional:
+    """`LSTMState` from the `[h, c]` of Keras, `Bidirectional` of two from its `[h, c, h, c]`.
+
+    >>> import numpy as np
+    >>> state_from_keras([np.zeros((5, 3))] * 4).backward.c.shape
+    (5, 3)
+    """
+    if len(state) not in (2, 4):
+        raise ValueError(f"state: expected two arrays or four, got {describe(state)}")
+    if len(state) == 2:
+        return LSTMState(*state)
+    return Bidirectional(LSTMState(*state[:2]), LSTMState(*state[2:]))
+
+
+def state_to_keras(state: LSTMState | Bidirectional) -> list:
+    """The `[h, c]` of Keras, or its `[h, c, h, c]`, from the state of one layer."""
+    return [array for one in directions_of(state) for array in one]

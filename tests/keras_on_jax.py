@@ -1,0 +1,11 @@
+"""Keras on the JAX backend, whatever the home directory says. Import it from here."""
+
+import os
+import tempfile
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="jlstm-keras-")
+
+import keras  # noqa: E402
+
+__all__ = ["keras"]
