@@ -381,7 +381,11 @@ TABLE = {
             "one", partial(to_equinox, bias=False), from_equinox, _by_jax(_equinox), False
         ),
     },
-    "haiku LSTM": {"1 added to f": Kind("one", to_haiku, from_haiku, _by_jax(_haiku), whole=False)},
+    "haiku LSTM": {
+        "1 added to f": Kind(
+            "one", to_haiku, from_haiku, _by_jax(_haiku), whole=False, rounds=True
+        ),
+    },
     "Keras LSTM": {
         "bias": keras_kind("LSTM"),
         "no bias": keras_kind("LSTM", bias=False),

@@ -209,7 +209,7 @@ def _check_leaves(source: str, tree: Mapping, expected: Mapping) -> None:
 def _check_module(library: str, module: Any) -> None:
     """Refuses what the arrays do not show: other activations, other ways to merge."""
     if hasattr(module, "forward_rnn"):
-        standard = inspect.signature(type(module)).parameters["merge_fn"].default
+        standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
         if module.merge_fn is not standard:
             raise ValueError(f"merge_fn: expected flax's own, got {_name(module.merge_fn)}")
         _check_module(library, module.forward_rnn)

@@ -18,6 +18,9 @@ set, where jlstm gives zeros; with `go_backwards` it returns the outputs last st
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from jlstm.checks import describe
 from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_of, lstm_params
 from jlstm.params import LSTMParams, LSTMState
@@ -60,7 +63,10 @@ def _one(layer: Any) -> LSTMParams:
     for name, expected in {"activation": "tanh", "recurrent_activation": "sigmoid"}.items():
         if config[name] != expected:
             raise ValueError(f"{name}: expected {expected!r}, got {config[name]!r}")
-    return _pack(f"layer {layer.name!r}", cell.get_weights())
+    # Copies, as training in Keras gives JAX the arrays of its variables to overwrite.
+    values = [weight.value for weight in cell.weights]
+    copies = [np.array(value) if isinstance(value, jax.Array) else value for value in values]
+    return _pack(f"layer {layer.name!r}", copies)
 
 
 def _from_weights(source: str, weights: Any) -> LSTMParams | Bidirectional:
