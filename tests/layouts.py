@@ -7,67 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
-
 import jlstm
+from jlstm.interop.equinox import to_equinox
+from jlstm.interop.flax import to_linen
+from jlstm.interop.flax import to_nnx as state_of_nnx
+from jlstm.interop.haiku import to_haiku
+from jlstm.interop.weights import directions_of
 
 if TYPE_CHECKING:
-    import equinox as eqx
     from flax import nnx
 
-
-def sizes_of(params) -> tuple:
-    """D, H, and the dtype."""
-    return params.W.shape[0], params.U.shape[0], params.W.dtype
-
-
-def to_linen(params: jlstm.LSTMParams) -> dict:
-    """The parameters of linen's `LSTMCell` and `OptimizedLSTMCell`: eight dense layers."""
-    gates = {}
-    for name, gate in jlstm.unpack_gates(params).items():
-        gates[f"i{name}"] = {"kernel": gate.W.T}
-        gates[f"h{name}"] = {"kernel": gate.U.T, "bias": gate.b.ravel()}
-    return gates
+__all__ = ["directions_of", "to_equinox", "to_haiku", "to_linen", "to_nnx", "torch_weights"]
 
 
 def to_nnx(params: jlstm.LSTMParams) -> nnx.OptimizedLSTMCell:
     """nnx's `OptimizedLSTMCell`: packed as ours, the bias on the recurrent side."""
     from flax import nnx
 
-    D, H, dtype = sizes_of(params)
+    D, H, dtype = params.W.shape[0], params.U.shape[0], params.W.dtype
     cell = nnx.OptimizedLSTMCell(D, H, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0))
-    cell.dense_i.kernel = nnx.Param(jnp.asarray(params.W))
-    cell.dense_h.kernel = nnx.Param(jnp.asarray(params.U))
-    cell.dense_h.bias = nnx.Param(jnp.asarray(params.b))
+    nnx.update(cell, state_of_nnx(params))
     return cell
-
-
-def to_equinox(params: jlstm.LSTMParams) -> eqx.nn.LSTMCell:
-    """equinox's `LSTMCell`: transposed weights."""
-    import equinox as eqx
-
-    D, H, dtype = sizes_of(params)
-    cell = eqx.nn.LSTMCell(D, H, dtype=dtype, key=jax.random.key(0))
-    weights = params.W.T, params.U.T, params.b
-    return eqx.tree_at(lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias), cell, weights)
-
-
-def to_haiku(params: jlstm.LSTMParams) -> dict:
-    """What `hk.transform` hands to an LSTM: `w [D + H, 4H]` and `b [4H]`, gates i, g, f, o.
-
-    Its cell adds 1 to the forget gate: what is 1 in its equations is 0 in its parameters.
-    """
-    both = jnp.concatenate([params.W, params.U])
-    i, f, g, o = jnp.split(both, 4, axis=-1)
-    b_i, b_f, b_g, b_o = jnp.split(params.b, 4)
-    w = jnp.concatenate([i, g, f, o], axis=-1)
-    return {"lstm/linear": {"w": w, "b": jnp.concatenate([b_i, b_g, b_f - 1, b_o])}}
-
-
-def directions_of(entry) -> tuple:
-    """One entry of a stack as the directions it has."""
-    return tuple(entry) if isinstance(entry, jlstm.Bidirectional) else (entry,)
 
 
 def torch_weights(layers) -> dict:

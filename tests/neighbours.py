@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from draws import draw_params, draw_state
+from draws import draw_array, draw_params
 from flax import nnx
 from jax.experimental import rnn
 from keras_on_jax import keras
 
 import jlstm
 from jlstm import Bidirectional, LSTMState
+from jlstm.cells import ProjectedParams
 from jlstm.interop import cudnn
 from jlstm.interop.equinox import (
     from_equinox,
@@ -40,7 +41,7 @@ from jlstm.interop.haiku import from_haiku, state_from_haiku, state_to_haiku, to
 from jlstm.interop.keras import from_keras, state_from_keras, state_to_keras, to_keras
 from jlstm.interop.torch import from_torch, state_from_torch, state_to_torch, to_torch
 
-T, B, D, H = 6, 5, 3, 4
+T, B, D, H, R = 6, 5, 3, 4, 2
 LENGTHS = np.array([6, 1, 4, 5, 2])
 MASK = np.arange(T)[:, None] < LENGTHS
 
@@ -75,16 +76,21 @@ def draw(form: str, bias: bool):
         "stack of one": lambda: (_layer(0, D, 1),),
         "stack": lambda: (_layer(0, D, 1), _layer(5, H, 1)),
         "stack of both": lambda: (_layer(0, D, 2), _layer(5, 2 * H, 2)),
+        "projected stack": lambda: (_projected(0, D, 2), _projected(5, 2 * R, 2)),
     }[form]
 
     def each(f, params):
-        return jax.tree.map(f, params, is_leaf=lambda node: isinstance(node, jlstm.LSTMParams))
+        return jax.tree.map(f, params, is_leaf=lambda node: hasattr(node, "U"))
+
+    def draw_state(one):
+        h, c = draw_array(1, (B, one.U.shape[0])), draw_array(2, (B, one.b.shape[0] // 4))
+        return LSTMState(h, c)
 
     params = make()
     params = jax.tree.map(lambda p: p / 2, params)  # the size of weights that were trained
     if not bias:
         params = each(lambda one: one._replace(b=jnp.zeros_like(one.b)), params)
-    return params, each(lambda _: draw_state(1, (B, H)), params)
+    return params, each(draw_state, params)
 
 
 def _layer(seed, input_size, directions):
@@ -92,11 +98,21 @@ def _layer(seed, input_size, directions):
     return drawn[0] if directions == 1 else Bidirectional(*drawn)
 
 
+def _projected(seed, input_size, directions):
+    drawn = [draw_params(seed + k, input_size, H) for k in range(directions)]
+    return Bidirectional(
+        *(ProjectedParams(W, U[:R], b, draw_array(seed, (H, R))) for W, U, b in drawn)
+    )
+
+
 def ours(form: str, back: Callable, weights, xs, states):
     """jlstm on the neighbour's weights."""
     params = back(weights)
     if form.startswith("stack"):
         return jlstm.unroll_stack(params, xs, states, mask=MASK)
+    if form == "projected stack":
+        cell = jlstm.cells.projected
+        return jlstm.unroll_stack(params, xs, states, mask=MASK, cell=cell)
     (final,), hs = jlstm.unroll_stack((params,), xs, (states,), mask=MASK)
     return final, hs
 
@@ -196,8 +212,9 @@ def _arrays(state_dict):
     return jax.tree.map(lambda tensor: jnp.asarray(_numpy(tensor)), state_dict)
 
 
-def torch_kind(form, depth=1, bidirectional=False, bias=True, batch_first=False):
-    make = partial(torch.nn.LSTM, D, H, depth, bidirectional=bidirectional, bias=bias)
+def torch_kind(form, depth=1, bidirectional=False, bias=True, batch_first=False, proj_size=0):
+    options: dict[str, Any] = {"bidirectional": bidirectional, "bias": bias, "proj_size": proj_size}
+    make = partial(torch.nn.LSTM, D, H, depth, **options)
     evaluate = partial(_torch, make=make, batch_first=batch_first)
     out = partial(to_torch, bias=bias)
     return Kind(form, lambda params: _arrays(out(params)), from_torch, evaluate, bias, not bias)
@@ -354,6 +371,7 @@ TABLE = {
         "both directions": torch_kind("stack of both", 2, True),
         "no bias": torch_kind("stack of both", 2, True, bias=False),
         "batch_first": torch_kind("stack", 2, batch_first=True),
+        "proj_size": torch_kind("projected stack", 2, True, proj_size=R),
     },
     "linen LSTMCell": {
         "in RNN": Kind("one", to_linen, from_linen, _by_jax(partial(_linen, nn.LSTMCell))),

@@ -93,7 +93,7 @@ def to_cudnn(params: tuple) -> Array:
     >>> to_cudnn(jlstm.init_stack(jax.random.key(0), 2, (3,))).shape
     (84,)
     """
-    directions, *_ = check_layers("jax.experimental.rnn", params)
+    directions, _ = check_layers("jax.experimental.rnn", params)
     matrices = [matrix.T.ravel() for W, U, _ in directions for matrix in (W, U)]
     biases = [bias for *_, b in directions for bias in (b, no_bias(b))]
     return numpy_of(*matrices).concatenate(matrices + biases)

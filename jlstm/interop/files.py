@@ -6,9 +6,9 @@ direction of the second layer. A header, `jlstm`, is a text in JSON:
     {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
         "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
 
-It says which tuples, lists and dicts the arrays stand in, with their dtypes and sizes, and how the
-gates are ordered; the digest is of all the rest, so that no number can change unnoticed. A file of
-the arrays W, U and b alone, without a header, is read as `LSTMParams`.
+It says which tuples, lists and dicts the arrays stand in, with their dtypes and sizes, and in which
+order the gates stand, of those that there are; the digest is of all the rest, so that no number can
+change unnoticed. A file of the arrays W, U and b alone, without a header, is read as `LSTMParams`.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
+from jlstm import cells
 from jlstm.checks import describe
 from jlstm.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix, suffix
 from jlstm.params import GATE_ORDER, LSTMParams, LSTMState
@@ -28,7 +29,22 @@ from jlstm.stack import Bidirectional
 
 HEADER, VERSION = "jlstm", 1
 
-_CLASSES = {kind.__name__: kind for kind in (LSTMParams, LSTMState, Bidirectional)}
+_CLASSES = {
+    kind.__name__: kind
+    for kind in (
+        LSTMParams,
+        LSTMState,
+        Bidirectional,
+        cells.ElmanParams,
+        cells.FullGateParams,
+        cells.FullGateState,
+        cells.GRUParams,
+        cells.LayerNormParams,
+        cells.PeepholeParams,
+        cells.ProjectedParams,
+        cells.RNNState,
+    )
+}
 
 
 def save_params(path: str, params: Any) -> None:

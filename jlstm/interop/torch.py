@@ -3,6 +3,7 @@
     torch                              jlstm
     weight_ih_l0 [4H, D]               W [D, 4H], transposed
     weight_hh_l0 [4H, H]               U [H, 4H], transposed
+    weight_hr_l0 [R, H]                V [H, R], transposed, of cells.projected
     bias_ih_l0 + bias_hh_l0 [4H]       b [4H]
     …_l0_reverse                       Bidirectional.backward
     h, c [layers * directions, B, H]   an LSTMState for each layer and direction
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from jlstm.cells import ProjectedParams, projected
 from jlstm.checks import describe
+from jlstm.dtypes import Array
 from jlstm.interop.weights import (
     add_biases,
     as_array,
@@ -34,8 +37,10 @@ from jlstm.interop.weights import (
     lstm_params,
     no_bias,
     shorten,
+    zero_bias,
 )
-from jlstm.params import LSTMParams, LSTMState
+from jlstm.layout import sizes_of
+from jlstm.params import LSTM, LSTMParams, LSTMState
 
 
 def from_torch(module: Any, prefix: str = "") -> Any:
@@ -48,8 +53,9 @@ def from_torch(module: Any, prefix: str = "") -> Any:
 
     Returns:
       Of an LSTM a stack, for `jlstm.unroll_stack`: a tuple with `LSTMParams` for each layer, or
-      `Bidirectional` of them. Of an LSTMCell `LSTMParams`, for `jlstm.cell` and `jlstm.unroll`.
-      Without biases b is zero.
+      `Bidirectional` of them; with `proj_size` of `ProjectedParams`, to be run with
+      `cell=jlstm.cells.projected`. Of an LSTMCell `LSTMParams`, for `jlstm.cell` and
+      `jlstm.unroll`. Without biases b is zero.
 
     Raises:
       TypeError: an array does not hold floats, those of a quantised module say.
@@ -73,13 +79,16 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)
     bidirectional = "weight_ih_l0_reverse" in weights
     bias = "bias_ih" in weights or "bias_ih_l0" in weights
+    has_projection = "weight_hr_l0" in weights
     suffixes = _suffixes(depth, bidirectional) if depth else [""]
-    expected = [name for suffix in suffixes for name in _names(suffix, bias)]
+    expected = [name for suffix in suffixes for name in _names(suffix, bias, has_projection)]
     if missing := set(expected) - set(weights):
         raise ValueError(f"{prefix}: expected {shorten(sorted(missing))}, which is not there")
     if foreign := set(weights) - set(expected):
         raise ValueError(f"{prefix}{shorten(sorted(foreign))}: not of a standard LSTM")
-    directions = [_from_names(weights, prefix, suffix, bias) for suffix in suffixes]
+    arrays = {name: as_array(prefix + name, weights[name]) for name in expected}
+    convert = _from_projected if has_projection else _from_standard
+    directions = [convert(prefix, arrays, suffix) for suffix in suffixes]
     return as_stack(directions, bidirectional) if depth else directions[0]
 
 
@@ -96,23 +105,40 @@ def _suffixes(depth: int, bidirectional: bool) -> list[str]:
     return [f"_l{k}{way}" for k in range(depth) for way in ways]
 
 
-def _names(suffix: str, bias: bool) -> list[str]:
-    kinds = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-    return [kind + suffix for kind in kinds[: 4 if bias else 2]]
+def _names(suffix: str, bias: bool, projected: bool) -> list[str]:
+    kinds = ["weight_ih", "weight_hh", *_BIASES * bias, *["weight_hr"] * projected]
+    return [kind + suffix for kind in kinds]
 
 
-def _from_names(weights: Mapping, prefix: str, suffix: str, bias: bool) -> LSTMParams:
-    arrays = [as_array(prefix + name, weights[name]) for name in _names(suffix, bias)]
-    b = add_biases(*arrays[2:]) if bias else None
-    return lstm_params(f"{prefix}weight_ih{suffix}", arrays[0].T, arrays[1].T, b)
+_BIASES = ("bias_ih", "bias_hh")
+
+
+def _from_standard(prefix: str, arrays: Mapping, suffix: str) -> LSTMParams:
+    W, U = arrays["weight_ih" + suffix].T, arrays["weight_hh" + suffix].T
+    return lstm_params(f"{prefix}weight_ih{suffix}", W, U, _bias(arrays, suffix))
+
+
+def _from_projected(prefix: str, arrays: Mapping, suffix: str) -> ProjectedParams:
+    W, U, V = (arrays[f"weight_{kind}{suffix}"].T for kind in ("ih", "hh", "hr"))
+    b = _bias(arrays, suffix)
+    params = ProjectedParams(W, U, zero_bias(U) if b is None else b, V)
+    sizes_of(f"{prefix}weight_ih{suffix}", params, projected.layout)
+    return params
+
+
+def _bias(arrays: Mapping, suffix: str) -> Array | None:
+    if _BIASES[0] + suffix not in arrays:
+        return None
+    return add_biases(*(arrays[kind + suffix] for kind in _BIASES))
 
 
 def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, Any]:
     """A state dict that `load_state_dict(strict=True)` of torch takes.
 
     Args:
-      params: a stack, for `torch.nn.LSTM`, whose layers are all of one size and direction; or
-        `LSTMParams`, for `torch.nn.LSTMCell`.
+      params: a stack, for `torch.nn.LSTM`, whose layers are all of one size and direction, of
+        `LSTMParams` or of `ProjectedParams` without peepholes; or `LSTMParams`, for
+        `torch.nn.LSTMCell`.
       prefix: what to put before each name.
       bias: False for a module without biases, which those of `params` must then be zero for.
 
@@ -128,19 +154,30 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     >>> lstm.load_state_dict(to_torch(params))
     <All keys matched successfully>
     """
+    directions: list[Any]
     if isinstance(params, LSTMParams):
         check_lstm("torch.nn.LSTMCell", params)
         directions, suffixes = [params], [""]
     else:
-        directions, *_, bidirectional = check_layers("torch.nn.LSTM", params)
+        kinds = LSTM, projected.layout
+        directions, bidirectional = check_layers("torch.nn.LSTM", params, *kinds)
         suffixes = _suffixes(len(params), bidirectional)
     check_bias(bias, directions)
     state_dict = {}
-    for (W, U, b), suffix in zip(directions, suffixes, strict=True):
-        arrays = [W.T, U.T, b, no_bias(b)]
-        for name, array in zip(_names(suffix, bias), arrays, strict=False):
+    for one, suffix in zip(directions, suffixes, strict=True):
+        arrays = [one.W.T, one.U.T, *[one.b, no_bias(one.b)] * bias]
+        if isinstance(one, ProjectedParams):
+            _check_no_peepholes(one)
+            arrays.append(one.V.T)
+        names = _names(suffix, bias, isinstance(one, ProjectedParams))
+        for name, array in zip(names, arrays, strict=True):
             state_dict[prefix + name] = _tensor(array)
     return state_dict
+
+
+def _check_no_peepholes(params: ProjectedParams) -> None:
+    if params.P is not None:
+        raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(params.P)}")
 
 
 def _tensor(array: Any) -> Any:

@@ -10,21 +10,19 @@ import numpy as np
 from jlstm.checks import describe
 from jlstm.dtypes import Array
 from jlstm.files import FLOATS
-from jlstm.params import LSTMParams, check_params
+from jlstm.layout import Layout, sizes_of
+from jlstm.params import LSTM, LSTMParams, check_params
 from jlstm.stack import Bidirectional
 
 
 class Layers(NamedTuple):
     """A stack whose layers are all alike, as some neighbours have it.
 
-    directions: one `LSTMParams` for each layer and direction, forward before backward.
-    input_size, hidden_size: D and H.
+    directions: the parameters of each layer and direction, forward before backward.
     bidirectional: whether there are two directions a layer.
     """
 
-    directions: list[LSTMParams]
-    input_size: int
-    hidden_size: int
+    directions: list
     bidirectional: bool
 
 
@@ -68,9 +66,14 @@ def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
         kind = {3: ", as of a GRU", 1: ", as of an RNN without gates"}.get(width // max(H, 1), "")
         came = f"W {list(W.shape)} U {list(U.shape)}{kind}"
         raise ValueError(f"{source}: expected four gates, W [D, 4H] U [H, 4H], got {came}")
-    params = LSTMParams(W, U, numpy_of(U).zeros(width, U.dtype) if b is None else b)
+    params = LSTMParams(W, U, zero_bias(U) if b is None else b)
     check_params(source, params)
     return params
+
+
+def zero_bias(U: Array) -> Array:
+    """What stands for no bias."""
+    return numpy_of(U).zeros(U.shape[-1], U.dtype)
 
 
 def add_biases(b_ih: Array, b_hh: Array) -> Array:
@@ -90,20 +93,24 @@ def check_lstm(neighbour: str, params: Any) -> None:
     check_params("params", params)
 
 
-def check_bias(bias: bool, directions: Iterable[LSTMParams]) -> None:
+def check_bias(bias: bool, directions: Iterable) -> None:
     """Refuses to leave out a bias that is not zero."""
     if not bias and any(np.any(np.asarray(params.b)) for params in directions):
         raise ValueError("bias: expected True for biases that are not zero, got False")
 
 
-def check_layers(neighbour: str, params: Any) -> Layers:
-    """The layers of a stack; refuses those of several sizes, and of one direction among both."""
+def check_layers(neighbour: str, params: Any, *kinds: Layout) -> Layers:
+    """The layers of a stack; refuses those of several sizes, and of one direction among both.
+
+    They are of one of these kinds, all of the same; `LSTMParams` if none is named.
+    """
+    kinds = kinds or (LSTM,)
+    names = " or ".join(kind.params.__name__ for kind in kinds)
     if not isinstance(params, tuple) or hasattr(params, "_fields") or not params:
         expected = f"a tuple with an entry a layer for {neighbour}"
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
     bidirectional = isinstance(params[0], Bidirectional)
-    directions = []
-    D = H = None
+    directions, width, first = [], None, None
     for k, layer in enumerate(params):
         if isinstance(layer, Bidirectional) != bidirectional:
             expected = "both directions" if bidirectional else "one direction"
@@ -112,19 +119,24 @@ def check_layers(neighbour: str, params: Any) -> Layers:
                 f"one kind, got {type(layer).__name__}"
             )
         for one in directions_of(layer):
-            if not isinstance(one, LSTMParams):
+            kind = next((kind for kind in kinds if isinstance(one, kind.params)), None)
+            if kind is None:
                 raise TypeError(
-                    f"params[{k}]: expected LSTMParams for {neighbour}, got {describe(one)}"
+                    f"params[{k}]: expected {names} for {neighbour}, got {describe(one)}"
                 )
-            check_params(f"params[{k}]", one)
-            D, H = (one.W.shape[0], one.U.shape[0]) if H is None else (D, H)
-            width = D if k == 0 else len(directions_of(layer)) * H
-            if (one.W.shape[0], one.U.shape[0]) != (width, H):
-                expected = f"D = {width} and H = {H}, since {neighbour} has one size for all layers"
-                raise ValueError(f"params[{k}]: expected {expected}, got {describe(one)}")
+            sizes = sizes_of(f"params[{k}]", one, kind)
+            D = sizes.pop("D")
+            first, width = first or (kind, sizes), width or D
+            if (kind, sizes) != first or D != width:
+                expected = {"D": width} | first[1]
+                letters = ", ".join(f"{letter} = {size}" for letter, size in expected.items())
+                raise ValueError(
+                    f"params[{k}]: expected {first[0].params.__name__} of {letters}, since "
+                    f"{neighbour} has one size for all layers, got {describe(one)}"
+                )
             directions.append(one)
-    assert D is not None and H is not None
-    return Layers(directions, D, H, bidirectional)
+        width = len(directions_of(layer)) * directions[-1].U.shape[0]
+    return Layers(directions, bidirectional)
 
 
 def directions_of(layer: Any) -> tuple:

@@ -41,6 +41,11 @@ def params(input_size=D, hidden_size=H) -> LSTMParams:
     return draw_params(0, input_size, hidden_size)
 
 
+def projected(**options) -> Any:
+    init = jlstm.cells.init_projected
+    return init(jax.random.key(0), D, H, projected_size=2, forget_bias=0.5, **options)
+
+
 PEEPHOLE = Peephole(*params(), np.ones((3, H)))
 BOTH = Bidirectional(params(), params())
 INT8 = {k: torch.ones(12, D if "ih" in k else H, dtype=torch.int8) for k in ("ih", "hh")}
@@ -98,8 +103,20 @@ REFUSED: dict[str, tuple] = {
     ),
     "torch, peephole": (
         lambda: to_torch((PEEPHOLE,)),
-        "params[0]: expected LSTMParams for torch.nn.LSTM, got Peephole(W=float32[2, 12], "
-        "U=float32[3, 12], b=float32[12], p=float64[3, 3])",
+        "params[0]: expected LSTMParams or ProjectedParams for torch.nn.LSTM, got "
+        "Peephole(W=float32[2, 12], U=float32[3, 12], b=float32[12], p=float64[3, 3])",
+    ),
+    "torch, projected with peepholes": (
+        lambda: to_torch((projected(peepholes=True),)),
+        "params: expected P=None for torch.nn.LSTM, got float32[9]",
+    ),
+    "torch, projected and not": (
+        lambda: to_torch((projected(), params())),
+        "params[1]: expected ProjectedParams of D = 2, H = 3, R = 2, since torch.nn.LSTM has one",
+    ),
+    "torch, a projection of another size": (
+        lambda: from_torch(to_torch((projected(),)) | {"weight_hr_l0": torch.ones(2, 4)}),
+        "weight_ih_l0: expected ProjectedParams(W=[D, 4H], U=[R, 4H], b=[4H], V=[H, R], P=[3H?])",
     ),
     "torch, no stack": (
         lambda: to_torch(BOTH),
@@ -107,7 +124,7 @@ REFUSED: dict[str, tuple] = {
     ),
     "torch, several sizes": (
         lambda: to_torch((params(), params(H, 4))),
-        "params[1]: expected D = 3 and H = 3, since torch.nn.LSTM has one size for all layers, got",
+        "params[1]: expected LSTMParams of D = 3, H = 3, since torch.nn.LSTM has one",
     ),
     "torch, several directions": (
         lambda: to_torch((BOTH, params(2 * H))),
@@ -259,7 +276,7 @@ REFUSED: dict[str, tuple] = {
     ),
     "cuDNN, several sizes": (
         lambda: to_cudnn((params(), params(H, 4))),
-        "params[1]: expected D = 3 and H = 3, since jax.experimental.rnn has one size for all",
+        "params[1]: expected LSTMParams of D = 3, H = 3, since jax.experimental.rnn",
     ),
     "cuDNN, no layer": (
         lambda: to_cudnn(()),
