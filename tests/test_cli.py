@@ -16,7 +16,7 @@ import statsmodels.api as sm
 
 from jlstm import cli, files, reference
 from jlstm.commands import forward
-from jlstm.interop.files import load_params
+from jlstm.interop.files import load_params, save_params
 
 EXPECTED_OUTPUT = (Path(__file__).parent / "data" / "expected_output.txt").read_text()
 
@@ -144,9 +144,10 @@ def test_co2_is_refused_where_it_is_missing_and_runs_without(tmp_path, capsys):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-14)
 
 
-def test_saved_weights_give_the_same_states_again(tmp_path, capsys, sunspots):
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
+def test_saved_weights_give_the_same_states_again(tmp_path, capsys, sunspots, name):
     path, _ = sunspots
-    weights, states = str(tmp_path / "weights.npz"), str(tmp_path / "states.npz")
+    weights, states = str(tmp_path / name), str(tmp_path / "states.npz")
     first = ["forward", "--input", path, "--standardise", "--seed=7", "--save-params", weights]
     assert cli.main(first) == 0
     table = capsys.readouterr().out
@@ -271,6 +272,11 @@ BAD = {
         "--params states.npz",
         "states.npz: expected the arrays W, U, b, got H, C",
     ),
+    "weights of several": (
+        None,
+        "--params stack.npz",
+        "stack.npz: expected the weights of one LSTM, got tuple",
+    ),
     "no folder": (
         None,
         "--save no/a.npz",
@@ -363,6 +369,7 @@ def folder(tmp_path, monkeypatch):
         Path(name).write_text(content)
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
     np.savez("weights.npz", W=np.zeros((2, 8)), U=np.zeros((2, 8)), b=np.zeros(8))
+    save_params("stack.npz", (load_params("weights.npz"),))
     np.savez("states.npz", H=np.zeros((2, 8)), C=np.zeros((2, 8)))
     Path("old.npz").write_bytes(b"old states")
     Path("old.png").write_bytes(b"old picture")

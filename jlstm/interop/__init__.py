@@ -1,8 +1,14 @@
 """In and out of every neighbour: a room for each, and plain files. Nothing is imported unless used.
 
-    from jlstm.interop.torch import from_torch, to_torch
-    params = from_torch(module)                  # a stack, for jlstm.unroll_stack
-    module.load_state_dict(to_torch(params))
+>>> import jax, jlstm, torch
+>>> from jlstm.interop.torch import from_torch, to_torch
+>>> lstm = torch.nn.LSTM(2, 3, num_layers=2, bidirectional=True)
+>>> params = from_torch(lstm)                                     # a stack
+>>> states, hs = jlstm.unroll_stack(params, jax.numpy.ones((10, 5, 2)))
+>>> hs.shape
+(10, 5, 6)
+>>> lstm.load_state_dict(to_torch(params))
+<All keys matched successfully>
 
 Every room has the same four names: `from_…` makes jlstm's parameters of the neighbour's, `to_…` the
 neighbour's of jlstm's, `state_from_…` and `state_to_…` do it for what is carried from step to step.
@@ -14,6 +20,7 @@ jlstm cannot express, is refused by name.
 | room | neighbour | jlstm |
 |---|---|---|
 | `torch` | `torch.nn.LSTM`, or a state dict | a stack |
+| | with `proj_size` | a stack of `cells.ProjectedParams` |
 | | `torch.nn.LSTMCell` | `LSTMParams` |
 | `flax` | linen's and nnx's cells, alone or in `RNN` | `LSTMParams` |
 | | their `Bidirectional` | `Bidirectional` |

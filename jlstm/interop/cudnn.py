@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
+from jlstm.checks import check_bool, check_size
 from jlstm.dtypes import Array
 from jlstm.interop.weights import (
     add_biases,
@@ -55,6 +56,10 @@ def from_cudnn(
     >>> layer.b[:3]
     array([2., 2., 2.])
     """
+    sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+    for name, size in sizes.items():
+        check_size(name, size)
+    check_bool("bidirectional", bidirectional)
     weights = as_array("weights", weights)
     shapes = _shapes(input_size, hidden_size, num_layers, bidirectional)
     bounds = [0]

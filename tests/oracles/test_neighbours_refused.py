@@ -274,6 +274,10 @@ REFUSED: dict[str, tuple] = {
         lambda: from_cudnn(np.ones(83), D, H),
         "weights: expected shape [84] for these sizes, got [83]",
     ),
+    "cuDNN, half a layer": (
+        lambda: from_cudnn(np.ones(84), D, H, 0),
+        "num_layers: expected at least 1, got 0",
+    ),
     "cuDNN, several sizes": (
         lambda: to_cudnn((params(), params(H, 4))),
         "params[1]: expected LSTMParams of D = 3, H = 3, since jax.experimental.rnn",
