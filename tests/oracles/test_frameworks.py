@@ -12,6 +12,8 @@ from flax import nnx
 
 import jlstm
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 T, B, D, H = 5, 4, 3, 2
 
 
