@@ -30,8 +30,11 @@ jlstm cannot express, is refused by name.
 | | their `Bidirectional` | `Bidirectional` |
 | `cudnn` | the flat vector of `jax.experimental.rnn` | a stack |
 | `files` | .npz and safetensors | any tree of parameters |
+
+`onnx` is of another kind: it reads nodes of models, attributes and all, as functions, and writes
+stacks as models that other runtimes run.
 """
 
-from jlstm.interop import cudnn, equinox, files, flax, haiku, keras, torch
+from jlstm.interop import cudnn, equinox, files, flax, haiku, keras, onnx, torch
 
-__all__ = ["cudnn", "equinox", "files", "flax", "haiku", "keras", "torch"]
+__all__ = ["cudnn", "equinox", "files", "flax", "haiku", "keras", "onnx", "torch"]

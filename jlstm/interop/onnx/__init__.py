@@ -1,0 +1,10 @@
+"""LSTM nodes of ONNX models as JAX functions, and stacks as ONNX models.
+
+`load` reads one node, `load_all` every node of a model, `save` writes a stack. The equations are
+those of ONNX's operator LSTM, with the meaning that onnxruntime gives what its text leaves open.
+"""
+
+from jlstm.interop.onnx.operator import Node, NodeParams, load, load_all
+from jlstm.interop.onnx.writing import save
+
+__all__ = ["Node", "NodeParams", "load", "load_all", "save"]

@@ -1,0 +1,219 @@
+"""ONNX's operator LSTM as a JAX function: `load` and `load_all`, and what they give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jlstm.cells import Options, cell, general
+from jlstm.checks import check_floats, describe
+from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm.interop.onnx.convert import from_onnx
+from jlstm.interop.onnx.reading import Description, read_nodes
+from jlstm.masks import length_mask, select
+from jlstm.params import LSTMParams, LSTMState
+from jlstm.recurrence import Cell, unroll
+from jlstm.stack import Bidirectional
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+class NodeParams(NamedTuple):
+    """What an LSTM node computes with and gradients may be taken of.
+
+    weights: `LSTMParams` of each direction, or `PeepholeParams` for another than the standard
+      cell; `Bidirectional` of two where the node has two directions.
+    initial_h, initial_c: `[directions, B, H]`, for layout 1 `[B, directions, H]`, where the model
+      holds them, else None.
+    """
+
+    weights: Any
+    initial_h: Array | None
+    initial_c: Array | None
+
+
+class Node(NamedTuple):
+    """An LSTM node: `Y, Y_h, Y_c = node.apply(node.params, X)`. See `load`."""
+
+    params: NodeParams
+    apply: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+
+
+def load(model_or_path: str | os.PathLike | ModelProto, node: str | None = None) -> Node:
+    """Reads an LSTM node of an ONNX model, opset 7 or newer, as a pure JAX function.
+
+        i = f(clip(x W_i + h_tm1 R_i + B_i + P_i ⊙ c_tm1))
+        f = f(clip(x W_f + h_tm1 R_f + B_f + P_f ⊙ c_tm1)),  or 1 - i for input_forget = 1
+        c_t = f ⊙ c_tm1 + i ⊙ g(clip(x W_c + h_tm1 R_c + B_c))
+        h_t = f(clip(x W_o + h_tm1 R_o + B_o + P_o ⊙ c_t)) ⊙ h(c_t)
+
+    Every attribute of the operator is kept. Its inputs W, R, B and P have to stand in the model, as
+    initializers or Constant nodes. Activations that take alpha or beta consume the model's lists of
+    these in order, across both directions, as in onnxruntime; as there, clip does not bound what h
+    sees, and a row of length 0 has zeros in Y, Y_h and Y_c.
+
+    Args:
+      model_or_path: a path, or an `onnx.ModelProto`. Nothing but arrays is taken from it.
+      node: the name of the node, or of one of its outputs; None takes the only one.
+
+    Returns:
+      `Node(params, apply)`. `apply(params, X, *, lengths=None, initial_h=None, initial_c=None)`
+      gives `(Y, Y_h, Y_c)`, in the dtype of X and the weights together:
+
+      | layout | `X` | `Y` | `Y_h`, `Y_c`, `initial_h`, `initial_c` |
+      |---|---|---|---|
+      | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
+      | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
+
+      lengths are ints `[B]`, from 0 to T. What is None is what the model holds; where it holds
+      nothing, all steps exist and states begin at zero.
+
+    Raises:
+      OSError: the file cannot be read.
+      ModuleNotFoundError: onnx is not installed (`pip install "jlstm[interop]"`).
+      TypeError: `model_or_path` is something else.
+      ValueError: the file is no ONNX model; there are several LSTM nodes and none is named; a node
+        has what is not supported, such as weights that are int8 or come out of another node. The
+        message names it.
+
+    >>> import jax, jlstm, os, tempfile
+    >>> from jlstm.interop import onnx
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3,), bidirectional=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(os.path.join(folder, "lstm.onnx"), params)
+    ...     node = onnx.load(os.path.join(folder, "lstm.onnx"))
+    >>> Y, Y_h, Y_c = jax.jit(node.apply)(node.params, jax.numpy.ones((10, 5, 2)))
+    >>> Y.shape, Y_h.shape
+    ((10, 2, 5, 3), (2, 5, 3))
+    """
+    descriptions = read_nodes(model_or_path, node)
+    if len(descriptions) > 1:
+        names = ", ".join(description.name for description in descriptions)
+        raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
+    return _node(descriptions[0])
+
+
+def load_all(model_or_path: str | os.PathLike | ModelProto) -> dict[str, Node]:
+    """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
+
+    A node without a name goes by its first output's.
+
+    >>> import jax, jlstm, os, tempfile
+    >>> from jlstm.interop import onnx
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(os.path.join(folder, "stack.onnx"), params)
+    ...     nodes = onnx.load_all(os.path.join(folder, "stack.onnx"))
+    >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
+    (['lstm_0', 'lstm_1'], (3, 16))
+    """
+    return {description.name: _node(description) for description in read_nodes(model_or_path)}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What is static about a node.
+
+    cells, reverse: of each direction.
+    lengths: of each row, where the model holds them.
+    """
+
+    cells: tuple[Cell, ...]
+    reverse: tuple[bool, ...]
+    layout: int
+    lengths: tuple[int, ...] | None
+
+
+def _node(description: Description) -> Node:
+    arrays, count = description.arrays, len(description.options)
+    standard = "P" not in arrays and description.options == (Options(),) * count
+    cells = (cell,) * count if standard else tuple(map(general, description.options))
+    weights: list[Any] = [
+        from_onnx({name: arrays[name][d] for name in "WRBP" if name in arrays}, options.coupled)
+        for d, options in enumerate(description.options)
+    ]
+    if standard:
+        weights = [LSTMParams(W, U, b) for W, U, b, _ in weights]
+    reverse = (False, True) if count == 2 else (description.direction == "reverse",)
+    lengths = tuple(arrays["sequence_lens"].tolist()) if "sequence_lens" in arrays else None
+    operator = Operator(cells, reverse, description.layout, lengths)
+    params = NodeParams(
+        weights=Bidirectional(*weights) if count == 2 else weights[0],
+        initial_h=arrays.get("initial_h"),
+        initial_c=arrays.get("initial_c"),
+    )
+    return Node(params, partial(_apply, operator))
+
+
+def _apply(
+    operator: Operator,
+    params: NodeParams,
+    X: Array,
+    *,
+    lengths: Array | None = None,
+    initial_h: Array | None = None,
+    initial_c: Array | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`(Y, Y_h, Y_c)` of an LSTM node; see `load`."""
+    weights = params.weights if isinstance(params.weights, Bidirectional) else (params.weights,)
+    D, H = weights[0].W.shape[0], weights[0].U.shape[0]
+    check_floats("X", X)
+    if X.ndim != 3 or X.shape[-1] != D:
+        expected = f"[B, T, {D}]" if operator.layout else f"[T, B, {D}]"
+        raise ValueError(f"X: expected shape {expected}, got {describe(X)}")
+    xs = _time_first(operator, X)
+    T, B, _ = xs.shape
+    lengths, mask = _lengths(operator, lengths, T, B)
+    dtype = common_dtype(params.weights, xs)
+    given = {
+        "initial_h": params.initial_h if initial_h is None else initial_h,
+        "initial_c": params.initial_c if initial_c is None else initial_c,
+    }
+    h, c = (_state(operator, name, s, (len(weights), B, H), dtype) for name, s in given.items())
+    finals, ys = [], []
+    for d, one in enumerate(weights):
+        state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
+        how = {"cell": operator.cells[d], "reverse": operator.reverse[d]}
+        final, hs = unroll(one, xs, state, mask=mask, **how)
+        finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
+        ys.append(hs)
+    Y = jnp.stack(ys, axis=1)
+    Y_h, Y_c = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
+    if operator.layout:
+        return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
+    return Y, Y_h, Y_c
+
+
+def _time_first(operator, array):
+    """X as `[T, B, D]`, a state as `[directions, B, H]`."""
+    return jnp.swapaxes(array, 0, 1) if operator.layout else jnp.asarray(array)
+
+
+def _lengths(operator, lengths, T, B):
+    """The length of each row, and the mask of the steps within, None where that is all of them."""
+    if lengths is None and operator.lengths is None:
+        return jnp.full(B, T), None
+    lengths = np.asarray(operator.lengths, np.int32) if lengths is None else lengths
+    mask = length_mask(lengths, T)
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
+    return jnp.asarray(lengths), mask
+
+
+def _state(operator, name, state, shape, dtype):
+    """An initial state as `[directions, B, H]`, zeros where none is given."""
+    if state is None:
+        return jnp.zeros(shape, dtype)
+    check_floats(name, state)
+    expected = (shape[1], shape[0], shape[2]) if operator.layout else shape
+    if state.shape != expected:
+        raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
+    return _time_first(operator, state).astype(dtype)

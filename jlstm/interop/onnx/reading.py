@@ -1,0 +1,286 @@
+"""The LSTM nodes of an ONNX model: their attributes, and the arrays that the model holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jlstm.cells import Activation, Options
+from jlstm.checks import describe
+from jlstm.files import FLOATS
+from jlstm.interop.onnx.convert import NAMES, parameters_of
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+OLDEST_OPSET = 7
+DOMAINS = ("", "ai.onnx")
+DIRECTIONS = (b"forward", b"reverse", b"bidirectional")
+
+# Where the model has no alpha or no beta for these, the operator's text and onnxruntime disagree.
+NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
+
+
+class Description(NamedTuple):
+    """An LSTM node as the model describes it.
+
+    options: those of the cell, for each direction.
+    arrays: those of `INPUTS` that stand in the model, by name.
+    """
+
+    name: str
+    direction: str
+    layout: int
+    options: tuple[Options, ...]
+    arrays: dict[str, np.ndarray]
+
+
+def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Description]:
+    """The LSTM nodes of a model in the order of its graphs, or the one of the wanted name.
+
+    A node without a name of its own goes by that of its first output.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no ONNX model; there is no such node; something in a node is not supported.
+    """
+    import onnx
+
+    source, model = _open(model_or_path)
+    if not model.HasField("graph"):
+        raise ValueError(f"{source}: not an ONNX model: it has no graph")
+    opset = _opset(source, model)
+    nodes = list(_walk(model.graph, {}))
+    found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
+    names = _names([node for node, _ in found])
+    if not found:
+        ends = (f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM"))
+        came = ", ".join(sorted(set(ends))) or "none"
+        raise ValueError(f"{source}: expected a node LSTM, got {came}")
+    if wanted is not None:
+        chosen = [k for k, (n, _) in enumerate(found) if wanted in (names[k], *n.output)]
+        if len(chosen) != 1:
+            raise ValueError(f"node: expected one of {', '.join(names)}, got {wanted!r}")
+        names, found = [names[chosen[0]]], [found[chosen[0]]]
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = model.ir_version, {"": opset}
+    return [
+        _describe(f"{source}: LSTM {name!r}", name, node, origins, context)
+        for name, (node, origins) in zip(names, found, strict=True)
+    ]
+
+
+def _names(nodes) -> list[str]:
+    """The nodes' names; for one that has none of its own, that of its first output."""
+    own = [str(node.name) for node in nodes]  # bytes in a broken file
+    outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
+    return [
+        name if name and own.count(name) == 1 else output
+        for name, output in zip(own, outputs, strict=True)
+    ]
+
+
+def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
+    """The model, and what to call it in a message."""
+    import onnx
+
+    if isinstance(model_or_path, onnx.ModelProto):
+        return "model", model_or_path
+    if not isinstance(model_or_path, str | os.PathLike):
+        raise TypeError(f"model: expected a path or a ModelProto, got {describe(model_or_path)}")
+    path = os.fspath(model_or_path)
+    try:
+        return path, onnx.load(path, format="protobuf")
+    except OSError:
+        raise
+    except Exception as error:  # protobuf and onnx raise kinds of their own for a broken file
+        raise ValueError(f"{path}: not a readable ONNX model: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows on further lines."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _opset(source, model) -> int:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    if opset < OLDEST_OPSET:
+        raise ValueError(f"{source}: expected opset {OLDEST_OPSET} or newer, got {opset or 'none'}")
+    return opset
+
+
+def _walk(graph, outside: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """The nodes of a graph and of the graphs inside its nodes, and where each value comes from.
+
+    A value comes from a tensor in the file, from a node, or as an input of a graph.
+    """
+    origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
+    origins |= {name: node for node in graph.node for name in node.output}
+    origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+    origins |= {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        yield node, origins
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _walk(inner, origins)
+
+
+def _describe(label, name, node, origins, context) -> Description:
+    import onnx
+
+    try:
+        onnx.checker.check_node(node, context)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"{label}: {first_line(error)}") from None
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    _check_attributes(label, given)
+    direction, layout = given.get("direction", b"forward").decode(), given.get("layout", 0)
+    options = _options(label, given, 2 if direction == "bidirectional" else 1)
+    arrays = _arrays(label, node, origins)
+    _check_shapes(label, given, len(options), arrays)
+    return Description(name, direction, layout, options, arrays)
+
+
+# --- attributes
+
+
+def _check_attributes(label, given) -> None:
+    """Refuses values that no LSTM has; onnx's own check knows their types alone."""
+    direction = given.get("direction", b"forward")
+    if direction not in DIRECTIONS:
+        expected = ", ".join(d.decode() for d in DIRECTIONS)
+        came = direction.decode(errors="replace")
+        raise ValueError(f"{label}: direction: expected one of {expected}, got {came!r}")
+    for name in ("layout", "input_forget"):
+        if given.get(name, 0) not in (0, 1):
+            raise ValueError(f"{label}: {name}: expected 0 or 1, got {given[name]}")
+    if not given.get("clip", 1.0) > 0:
+        raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
+
+
+def _options(label, given, directions) -> tuple[Options, ...]:
+    """The cell's options for each direction.
+
+    `activations` lists f, g, h for each. Those of them that take an alpha or a beta consume the
+    lists of these in order.
+    """
+    names = [name.decode(errors="replace") for name in given.get("activations", ())]
+    names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
+    if len(names) != 3 * directions:
+        came = ", ".join(names)
+        raise ValueError(f"{label}: activations: expected {3 * directions} names, got {came}")
+    alphas, betas = (iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta"))
+    made = [_activation(f"{label}: activations", name, alphas, betas) for name in names]
+    clip, coupled = given.get("clip"), bool(given.get("input_forget", 0))
+    triples = zip(made[::3], made[1::3], made[2::3], strict=True)
+    return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
+
+
+def _activation(label, name, alphas, betas) -> Activation:
+    ours = {theirs.lower(): ours for ours, theirs in NAMES.items()}.get(name.lower())
+    if ours is None:
+        expected = ", ".join(NAMES.values())
+        raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
+    left, values = {"alpha": alphas, "beta": betas}, {}
+    for which in parameters_of(ours):
+        values[which] = next(left[which], None)
+        if values[which] is None and ours in NO_DEFAULT:
+            raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
+    return Activation(ours, **values)
+
+
+# --- arrays
+
+
+def _arrays(label, node, origins) -> dict[str, np.ndarray]:
+    """The inputs whose values stand in the model. W, R, B and P have to."""
+    arrays = {}
+    for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
+        if not value:
+            continue
+        tensor = _tensor(origins.get(value), origins)
+        if tensor is not None:
+            arrays[place] = _array(f"{label}: {place}", tensor)
+        elif place in ("W", "R", "B", "P"):
+            came = _origin(value, origins)
+            raise ValueError(f"{label}: {place}: expected values in the model, got {came}")
+    return arrays
+
+
+def _tensor(origin, origins):
+    """The tensor that a value is, through Identity and Constant nodes; None where it is none."""
+    import onnx
+
+    for _ in origins:  # as many nodes as there can be in a row
+        if not isinstance(origin, onnx.NodeProto) or origin.op_type != "Identity":
+            break
+        origin = origins.get(origin.input[0])
+    if isinstance(origin, onnx.NodeProto) and origin.op_type == "Constant":
+        origin = next((a.t for a in origin.attribute if a.name == "value"), None)
+    return origin if isinstance(origin, onnx.TensorProto) else None
+
+
+def _origin(value, origins) -> str:
+    """Where a value comes from, in words."""
+    import onnx
+
+    origin = origins.get(value)
+    if isinstance(origin, onnx.NodeProto):
+        return f"the output {value!r} of a node {origin.op_type}"
+    if isinstance(origin, onnx.SparseTensorProto):
+        return f"the sparse tensor {value!r}"
+    return f"the input {value!r} of the graph" if origin else f"an unknown value {value!r}"
+
+
+def _array(label, tensor) -> np.ndarray:
+    import onnx
+
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError(f"{label}: its values are in another file: load the model from its path")
+    try:
+        array = onnx.numpy_helper.to_array(tensor)
+    except Exception as error:  # values that are no array of the dtype and shape told
+        raise ValueError(f"{label}: broken tensor {tensor.name!r}: {first_line(error)}") from None
+    return array
+
+
+def _check_shapes(label, given, directions, arrays) -> None:
+    """Refuses arrays that do not fit each other or the attributes, and weights that are no floats.
+
+    The batch B of what is no weight is left to whoever knows X.
+    """
+    W, R = arrays["W"], arrays["R"]
+    D = W.shape[-1] if W.ndim else 0
+    H = given.get("hidden_size", R.shape[-1] if R.ndim else 0)
+    state = ["B", directions, H] if given.get("layout") else [directions, "B", H]
+    shapes = {
+        "W": [directions, 4 * H, D],
+        "R": [directions, 4 * H, H],
+        "B": [directions, 8 * H],
+        "P": [directions, 3 * H],
+        "sequence_lens": ["B"],
+        "initial_h": state,
+        "initial_c": state,
+    }
+    for name, array in arrays.items():
+        dtypes = ("int32",) if name == "sequence_lens" else FLOATS
+        if array.dtype.name not in dtypes:
+            expected = ", ".join(dtypes)
+            raise ValueError(f"{label}: {name}: expected {expected}, got {array.dtype}")
+        if not _fits(array.shape, shapes[name]):
+            expected = str(shapes[name]).replace("'", "")
+            raise ValueError(f"{label}: {name}: expected shape {expected}, got {describe(array)}")
+    if not H or not D:
+        raise ValueError(f"{label}: expected sizes above 0, got W {describe(W)}, R {describe(R)}")
+
+
+def _fits(shape, expected) -> bool:
+    """Whether a shape is the expected one, in which a letter stands for any size."""
+    return len(shape) == len(expected) and all(
+        isinstance(e, str) or size == e for size, e in zip(shape, expected, strict=True)
+    )

@@ -1,0 +1,188 @@
+"""A stack as an ONNX model: a chain of LSTM nodes."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from jlstm.cells import Options, PeepholeParams, general
+from jlstm.checks import check_bool, check_tuple, describe
+from jlstm.dtypes import common_dtype
+from jlstm.files import atomic_write
+from jlstm.interop.onnx.convert import activation_attributes, to_onnx
+from jlstm.layout import sizes_of
+from jlstm.params import LSTMParams
+from jlstm.stack import Bidirectional
+
+STANDARD = Options()
+
+
+def save(
+    path: str | os.PathLike,
+    params: tuple[LSTMParams | PeepholeParams | Bidirectional, ...],
+    *,
+    options: Options = STANDARD,
+    lengths: bool = False,
+    initial_states: bool = False,
+) -> None:
+    """Writes a stack as an ONNX model, which other runtimes run.
+
+    The model computes `jlstm.unroll_stack(params, X)`, where a row of length 0 ends in states of
+    zero. Layer k is the node `lstm_k`. T and B are left open; D, H and the dtype are those of
+    `params`, of which onnxruntime runs float32 on a CPU.
+
+    | | name | shape |
+    |---|---|---|
+    | input | `X` | `[T, B, D]` |
+    | with `lengths=True` | `sequence_lens` | int32 `[B]` |
+    | with `initial_states=True` | `initial_h_k`, `initial_c_k` | `[directions, B, H]` |
+    | output | `Y` | `[T, B, directions * H]` |
+    | output | `Y_h_k`, `Y_c_k` | `[directions, B, H]` |
+
+    Args:
+      path: what stood there is replaced, once all has been written.
+      params: a stack, from `jlstm.init_stack`; `(params,)` for a single layer. Layers may be
+        `PeepholeParams` as well.
+      options: of the cell, as in `jlstm.cells.general`.
+      lengths: let the model take the lengths of rows.
+      initial_states: let the model take initial states.
+
+    Raises:
+      OSError: the file cannot be written; one that was there is as it was.
+      ModuleNotFoundError: onnx is not installed (`pip install "jlstm[interop]"`).
+      TypeError, ValueError: `params` is no stack, its layers do not fit each other, the two
+        directions of a layer are of different sizes, which the operator cannot express, or there
+        is more than one file of ONNX may hold, 2 GiB.
+
+    >>> import jax, jlstm, os, tempfile
+    >>> from jlstm.interop import onnx
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 4))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     onnx.save(os.path.join(folder, "stack.onnx"), params)
+    ...     os.listdir(folder)
+    ['stack.onnx']
+    """
+    import onnx
+
+    check_bool("lengths", lengths)
+    check_bool("initial_states", initial_states)
+    layers = _check_layers(params, general(options).layout)
+    arrays = jax.tree.leaves(params)
+    dtype = np.dtype(common_dtype(arrays))
+    size = sum(array.size for array in arrays) * dtype.itemsize
+    if size > onnx.checker.MAXIMUM_PROTOBUF:
+        raise ValueError(f"params: a file of ONNX holds less than 2 GiB, got {size} bytes")
+    model = _model(layers, dtype, options, lengths, initial_states)
+    content = model.SerializeToString()
+    atomic_write({os.fspath(path): lambda file: file.write(content)})
+
+
+def _check_layers(params, layout) -> list[tuple[PeepholeParams, ...]]:
+    """The directions of each layer; refuses what is no stack, or not as the operator has it."""
+    check_tuple("params", params)
+    layers, width = [], None
+    for k, layer in enumerate(params):
+        name = f"params[{k}]"
+        ones = {name: layer}
+        if isinstance(layer, Bidirectional):
+            ones = {f"{name}.{direction}": one for direction, one in layer._asdict().items()}
+        sizes = [_check_one(name, one, layout) for name, one in ones.items()]
+        if any(size != sizes[0] for size in sizes):
+            raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
+        if width not in (None, sizes[0]["D"]):
+            expected = f"{width} input features after params[{k - 1}]"
+            raise ValueError(f"{name}: expected {expected}, got {sizes[0]['D']}")
+        layers.append(tuple(map(_with_peepholes, ones.values())))
+        width = len(sizes) * sizes[0]["H"]
+    return layers
+
+
+def _check_one(name, one, layout) -> dict[str, int]:
+    if not isinstance(one, LSTMParams | PeepholeParams):
+        raise TypeError(f"{name}: expected LSTMParams or PeepholeParams, got {describe(one)}")
+    return sizes_of(name, _with_peepholes(one), layout)
+
+
+def _with_peepholes(one) -> PeepholeParams:
+    return one if isinstance(one, PeepholeParams) else PeepholeParams(*one)
+
+
+def _model(layers, dtype, options, lengths, initial_states):
+    from onnx import TensorProto, helper, numpy_helper
+
+    float_type = helper.np_dtype_to_tensor_dtype(dtype)
+
+    def declare(name, *shape, type=float_type):
+        return helper.make_tensor_value_info(name, type, shape)
+
+    sizes = [(len(directions), directions[0].U.shape[0]) for directions in layers]
+    states = {f"{s}_{k}": (n, "B", H) for k, (n, H) in enumerate(sizes) for s in "hc"}
+    inputs = [declare("X", "T", "B", layers[0][0].W.shape[0])]
+    if lengths:
+        inputs.append(declare("sequence_lens", "B", type=TensorProto.INT32))
+    if initial_states:
+        inputs += [declare(f"initial_{name}", *shape) for name, shape in states.items()]
+    outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
+    outputs += [declare(f"Y_{name}", *shape) for name, shape in states.items()]
+    tensors = {}
+    for k, directions in enumerate(layers):
+        arrays = _arrays(directions, options.coupled, dtype)
+        arrays["shape"] = np.array([0, 0, math.prod(sizes[k])])  # 0 keeps T and B as they are
+        tensors |= {f"{name}_{k}": array for name, array in arrays.items()}
+    known = {value.name for value in inputs} | set(tensors)
+    nodes = []
+    for k, (count, H) in enumerate(sizes):
+        nodes += _nodes(k, k == len(sizes) - 1, known, _attributes(options, count, H))
+    initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
+    # The older the more runtimes read it; the operator is the same since, but for bfloat16.
+    opset, ir_version = (22, 10) if dtype.name == "bfloat16" else (14, 7)
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=ir_version,
+        producer_name="jlstm",
+    )
+
+
+def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
+    """W, R, B and P of a layer, where there are any peepholes, both directions in one."""
+    if any(one.P is not None for one in directions):
+        n = (2 if coupled else 3) * directions[0].U.shape[0]
+        directions = [one._replace(P=np.zeros(n) if one.P is None else one.P) for one in directions]
+    parts = [to_onnx(one, coupled) for one in directions]
+    return {name: np.stack([part[name] for part in parts]).astype(dtype) for name in parts[0]}
+
+
+def _attributes(options, count, H) -> dict[str, Any]:
+    """Those of the operator that differ from its defaults, and the size."""
+    attributes: dict[str, Any] = {"hidden_size": H}
+    if count == 2:
+        attributes["direction"] = "bidirectional"
+    if options.clip is not None:
+        attributes["clip"] = float(options.clip)
+    if options.coupled:
+        attributes["input_forget"] = 1
+    activations = options.f, options.g, options.h
+    if activations != (Options.f, Options.g, Options.h):
+        attributes |= activation_attributes(activations * count)
+    return attributes
+
+
+def _nodes(k, last, known, attributes):
+    """A layer's: an LSTM, and two that make `[T, B, directions * H]` of its output."""
+    from onnx import helper
+
+    x, y = ("X" if k == 0 else f"Y_{k - 1}"), ("Y" if last else f"Y_{k}")
+    taken = [f"W_{k}", f"R_{k}", f"B_{k}", "sequence_lens", f"initial_h_{k}", f"initial_c_{k}"]
+    inputs = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
+    outputs = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"]
+    return [
+        helper.make_node("LSTM", inputs, outputs, name=f"lstm_{k}", **attributes),
+        helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
+        helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [y]),
+    ]
