@@ -37,7 +37,8 @@ def add_options(parser) -> None:
     given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
     standardise = "bring each column to mean 0 and standard deviation 1"
     given.add_argument("--standardise", action="store_true", help=standardise)
-    add("--params", help="weights: .npz or .safetensors, from --save-params, or a folder with params.npz")
+    weights = "weights: .npz or .safetensors, from --save-params, or a folder with params.npz"
+    add("--params", help=weights)
     dtype = f"to compute in: {', '.join(files.FLOATS)} (float64)"
     parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
 

@@ -11,6 +11,7 @@ from draws import draw_params
 
 import jlstm
 from jlstm import cli, files, gradients
+from jlstm.interop import files as parameter_files
 
 QUESTIONS = ["flow", "lyapunov", "truncation", "saliency"]
 
@@ -22,9 +23,9 @@ def folder(tmp_path, monkeypatch):
     series = np.random.default_rng(0).normal(size=(12, 2)).tolist()
     (tmp_path / "series.csv").write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in series))
     params = jlstm.LSTMParams(*(np.asarray(p) for p in draw_params(1, 2, 3)))
-    files.save_params("weights.npz", params)
+    parameter_files.save_params("weights.npz", params)
     os.mkdir("run")
-    files.save_params("run/params.npz", params)
+    parameter_files.save_params("run/params.npz", params)
     (tmp_path / "old.npz").write_bytes(b"old")
     return tmp_path
 
@@ -45,7 +46,7 @@ def test_the_embedded_system_is_answered_in_a_table(question, capsys):
 
 
 def test_what_is_saved_is_what_the_functions_return(x64):
-    params = files.load_params("weights.npz")
+    params = parameter_files.load_params("weights.npz")
     params = jlstm.LSTMParams(*(p.astype(np.float64) for p in params))
     xs = files.read_series("series.csv")
     given = ["--params=weights.npz", "--input=series.csv", "--save=out.npz"]
@@ -173,7 +174,7 @@ def test_bad_input_is_one_line_and_touches_no_file(options, message, capsys, fol
 
 def test_gradients_of_nothing_are_refused(capsys):
     zeros = jlstm.LSTMParams(np.zeros((2, 12)), np.zeros((3, 12)), np.zeros(12))
-    files.save_params("zeros.npz", zeros)
+    parameter_files.save_params("zeros.npz", zeros)
     assert cli.main(["gradients", "truncation", "--params=zeros.npz", "--save=old.npz"]) == 2
     message = "jlstm: error: the gradients are zero or not finite in float64\n"
     assert capsys.readouterr() == ("", message)
