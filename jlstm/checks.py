@@ -4,6 +4,7 @@ A message names the argument, what was expected, and what came.
 """
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -170,6 +171,31 @@ def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
     for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
         if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
             raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")
+
+
+def check_arrays(name: str, tree: chex.ArrayTree) -> None:
+    """Refuses a tree without leaves, or with one that is no array."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
+
+
+def check_leading_axis(name: str, tree: chex.ArrayTree) -> int:
+    """The length of the axis that all arrays of a tree have in front; refuses what has none."""
+    check_arrays(name, tree)
+    leaves = jax.tree.leaves(tree)
+    if any(not leaf.shape for leaf in leaves) or len({leaf.shape[0] for leaf in leaves}) > 1:
+        raise ValueError(f"{name}: expected one leading axis, got {describe(tree)}")
+    return leaves[0].shape[0]
+
+
+def check_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Refuses what is not one device or more, each once."""
+    if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
+        raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(f"devices: expected one or more, each once, got {list(devices)}")
+    return list(devices)
 
 
 def describe(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Batch experiments: many seeds and settings as one compiled program."""

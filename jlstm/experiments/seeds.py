@@ -1,0 +1,118 @@
+"""`over_seeds`: a function over hundreds of seeds, in chunks that bound memory, on all devices."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import chex
+import jax
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jlstm.checks import check_chunk, check_devices, check_leading_axis
+
+SHARED, EVERYWHERE = PartitionSpec("seeds"), PartitionSpec()
+
+
+def over_seeds(
+    fn: Callable[[Any], Any],
+    keys: chex.ArrayTree,
+    *,
+    chunk: int | None | Literal["auto"] = "auto",
+    devices: Sequence[jax.Device] | None = None,
+) -> Any:
+    """Maps a pure function over seeds as `jax.vmap` does, on all devices and in little memory.
+
+        out[s] = fn(keys[s])   for s = 0 … S - 1
+
+    Every device takes the same share of the seeds and runs it in chunks: those of a chunk
+    together, one chunk after the other. Where S does not divide, the last seed fills up, and what
+    comes of it is dropped. Results equal those of `vmap` to rounding.
+
+    Inside a `jit` this is a part of the caller's program. Outside of one it is a program of its
+    own, compiled at every call.
+
+    Args:
+      fn: a pure function of one seed's slice of `keys`. What it closes over goes to every device.
+      keys: a pytree of arrays `[S, …]`: typed keys, settings, parameters, data.
+      chunk: how many seeds a device runs together; memory grows with it. None is all of its share,
+        "auto" is by `auto_chunk`.
+      devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, whose devices
+        are busy already, the one that runs there. With devices of several processes, as
+        `jax.devices()` are after `jax.distributed.initialize`, each process makes the same call
+        and receives all of the result.
+
+    Returns:
+      What `fn` returns, each array with S in front.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed; raised before anything is computed.
+
+    >>> import jax, jlstm
+    >>> keys = jax.random.split(jax.random.key(0), 5)
+    >>> params = over_seeds(lambda key: jlstm.init(key, 2, 3), keys, chunk=2)
+    >>> params.W.shape
+    (5, 2, 12)
+    """
+    S = check_leading_axis("keys", keys)
+    check_chunk(chunk)
+    if devices is not None:
+        mesh = Mesh(np.array(check_devices(devices)), "seeds")
+    elif jax.sharding.get_abstract_mesh().manual_axes:
+        mesh = None
+    else:
+        mesh = Mesh(np.array(jax.local_devices()), "seeds")
+    if S == 0:
+        return jax.vmap(fn)(keys)
+    n = 1 if mesh is None else mesh.size
+    chunks, length = _divide(math.ceil(S / n), chunk, jax.default_backend())
+
+    def run_share(keys):
+        """The share of one device, `[chunks * length, …]`."""
+        return jax.vmap(fn)(keys) if chunks == 1 else jax.lax.map(fn, keys, batch_size=length)
+
+    def run(keys):
+        out = _fill_up(keys, S, n * chunks * length)
+        if mesh is None:
+            out = run_share(out)
+        else:
+            # What fn carries through a scan may begin as a constant: equal on all devices at first.
+            out = jax.shard_map(
+                run_share, mesh=mesh, in_specs=SHARED, out_specs=SHARED, check_vma=False
+            )(out)
+        out = jax.tree.map(lambda leaf: leaf[:S], out)
+        if mesh is not None and mesh.is_multi_process:
+            out = jax.lax.with_sharding_constraint(out, NamedSharding(mesh, EVERYWHERE))
+        return out
+
+    return jax.jit(run)(_place(keys, S, mesh))
+
+
+def auto_chunk(share: int, platform: str) -> int | None:
+    """How many of its share of seeds a device runs together, if nobody says."""
+    return max(1, min(8, share // 4)) if platform == "cpu" else None
+
+
+def _divide(share, chunk, platform):
+    """`(chunks, length)`: as many chunks as needed, of one length, so that little is filled up."""
+    if chunk == "auto":
+        chunk = auto_chunk(share, platform)
+    chunks = math.ceil(share / (chunk or share))
+    return chunks, math.ceil(share / chunks)
+
+
+def _fill_up(keys, S, slots):
+    if S == slots:
+        return keys
+    index = np.minimum(np.arange(slots), S - 1)
+    return jax.tree.map(lambda leaf: leaf[index], keys)
+
+
+def _place(keys, S, mesh):
+    """Brings arrays of other devices to these. What is traced has its place already, and so has
+    what several processes hold alike."""
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
+    if mesh is None or mesh.is_multi_process or traced:
+        return keys
+    return jax.device_put(keys, NamedSharding(mesh, EVERYWHERE if S % mesh.size else SHARED))

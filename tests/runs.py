@@ -1,0 +1,127 @@
+"""Small runs for processes of their own: a training that saves, and one half of two processes."""
+
+import logging
+import resource
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jlstm
+from jlstm.experiments import checkpoints
+from jlstm.experiments.checkpoints import checkpointing, restore
+from jlstm.experiments.seeds import over_seeds
+
+STEPS, EVERY, SEEDS = 60, 5, 3
+
+
+def seed_keys(S):
+    return jax.random.split(jax.random.key(0), S)
+
+
+def gradient_of_seed(key):
+    """Of a small LSTM with weights and a sequence of its own, and a key."""
+    own, data, out = jax.random.split(key, 3)
+    params = jlstm.init(own, 2, 3)
+    xs = jax.random.normal(data, (6, 4, 2))
+    return jax.grad(lambda params: (jlstm.unroll(params, xs)[1] ** 2).sum())(params), out
+
+
+class Training(NamedTuple):
+    """What is carried from step to step by each seed."""
+
+    key: Any
+    params: Any
+    speed: Any
+
+
+@jax.jit
+def begin():
+    def one(key):
+        params = jlstm.init(key, 2, 3)
+        return Training(key, params, jax.tree.map(jnp.zeros_like, params))
+
+    return jax.vmap(one)(seed_keys(SEEDS))
+
+
+@partial(jax.jit, donate_argnums=0)
+def advance(trainings):
+    """`EVERY` steps of gradient descent with momentum for every seed."""
+
+    def step(training, _):
+        key, data = jax.random.split(training.key)
+        xs = jax.random.normal(data, (6, 4, 2))
+        d_params = jax.grad(lambda p: ((jlstm.unroll(p, xs)[1] - xs.sum()) ** 2).mean())(
+            training.params
+        )
+        speed = jax.tree.map(lambda v, d: 0.9 * v + d, training.speed, d_params)
+        params = jax.tree.map(lambda p, v: p - 0.01 * v, training.params, speed)
+        return Training(key, params, speed), None
+
+    def one(training):
+        return jax.lax.scan(step, training, length=EVERY)[0]
+
+    return over_seeds(one, trainings)
+
+
+def trainings_like():
+    return jax.eval_shape(begin)
+
+
+def train(folder: str):
+    """Takes up what is in the folder, and goes on to the end."""
+    found = restore(folder, trainings_like())
+    done, trainings = found[:2] if found else (0, begin())
+    with checkpointing(folder, keep=2) as save:
+        for step in range(done + EVERY, STEPS + 1, EVERY):
+            trainings = advance(trainings)
+            save(step, trainings)
+
+
+def fill_up(folder: str, foreseen: bool, pipe):
+    """Saves until the system writes no file of this process beyond a size; tells the error."""
+    limit = checkpoints.SPARE
+    if not foreseen:
+        checkpoints._reserve = lambda root, size: None
+        logging.disable()  # orbax's own words, pages of them
+        sys.unraisablehook = lambda _: None
+    try:
+        with checkpointing(folder) as save:
+            save(1, jnp.zeros(3))
+            save(2, jnp.ones(3))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            save(3, np.random.default_rng(0).integers(0, 256, 2 * limit, np.uint8))
+    except OSError as error:
+        pipe.send((error.filename, error.strerror))
+
+
+def join_two_processes(port: str, process: str, folder: str):
+    """Runs seeds over the devices of two processes, two each."""
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(process))
+    devices = jax.devices()
+    assert len(jax.local_devices()) == 2
+    keys = seed_keys(7)
+    run = partial(over_seeds, gradient_of_seed, devices=devices)
+    outside, inside = run(keys), jax.jit(run)(keys)
+    checkpoints = str(Path(folder, "checkpoints"))
+    with checkpointing(checkpoints) as save:
+        save(1, outside)
+    found = restore(checkpoints, outside)
+    assert found and found.step == 1
+    results = {"devices": np.array(len(devices))}
+    for name, tree in {"outside": outside, "inside": inside, "restored": found.tree}.items():
+        (gradient, key) = tree
+        leaves = [*gradient, jax.random.key_data(key)]
+        results |= {f"{name}{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    np.savez(Path(folder, f"{process}.npz"), **results)
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    join_two_processes(*sys.argv[1:])
