@@ -189,7 +189,7 @@ def check_leading_axis(name: str, tree: chex.ArrayTree) -> int:
     return leaves[0].shape[0]
 
 
-def check_devices(devices: Sequence[jax.Device]) -> list[jax.Device]:
+def check_devices(devices: Sequence[Any]) -> list[Any]:
     """Refuses what is not one device or more, each once."""
     if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
         raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")

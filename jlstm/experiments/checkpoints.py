@@ -261,7 +261,7 @@ def _as(arrays, like):
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)
         if _is_key(leaf):
-            return jax.random.wrap_key_data(array, impl=_key_impl(leaf))
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=_key_impl(leaf))
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)
 
     leaves = [conform(name, leaf) for name, leaf in _named(like).items()]

@@ -20,7 +20,7 @@ def over_seeds(
     keys: chex.ArrayTree,
     *,
     chunk: int | None | Literal["auto"] = "auto",
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Any:
     """Maps a pure function over seeds as `jax.vmap` does, on all devices and in little memory.
 
