@@ -42,7 +42,8 @@ class Training(NamedTuple):
 @jax.jit
 def begin():
     def one(key):
-        params = jlstm.init(key, 2, 3)
+        b = jax.random.normal(key, (12,))
+        params = jlstm.LSTMParams(jnp.outer(b[:2], b), jnp.outer(b[:3], b), b)
         return Training(key, params, jax.tree.map(jnp.zeros_like, params))
 
     return jax.vmap(one)(seed_keys(SEEDS))
@@ -50,7 +51,7 @@ def begin():
 
 @partial(jax.jit, donate_argnums=0)
 def advance(trainings):
-    """`EVERY` steps of gradient descent with momentum for every seed."""
+    """Of every seed: `EVERY` steps of gradient descent with momentum."""
 
     def step(training, _):
         key, data = jax.random.split(training.key)
@@ -65,7 +66,7 @@ def advance(trainings):
     def one(training):
         return jax.lax.scan(step, training, length=EVERY)[0]
 
-    return over_seeds(one, trainings)
+    return jax.vmap(one)(trainings)
 
 
 def trainings_like():
@@ -114,7 +115,7 @@ def join_two_processes(port: str, process: str, folder: str):
         save(1, outside)
     found = restore(checkpoints, outside)
     assert found and found.step == 1
-    results = {"devices": np.array(len(devices))}
+    results: dict[str, Any] = {"devices": np.array(len(devices))}
     for name, tree in {"outside": outside, "inside": inside, "restored": found.tree}.items():
         (gradient, key) = tree
         leaves = [*gradient, jax.random.key_data(key)]
