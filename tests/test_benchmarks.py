@@ -83,3 +83,19 @@ def check_tables(printed):
 def check_pictures(out):
     for name in ("times.png", "growth.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_short_run_over_seeds(tmp_path):
+    command = [sys.executable, "-m", "tests.benchmarks.seeds", "--out", str(tmp_path)]
+    command += "--shapes quick --peers scan --rounds 1 --seconds 0".split()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    peers = json.loads((tmp_path / "results.json").read_text())["shapes"]["quick"]["peers"]
+    assert list(peers) == ["over_seeds:1", "over_seeds:2", "over_seeds:4", "scan"]
+    for peer in peers.values():
+        assert peer["refused"] is None
+        assert max(peer["differences"].values()) <= 1e-4
+        assert len(peer["seconds"]["gradient"][0]) == 2
+        assert peer["temp_bytes"] > 0
+    assert "| over_seeds:4 |" in done.stdout
+    assert (tmp_path / "tables.md").read_text() == done.stdout

@@ -23,7 +23,7 @@ class Settings(NamedTuple):
 
 def measure_shape(workers: Workers, shape: Shape, settings: Settings, scratch: Path) -> dict:
     """By peer: `differences`, `refused`, and if not refused the numbers of each round."""
-    results = load(workers, shape, settings, scratch)
+    results = load(workers, draw(shape), settings, scratch)
     accepted = [peer for peer, result in results.items() if not result["refused"]]
     for k in range(settings.rounds):
         order = accepted[:: -1 if k % 2 else 1]  # nobody always follows the same one
@@ -38,10 +38,9 @@ def measure_shape(workers: Workers, shape: Shape, settings: Settings, scratch: P
     return results
 
 
-def load(workers: Workers, shape: Shape, settings: Settings, scratch: Path) -> dict:
-    """Gives every peer the same arrays and compares what comes back with jlstm's."""
+def load(workers: Workers, arrays: dict[str, Any], settings: Settings, scratch: Path) -> dict:
+    """Gives every peer the same arrays and compares what they make of them with the first's."""
     inputs = scratch / "inputs.npz"
-    arrays: dict[str, Any] = draw(shape)
     np.savez(inputs, **arrays)
     results = {}
     # Outputs and gradients are compared also when only one of them, or its `vmap`, is timed.
@@ -50,7 +49,7 @@ def load(workers: Workers, shape: Shape, settings: Settings, scratch: Path) -> d
         outputs = scratch / f"{peer}.npz"
         request = {"inputs": str(inputs), "outputs": str(outputs), "measures": wanted}
         own = ask(workers, peer, "load", **request)["measures"]
-        differences = compare(scratch / "jlstm.npz", outputs)
+        differences = compare(scratch / f"{next(iter(workers))}.npz", outputs)
         refused = reason(differences)
         if refused:
             print(f"  {peer} is refused: {refused}", file=sys.stderr)

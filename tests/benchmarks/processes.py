@@ -15,14 +15,14 @@ Workers = dict[str, subprocess.Popen]
 
 
 @contextmanager
-def start(peers: list[str]) -> Iterator[Workers]:
+def start(peers: list[str], worker: str = WORKER) -> Iterator[Workers]:
     # A compilation that comes from a cache on disk would be no compilation.
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     workers = {}
     try:
         for peer in peers:
             workers[peer] = subprocess.Popen(
-                [sys.executable, "-m", WORKER, peer],
+                [sys.executable, "-m", worker, peer],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -31,9 +31,9 @@ def start(peers: list[str]) -> Iterator[Workers]:
             )
         yield workers
     finally:
-        for worker in workers.values():
-            worker.kill()
-            worker.communicate()
+        for process in workers.values():
+            process.kill()
+            process.communicate()
 
 
 def ask(workers: Workers, peer: str, do: str, **request) -> dict:

@@ -10,6 +10,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,14 @@ SETTLED = 0.1  # of one core, over
 PAUSE = 0.02  # seconds
 
 
-def main(peer: str):
+def main(peer: str, make: Callable[[str, dict[str, np.ndarray]], Task]):
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
     task = None
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "load":
             task = None  # frees the arrays of the one before
-            task = load(peer, request)
+            task = load(peer, request, make)
             answer = {"measures": list(task.calls)}
         elif request["do"] == "rate":
             answer = {"rate": matrix_rate()}
@@ -39,18 +40,21 @@ def main(peer: str):
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def load(peer: str, request: dict) -> Task:
-    gc.collect()
-    with np.load(request["inputs"]) as file:
-        arrays = dict(file)
+def make_task(peer: str, arrays: dict[str, np.ndarray]) -> Task:
+    """One LSTM, with torch where JAX is not imported, and the other way round."""
     if peer == "torch":
         from . import torch_task
 
-        task = torch_task.load(arrays)
-    else:
-        from . import jax_task
+        return torch_task.load(arrays)
+    from . import jax_task
 
-        task = jax_task.load(peer, arrays)
+    return jax_task.load(peer, arrays)
+
+
+def load(peer: str, request: dict, make) -> Task:
+    gc.collect()
+    with np.load(request["inputs"]) as file:
+        task = make(peer, dict(file))
     wanted = [measure for measure in task.calls if measure in request["measures"]]
     results: dict[str, Any] = {
         f"{measure}.{name}": array
@@ -94,4 +98,4 @@ def settle():
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], make_task)
