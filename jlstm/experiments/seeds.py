@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jlstm.checks import check_chunk, check_devices, check_leading_axis
+from jlstm.experiments.chunks import auto_chunk
 
 SHARED, EVERYWHERE = PartitionSpec("seeds"), PartitionSpec()
 
@@ -37,7 +38,8 @@ def over_seeds(
       fn: a pure function of one seed's slice of `keys`. What it closes over goes to every device.
       keys: a pytree of arrays `[S, …]`: typed keys, settings, parameters, data.
       chunk: how many seeds a device runs together; memory grows with it. None is all of its share,
-        "auto" is by `auto_chunk`.
+        on a CPU "auto" is what
+        fits its cache, by `jlstm.experiments.chunks`.
       devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, whose devices
         are busy already, the one that runs there. With devices of several processes, as
         `jax.devices()` are after `jax.distributed.initialize`, each process makes the same call
@@ -66,7 +68,9 @@ def over_seeds(
     if S == 0:
         return jax.vmap(fn)(keys)
     n = 1 if mesh is None else mesh.size
-    chunks, length = _divide(math.ceil(S / n), chunk, jax.default_backend())
+    if chunk == "auto":
+        chunk = auto_chunk(fn, keys, jax.default_backend())
+    chunks, length = _divide(math.ceil(S / n), chunk)
 
     def run_share(keys):
         """The share of one device, `[chunks * length, …]`."""
@@ -89,15 +93,8 @@ def over_seeds(
     return jax.jit(run)(_place(keys, S, mesh))
 
 
-def auto_chunk(share: int, platform: str) -> int | None:
-    """How many of its share of seeds a device runs together, if nobody says."""
-    return max(1, min(8, share // 4)) if platform == "cpu" else None
-
-
-def _divide(share, chunk, platform):
+def _divide(share, chunk):
     """`(chunks, length)`: as many chunks as needed, of one length, so that little is filled up."""
-    if chunk == "auto":
-        chunk = auto_chunk(share, platform)
     chunks = math.ceil(share / (chunk or share))
     return chunks, math.ceil(share / chunks)
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from draws import draw_array, temporary_memory
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import gradient_of_seed, seed_keys
 
 import jlstm
-from jlstm.experiments.seeds import auto_chunk, over_seeds
+from jlstm.experiments.seeds import over_seeds
 
 RUNS = Path(__file__).parents[1] / "runs.py"
 
@@ -122,14 +122,6 @@ def test_the_second_call_of_a_jitted_function_compiles_nothing(compilations):
     assert compilations() == before
 
 
-@pytest.mark.parametrize(
-    "share, platform, chunk",
-    [(1, "cpu", 1), (8, "cpu", 2), (32, "cpu", 8), (1000, "cpu", 8), (1000, "gpu", None)],
-)
-def test_the_chunk_if_nobody_says(share, platform, chunk):
-    assert auto_chunk(share, platform) == chunk
-
-
 def test_two_processes_are_one_machine(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -141,13 +133,14 @@ def test_two_processes_are_one_machine(tmp_path):
     ]
     printed = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
-    gradient, key = over_seeds(gradient_of_seed, seed_keys(7))
-    alone = [*gradient, jax.random.key_data(key)]
+    gradient, keys = over_seeds(gradient_of_seed, seed_keys(7))
+    alone = gradient._asdict() | {"keys": jax.random.key_data(keys)}
+    alone |= {f"saved_{name}": p for name, p in gradient._asdict().items()}
+    alone["outside"] = over_seeds(jax.random.normal, seed_keys(5))
     for k in range(2):
         with np.load(tmp_path / f"{k}.npz") as file:
             assert file["devices"] == 4
-            for name in ("outside", "inside", "restored"):
-                assert_same([file[f"{name}{i}"] for i in range(len(alone))], alone, rtol=1e-6)
+            assert_same({name: file[name] for name in alone}, alone, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""How many seeds run together on one device, if nobody says."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import chex
+import jax
+from jax.extend import core
+
+BYTES, MOST = 6 * 2**20, 8
+
+
+def auto_chunk(fn: Callable[[Any], Any], keys: chex.ArrayTree, platform: str) -> int | None:
+    """As many seeds as keep 6 MB between them, at least one and at most eight; None is all.
+
+    What a gradient keeps is what its scans hand out, a step behind the other. While it stays in
+    the processor's cache, seeds that run together share the overhead of each operation; beyond,
+    they wait for memory. Milliseconds for gradients of S seeds on two virtual devices, a core
+    each, float32, jax 0.10.2, by the number of seeds together:
+
+        S    B   T   D  H   kept by one      1     2     4     8
+        64   16  50  8  32     1.4 MB     12.8  12.1  11.3  11.6
+        256  32  50  2  16     1.4 MB     61.5  59.1  56.1  60.5
+        16   32  64  16 64     7.0 MB     16.9  21.0  24.2  43.3
+
+    Other platforms than a CPU, on which nothing was measured, run all of their share.
+    """
+    if platform != "cpu":
+        return None
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), keys)
+    kept = handed_out(jax.make_jaxpr(fn)(one).jaxpr)
+    return min(MOST, max(1, BYTES // max(1, kept)))
+
+
+def handed_out(jaxpr: core.Jaxpr) -> int:
+    """The bytes of what all scans in a program hand out; of those inside of others, in one step."""
+    own = [eqn.outvars for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
+    bytes_of = [math.prod(out.aval.shape) * out.aval.dtype.itemsize for outs in own for out in outs]
+    return sum(bytes_of) + sum(handed_out(inner) for eqn in jaxpr.eqns for inner in _inner(eqn))
+
+
+def _inner(equation) -> Iterator[core.Jaxpr]:
+    """The programs in an equation: the body of a loop, what is differentiated or compiled."""
+    for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
+        if _is_jaxpr(value):
+            yield getattr(value, "jaxpr", value)
+
+
+def _is_jaxpr(value):
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
