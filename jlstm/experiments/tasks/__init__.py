@@ -1,0 +1,20 @@
+"""Tasks with a criterion of success, published where there is one, and a trivial baseline."""
+
+from jlstm.experiments.tasks.data import digits, forecast
+from jlstm.experiments.tasks.grammar import embedded_reber
+from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
+from jlstm.experiments.tasks.named import NAMES, named
+from jlstm.experiments.tasks.task import Batch, Task
+
+__all__ = [
+    "NAMES",
+    "Batch",
+    "Task",
+    "adding",
+    "copy_memory",
+    "digits",
+    "embedded_reber",
+    "forecast",
+    "named",
+    "temporal_order",
+]
