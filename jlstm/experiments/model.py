@@ -1,0 +1,99 @@
+"""The model that learns a task: an LSTM stack with a linear readout."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm.dtypes import Array
+from jlstm.initializers import chrono_bias
+from jlstm.noise import drop
+from jlstm.stack import init_stack, unroll_stack
+
+
+class Model(NamedTuple):
+    """The parameters: a stack, and what reads its output.
+
+    layers: of `jlstm.init_stack`.
+    W: `[H, O]`.
+    b: `[O]`.
+    """
+
+    layers: tuple[Any, ...]
+    W: Array
+    b: Array
+
+
+def init_model(
+    key: chex.PRNGKey,
+    input_size: int,
+    hidden_sizes: tuple[int, ...],
+    output_size: int,
+    *,
+    forget_bias: chex.Numeric = 1.0,
+    chrono: chex.Numeric = False,
+    longest_lag: int = 3,
+) -> Model:
+    """Draws the parameters; the readout starts at a bias of zero.
+
+    Args:
+      key: a typed key.
+      input_size, hidden_sizes, output_size: D, each layer's H, and O.
+      forget_bias: of every layer's forget gate.
+      chrono: where true, the biases of forget and input gates are drawn by
+        `jlstm.initializers.chrono_bias(longest_lag)` instead. It may be traced, so that both stand
+        in one compiled program.
+      longest_lag: in steps.
+
+    >>> import jax
+    >>> model = init_model(jax.random.key(0), 2, (3,), 1)
+    >>> model.W.shape, model.b.shape
+    ((3, 1), (1,))
+    """
+    stack_key, chrono_key, readout_key = jax.random.split(key, 3)
+    layers: Any = init_stack(stack_key, input_size, hidden_sizes, forget_bias=forget_bias)
+    draw = chrono_bias(longest_lag)
+    keys = jax.random.split(chrono_key, len(layers))
+    layers = tuple(
+        layer._replace(b=jnp.where(chrono, draw(k, layer.b.shape, layer.b.dtype), layer.b))
+        for k, layer in zip(keys, layers, strict=True)
+    )
+    W = jax.nn.initializers.lecun_normal()(readout_key, (hidden_sizes[-1], output_size))
+    return Model(layers, W, jnp.zeros(output_size, W.dtype))
+
+
+def apply_model(
+    model: Model,
+    xs: Array,
+    mask: Array | None = None,
+    *,
+    answers: str = "every",
+    dropout: chex.Numeric = 0.0,
+    key: chex.PRNGKey | None = None,
+) -> Array:
+    """The outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
+
+        ys = drop(hs) W + b,   hs = unroll_stack(layers, xs)
+
+    Args:
+      model: of `init_model`.
+      xs: `[T, B, D]`.
+      mask: bool `[T, B]`, which steps exist.
+      answers: "every" step or the "last".
+      dropout: the rate between layers and before the readout (Zaremba et al. 2014).
+      key: a typed key for dropout; None leaves it out.
+
+    >>> import jax
+    >>> model = init_model(jax.random.key(0), 2, (3,), 1)
+    >>> apply_model(model, jax.numpy.ones((10, 5, 2)), answers="last").shape
+    (5, 1)
+    """
+    options: Any = {} if key is None else {"dropout": dropout, "key": key}
+    states, hs = unroll_stack(model.layers, xs, mask=mask, **options)
+    # A skipped step holds the state, so the final h is that of the last step that exists.
+    hs = states[-1].h if answers == "last" else hs
+    if key is not None:
+        hs = drop(jax.random.fold_in(key, len(model.layers)), dropout, hs)
+    ys = jnp.matmul(hs, model.W)
+    return ys + jnp.broadcast_to(model.b, ys.shape)

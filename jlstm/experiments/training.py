@@ -1,0 +1,243 @@
+"""Training as a pure function: `train(task, settings, key) -> Run`.
+
+A run is a scan over steps. What it carries is `Training`, and the batch of step k depends on the
+run's key and on k alone, so a run in segments is, bit for bit, the run in one:
+
+    training = begin(task, settings, key)
+    training, curves = advance(task, settings, training, steps)      # as often as one likes
+    run = finish(task, training, curves)
+
+Nothing here is jitted. `jax.vmap` maps all of it over keys, over settings, or over both.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from jlstm.checks import check_key, check_size
+from jlstm.dtypes import Array
+from jlstm.experiments.model import Model, apply_model, init_model
+from jlstm.experiments.tasks.task import Task
+
+UNSOLVED = -1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The choices that a program is compiled for.
+
+    hidden_size: H, of every layer.
+    layers: how many.
+    batch_size: sequences a step, new ones each time.
+    steps: of the whole run.
+    optimizer: from a learning rate to an optax optimiser.
+    """
+
+    hidden_size: int = 32
+    layers: int = 1
+    batch_size: int = 64
+    steps: int = 3000
+    optimizer: Callable[..., optax.GradientTransformation] = optax.adam
+
+
+class Settings(NamedTuple):
+    """The choices that one program serves all of: each may have an axis to be mapped over.
+
+    learning_rate: of the optimiser.
+    forget_bias: of the forget gate at the start.
+    chrono: true draws the biases of forget and input gates for lags up to the task's longest
+      sequence instead (`jlstm.initializers.chrono_bias`).
+    clip_norm: the longest gradient let through, by its global norm; None lets any.
+    dropout: the rate between layers and before the readout; None for none at all.
+    """
+
+    learning_rate: chex.Numeric = 1e-3
+    forget_bias: chex.Numeric = 1.0
+    chrono: chex.Numeric = False
+    clip_norm: chex.Numeric | None = None
+    dropout: chex.Numeric | None = None
+
+
+class Training(NamedTuple):
+    """A run at one moment: all that is needed to continue it.
+
+    model: the parameters.
+    optimizer_state: of optax.
+    key: the run's own.
+    step: int32, how many steps were taken.
+    recent: int32 `[N]`, how many sequences of each of the last N batches were correct.
+    solved_at: int32, the number of steps after which the criterion was met; -1 before.
+    """
+
+    model: Model
+    optimizer_state: Any
+    key: chex.PRNGKey
+    step: jax.Array
+    recent: jax.Array
+    solved_at: jax.Array
+
+
+class Curves(NamedTuple):
+    """A number a step, `[steps]`, each of a new batch before it was learnt from.
+
+    loss: the task's.
+    correct: the share of the sequences that were correct.
+    """
+
+    loss: Array
+    correct: Array
+
+
+class Run(NamedTuple):
+    """What training has led to.
+
+    model: the parameters at the end.
+    curves: `Curves` of the whole run.
+    solved_at: the number of steps after which the task's criterion was met, -1 for never.
+    loss, metric: the task's, on new sequences at the end.
+    """
+
+    model: Model
+    curves: Curves
+    solved_at: Array
+    loss: Array
+    metric: Array
+
+
+def train(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = Setup()) -> Run:
+    """Trains a new model on a task, and tests it.
+
+    Args:
+      task: of `jlstm.experiments.tasks`.
+      settings: numbers that may differ from run to run of one program.
+      key: a typed key: it decides all that is drawn.
+      setup: what the program is compiled for.
+
+    Returns:
+      `Run(model, curves, solved_at, loss, metric)`.
+
+    Raises:
+      TypeError, ValueError: a size is not a positive int, or the key is not typed.
+
+    >>> import jax
+    >>> from functools import partial
+    >>> from jlstm.experiments import Settings, Setup, tasks, train
+    >>> run = partial(train, tasks.adding(20), setup=Setup(hidden_size=4, steps=3, batch_size=8))
+    >>> keys = jax.random.split(jax.random.key(0), 5)
+    >>> runs = jax.jit(jax.vmap(run, (None, 0)))(Settings(learning_rate=1e-2), keys)
+    >>> runs.curves.loss.shape, runs.metric.shape
+    ((5, 3), (5,))
+    """
+    training = begin(task, settings, key, setup=setup)
+    training, curves = advance(task, settings, training, setup.steps, setup=setup)
+    return finish(task, training, curves)
+
+
+def begin(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = Setup()) -> Training:
+    """A run before its first step; arguments as those of `train`."""
+    check_key(key)
+    for name in ("hidden_size", "layers", "batch_size"):
+        check_size(name, getattr(setup, name))
+    model = init_model(
+        _keys(key).init,
+        task.input_size,
+        (setup.hidden_size,) * setup.layers,
+        task.output_size,
+        forget_bias=settings.forget_bias,
+        chrono=settings.chrono,
+        longest_lag=task.steps,
+    )
+    batches = -(-task.window // setup.batch_size)
+    return Training(
+        model=model,
+        optimizer_state=_optimizer(setup, settings).init(model),
+        key=key,
+        step=jnp.int32(0),
+        recent=jnp.zeros((batches,), jnp.int32),
+        solved_at=jnp.int32(UNSOLVED),
+    )
+
+
+def advance(
+    task: Task, settings: Settings, training: Training, steps: int, *, setup: Setup = Setup()
+) -> tuple[Training, Curves]:
+    """Takes so many further steps.
+
+    Two steps or more a time give the same bits as all at once; one alone is compiled without a
+    loop, and may round in another way.
+    """
+    check_size("steps", steps)
+    optimizer = _optimizer(setup, settings)
+
+    def step(training: Training, _):
+        batch_key, noise_key = jax.random.split(
+            jax.random.fold_in(_keys(training.key).steps, training.step)
+        )
+        batch = task.sample(batch_key, setup.batch_size)
+
+        def loss_of(model):
+            noise = {}
+            if settings.dropout is not None:
+                noise = {"dropout": settings.dropout, "key": noise_key}
+            outputs = apply_model(model, batch.xs, batch.mask, answers=task.answers, **noise)
+            return task.loss(outputs, batch), task.correct(outputs, batch).sum(dtype=jnp.int32)
+
+        (loss, correct), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
+        with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+            updates, optimizer_state = optimizer.update(
+                gradient, training.optimizer_state, training.model
+            )
+            model: Any = optax.apply_updates(training.model, updates)
+        taken = training.step + 1
+        recent = training.recent.at[training.step % training.recent.size].set(correct)
+        enough = math.ceil(task.share * recent.size * setup.batch_size)
+        met = (recent.sum() >= enough) & (taken >= recent.size)
+        first = met & (training.solved_at == UNSOLVED)
+        training = Training(
+            model=model,
+            optimizer_state=optimizer_state,
+            key=training.key,
+            step=taken,
+            recent=recent,
+            solved_at=jnp.where(first, taken, training.solved_at),
+        )
+        return training, Curves(loss, correct.astype(loss.dtype) / setup.batch_size)
+
+    return jax.lax.scan(step, training, length=steps)
+
+
+def finish(task: Task, training: Training, curves: Curves) -> Run:
+    """Tests a trained model on sequences that it has not learnt from."""
+    batch = task.test(_keys(training.key).test)
+    outputs = apply_model(training.model, batch.xs, batch.mask, answers=task.answers)
+    return Run(
+        model=training.model,
+        curves=curves,
+        solved_at=training.solved_at,
+        loss=task.loss(outputs, batch),
+        metric=task.metric(outputs, batch),
+    )
+
+
+def _optimizer(setup: Setup, settings: Settings) -> optax.GradientTransformation:
+    optimizer = setup.optimizer(settings.learning_rate)
+    if settings.clip_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+
+
+class _Keys(NamedTuple):
+    init: chex.PRNGKey
+    steps: chex.PRNGKey
+    test: chex.PRNGKey
+
+
+def _keys(key: chex.PRNGKey) -> _Keys:
+    """What a run's key is for; step k draws by `fold_in(steps, k)`."""
+    return _Keys(*jax.random.split(key, 3))
