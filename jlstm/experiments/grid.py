@@ -1,0 +1,77 @@
+"""Grids: every combination of settings, times every seed, as one axis of runs."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jlstm.checks import check_size, describe
+from jlstm.experiments.training import Settings
+
+CHRONO = "chrono"  # among forget biases
+
+
+class Grid(NamedTuple):
+    """R runs: the seeds of the first combination, then those of the second, and so on.
+
+    settings: each leaf `[R]`.
+    keys: `[R]`; runs of one seed have one key, so they start alike and see the same batches.
+    rows: a dict a run, what was chosen for it by name, and its seed.
+    """
+
+    settings: Settings
+    keys: jax.Array
+    rows: list[dict[str, Any]]
+
+
+def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid:
+    """The runs of all combinations of the choices, with each of the seeds 0, 1, ….
+
+    Args:
+      seeds: how many.
+      choices: the values to try by field of `Settings`, `chrono` left out: it is written "chrono"
+        among the values of `forget_bias`. A field without choices keeps its default.
+
+    Raises:
+      TypeError, ValueError: no such field, no values for one, or values that are no numbers.
+
+    >>> runs = grid(2, {"learning_rate": [1e-3, 3e-3], "forget_bias": [1, "chrono"]})
+    >>> runs.settings.chrono
+    Array([False, False,  True,  True, False, False,  True,  True], dtype=bool)
+    >>> runs.rows[3]
+    {'learning_rate': 0.001, 'forget_bias': 'chrono', 'seed': 1}
+    """
+    check_size("seeds", seeds)
+    choices = dict(choices or {})
+    fields = [name for name in Settings._fields if name != CHRONO]
+    for name, values in choices.items():
+        if name not in fields:
+            raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
+        _check_values(name, values)
+    combinations = [
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    ]
+    rows = [{**chosen, "seed": seed} for chosen in combinations for seed in range(seeds)]
+    columns: dict[str, Any] = {}
+    for name in choices:
+        numbers = [0.0 if row[name] == CHRONO else float(row[name]) for row in rows]
+        columns[name] = jnp.array(numbers, jnp.float32)
+    defaults = {
+        name: jnp.full(len(rows), value, jnp.float32)
+        for name, value in Settings()._asdict().items()
+        if name in fields and value is not None
+    }
+    chrono = jnp.array([row.get("forget_bias") == CHRONO for row in rows])
+    keys = jax.vmap(jax.random.key)(jnp.array([row["seed"] for row in rows], jnp.uint32))
+    return Grid(Settings(**{**defaults, **columns}, chrono=chrono), keys, rows)
+
+
+def _check_values(name, values):
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number and not (name == "forget_bias" and value == CHRONO):
+            raise TypeError(f"{name}: expected numbers, got {describe(value)}")

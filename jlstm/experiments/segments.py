@@ -1,0 +1,118 @@
+"""Many runs at once, in compiled segments: between two of them one may look, save, or stop."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jlstm.checks import check_size
+from jlstm.experiments.seeds import over_seeds
+from jlstm.experiments.tasks.task import Task
+from jlstm.experiments.training import (
+    Curves,
+    Run,
+    Settings,
+    Setup,
+    Training,
+    advance,
+    begin,
+    finish,
+)
+
+
+class Progress(NamedTuple):
+    """R runs between two segments: all that is needed to continue them.
+
+    training: with an axis of runs in front of every leaf.
+    curves: `[R, steps]`, NaN where the future is.
+    """
+
+    training: Training
+    curves: Curves
+
+
+def start(
+    task: Task, settings: Settings, keys: chex.PRNGKey, *, setup: Setup = Setup()
+) -> Progress:
+    """R runs before their first step; settings and keys have an axis `[R]`."""
+    training = jax.jit(jax.vmap(partial(begin, task, setup=setup)))(settings, keys)
+    blank = jnp.full((keys.shape[0], setup.steps), jnp.nan, training.model.W.dtype)
+    return Progress(training, Curves(blank, blank))
+
+
+def continued(
+    task: Task,
+    settings: Settings,
+    progress: Progress,
+    *,
+    setup: Setup = Setup(),
+    every: int = 100,
+) -> Iterator[tuple[int, Progress]]:
+    """Yields `(step, progress)` after each segment up to `setup.steps`, which ends the last one.
+
+    Segments end at the multiples of `every`, wherever the progress stands, and none is of a single
+    step, as that would be compiled without a loop. So the bits of a run do not depend on where it
+    was interrupted. The runs are spread over all local devices by `over_seeds`.
+
+    Raises:
+      TypeError, ValueError: `every` is no int, or below 2.
+
+    >>> import jax
+    >>> from jlstm.experiments import Setup, grid, tasks
+    >>> task, setup = tasks.adding(20), Setup(hidden_size=4, steps=5, batch_size=8)
+    >>> runs = grid(3)
+    >>> progress = start(task, runs.settings, runs.keys, setup=setup)
+    >>> going = continued(task, runs.settings, progress, setup=setup, every=2)
+    >>> [(step, progress.curves.loss.shape) for step, progress in going]
+    [(2, (3, 5)), (5, (3, 5))]
+    """
+    check_size("every", every)
+    if every < 2:
+        raise ValueError(f"every: expected at least 2 steps, got {every}")
+
+    @partial(jax.jit, static_argnums=2, out_shardings=_everywhere())
+    def segment(settings, progress, steps):
+        def one(run):
+            settings, training = run
+            return advance(task, settings, training, steps, setup=setup)
+
+        at = progress.training.step[0]
+        training, new = over_seeds(one, (settings, progress.training))
+        curves = jax.tree.map(
+            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, at, axis=1),
+            progress.curves,
+            new,
+        )
+        return Progress(training, curves)
+
+    # One place for what comes in and what goes out, or the second segment is compiled anew.
+    settings, progress = jax.device_put((settings, progress), _everywhere())
+    step = int(progress.training.step[0])
+    for end in _ends(step, setup.steps, every):
+        progress = segment(settings, progress, end - step)
+        step = end
+        yield step, progress
+
+
+def finished(task: Task, progress: Progress) -> Run:
+    """Tests R runs that have taken all their steps."""
+    return jax.jit(lambda progress: over_seeds(lambda one: finish(task, *one), progress))(progress)
+
+
+def _ends(step: int, steps: int, every: int) -> Iterator[int]:
+    """Where segments end, from `step` on."""
+    for end in range((step // every + 1) * every, steps, every):
+        if step + 1 < end < steps - 1:
+            yield end
+    if step < steps:
+        yield steps
+
+
+def _everywhere():
+    """All of an array on each local device."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())
