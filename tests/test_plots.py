@@ -112,3 +112,86 @@ def test_malformed_histories_are_refused(H, C, got):
     with pytest.raises(ValueError) as refusal:
         plots.plot_states(H, C)
     assert str(refusal.value) == f"H, C: expected two histories [T, H] of one shape, got {got}"
+
+
+# --- training
+
+
+def points(line):
+    """The x and the y of a line."""
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+
+
+def curves(seeds, steps):
+    """Losses that fall, with a spread over seeds that is known."""
+    return np.exp(-np.arange(steps) / steps) * np.linspace(1, 2, seeds)[:, None]
+
+
+def test_training_shows_median_band_and_share_of_solved_seeds():
+    losses = {"one": curves(11, 80), "two": 3 * curves(11, 80)}
+    solved_at = {"one": np.array([10, 40, 40, *[-1] * 8]), "two": np.full(11, -1)}
+    figure = plots.plot_training(losses, solved_at, baseline=0.5)
+    upper, lower = figure.axes
+    assert upper.get_yscale() == "log" and upper.get_ylabel() == "loss"
+    one, two, baseline = upper.get_lines()
+    for line, name in ((one, "one"), (two, "two")):
+        np.testing.assert_array_equal(points(line)[0], np.arange(1, 81))
+        np.testing.assert_allclose(points(line)[1], np.median(losses[name], axis=0))
+    assert set(points(baseline)[1]) == {0.5}
+    band = np.asarray(upper.collections[0].get_paths()[0].vertices)
+    low, high = np.quantile(losses["one"], (0.1, 0.9), axis=0)
+    np.testing.assert_allclose(band[:, 1].min(), low.min())
+    np.testing.assert_allclose(band[:, 1].max(), high.max())
+    step, none = lower.get_lines()
+    np.testing.assert_allclose(points(step)[0], [0, 10, 40, 40, 80])
+    np.testing.assert_allclose(points(step)[1], np.array([0, 1, 2, 3, 3]) / 11)
+    assert not np.any(points(none)[1])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+    assert len(render(figure)) > 1000
+
+
+def test_long_training_is_drawn_as_means_of_spans():
+    losses = curves(5, 3001)
+    figure = plots.plot_training({"": losses}, {"": np.zeros(5)})
+    upper, lower = figure.axes
+    (line,) = upper.get_lines()
+    assert not figure.legends and lower.get_xlabel() == "step (losses are means of 31)"
+    assert len(points(line)[0]) == 97
+    np.testing.assert_allclose(points(line)[0][:2], [16, 47])
+    np.testing.assert_allclose(points(line)[1][0], np.median(losses[:, :31].mean(axis=1)))
+
+
+def test_training_that_diverged_is_drawn_as_far_as_it_went():
+    losses = curves(3, 50)
+    losses[0, 20:] = np.inf
+    losses[1, 30:] = np.nan
+    losses[:, 40:] = np.nan
+    figure = plots.plot_training({"": losses}, {"": np.full(3, -1)})
+    (line,) = figure.axes[0].get_lines()
+    assert len(points(line)[0]) == 40
+    np.testing.assert_array_equal(points(line)[1][:20], losses[1, :20])
+    np.testing.assert_array_equal(points(line)[1][20:30], losses[2, 20:30])
+    assert (points(line)[1][30:] == np.inf).all()  # most of the seeds
+    assert len(render(figure)) > 1000
+
+
+def test_success_is_a_heat_map_with_numbers():
+    rates = np.array([[0.0, 0.25, 1.0], [0.5, 0.75, 1.0]])
+    figure = plots.plot_success(rates, ["a", "b"], ["x", "y", "z"], seeds=8)
+    axes, bar = figure.axes
+    shown = [text.get_text() for text in axes.texts]
+    assert shown == ["0%", "25%", "100%", "50%", "75%", "100%"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    np.testing.assert_array_equal(axes.get_images()[0].get_array(), rates)
+    assert bar.get_ylabel() == "solved, of 8 seeds"
+    assert len(render(figure)) > 1000
+
+
+def test_pictures_of_training_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="expected the same names, got a and b"):
+        plots.plot_training({"a": np.ones((2, 3))}, {"b": np.ones(2)})
+    with pytest.raises(ValueError, match=r"a: expected shapes \[S, steps\] and \[S\]"):
+        plots.plot_training({"a": np.ones((2, 3))}, {"a": np.ones(3)})
+    with pytest.raises(ValueError, match="rates: expected a name a row and a column"):
+        plots.plot_success(np.ones((2, 3)), ["a"], ["x", "y", "z"])
