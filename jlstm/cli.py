@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jlstm.commands import forward, gradients
+from jlstm.commands import forward, gradients, tasks, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jlstm {_version()}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (forward, gradients):
+    for command in (forward, gradients, train, tasks):
         command.add(commands)
     return parser
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+from math import inf, isfinite, nan
 
 from jlstm import files
 
@@ -37,3 +38,32 @@ def path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected the name of a file, got ''")
     return text
+
+
+def numbers(
+    text: str,
+    *,
+    above: float = -inf,
+    least: float = -inf,
+    below: float = inf,
+    words: tuple[str, ...] = (),
+) -> list[float | str]:
+    """Different finite numbers within bounds, or words instead, with commas between them."""
+    values = [_number_or_word(part.strip(), words) for part in text.split(",")]
+    inside = [isinstance(v, str) or (v > above and least <= v < below) for v in values]
+    if all(inside) and len(set(values)) == len(values):
+        return values
+    bounds = [f" above {above:g}"] * isfinite(above) + [f" from {least:g}"] * isfinite(least)
+    bounds += [f" below {below:g}"] * isfinite(below) + [f" or {word}" for word in words]
+    expected = f"different numbers{''.join(bounds)}"
+    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+
+def _number_or_word(text: str, words: tuple[str, ...]) -> float | str:
+    """NaN, which is within no bounds, for what is neither."""
+    if text in words:
+        return text
+    try:
+        return float(text) if isfinite(float(text)) else nan
+    except ValueError:
+        return nan

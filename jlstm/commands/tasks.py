@@ -1,0 +1,41 @@
+"""`jlstm tasks`: what `jlstm train` can be asked to learn."""
+
+import argparse
+import importlib.util
+
+import numpy as np
+
+
+def add(commands) -> None:
+    """Declares the command."""
+    parser = commands.add_parser(
+        "tasks",
+        help="list the tasks that an LSTM can be trained on",
+        description="Lists the tasks with their criteria of success and their baselines, at their\n"
+        "default lengths.",
+        epilog="example:\n  jlstm tasks",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a paragraph a task."""
+    del args
+    if not importlib.util.find_spec("optax"):
+        raise ValueError("optax is missing: it is in the extra jlstm[experiments]")
+    from jlstm.experiments import tasks
+
+    for name in tasks.NAMES:
+        if name.startswith("digits") and not importlib.util.find_spec("sklearn"):
+            print(f"{name}\n  needs scikit-learn, which is in the extra jlstm[data]")
+            continue
+        own = name == "forecast"  # of a series that the user brings
+        noise = np.random.default_rng(0).standard_normal((500, 1))
+        task = tasks.named(name, series=noise if own else None)
+        sizes = f"D = {task.input_size}, O = {task.output_size}"
+        sizes = "D and O as the series that --input names" if own else sizes
+        answers = "each step" if task.answers == "every" else "the last step"
+        print(f"{name}\n  T = {task.steps}, {sizes}; answers at {answers}")
+        print(f"  solved: {task.criterion}")
+        baseline = "that of persistence" if own else f"{task.baseline:.4g}"
+        print(f"  metric: {task.metric_name}; baseline: a loss of {baseline}")

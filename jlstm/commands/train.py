@@ -1,0 +1,287 @@
+"""`jlstm train`: a grid of settings times seeds, trained as one compiled program."""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jlstm import files
+from jlstm.commands import options, outcomes
+
+DEFAULTS: dict[str, Any] = {
+    "length": None,
+    "input": None,
+    "columns": None,
+    "hidden_size": 32,
+    "layers": 1,
+    "batch_size": 64,
+    "steps": 3000,
+    "optimizer": "adam",
+    "learning_rate": [1e-3],
+    "forget_bias": [1.0],
+    "clip_norm": None,
+    "dropout": None,
+    "seeds": 1,
+    "checkpoint_every": 100,
+    "devices": None,
+}
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+
+
+def add(commands) -> None:
+    """Declares the command and its options."""
+    parser = commands.add_parser(
+        "train",
+        help="train an LSTM on a task, over settings and seeds at once",
+        description="Trains an LSTM stack with a linear readout: every combination of the lists\n"
+        "of numbers, times every seed, as one compiled program. `jlstm tasks` lists the tasks.\n"
+        "DIR receives settings.json, results.csv (a row a run) and results.jsonl, curves.npz,\n"
+        "params.npz and the checkpoints by which --resume continues, bit for bit.",
+        epilog="example:\n  jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 "
+        "\\\n      --forget-bias 1,chrono --steps 3000 --plot --out adding",
+    )
+    parser.set_defaults(run=run)
+    size = partial(options.whole_number, 1, 2**31 - 1)
+    task = parser.add_argument_group("the task")
+    task.add_argument("--task", metavar="NAME", help="see `jlstm tasks`")
+    task.add_argument("--length", type=size, metavar="T", help="of its sequences (the task's own)")
+    task.add_argument(
+        "--input", type=options.path, metavar="FILE", help="the series of forecast: .csv, .npy"
+    )
+    task.add_argument(
+        "--columns",
+        type=options.columns,
+        metavar="A,B",
+        help="of the input (all)",
+    )
+    model = parser.add_argument_group("the program")
+    for name, metavar, what in (
+        ("hidden-size", "H", "units of each layer (32)"),
+        ("layers", "N", "of the stack (1)"),
+        ("batch-size", "B", "new sequences a step (64)"),
+        ("steps", "N", "of training (3000)"),
+    ):
+        model.add_argument(f"--{name}", type=size, metavar=metavar, help=what)
+    model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (adam)")
+    runs = parser.add_argument_group("the runs", "Each takes one value or several: 1e-3,3e-3.")
+    for name, kind, what in (
+        ("learning-rate", partial(options.numbers, above=0), "of the optimiser (1e-3)"),
+        ("forget-bias", partial(options.numbers, words=("chrono",)), "or the word chrono (1)"),
+        ("clip-norm", partial(options.numbers, above=0), "longest gradient let through (any)"),
+        ("dropout", partial(options.numbers, least=0, below=1), "rate, in training (none)"),
+    ):
+        runs.add_argument(f"--{name}", type=kind, metavar="X", help=what)
+    runs.add_argument("--seeds", type=size, metavar="N", help="runs of each setting (1)")
+    out = parser.add_argument_group("the results")
+    out.add_argument("--out", type=options.path, required=True, metavar="DIR", help="a new folder")
+    out.add_argument("--resume", action="store_true", help="continue what is in DIR")
+    out.add_argument("--plot", action="store_true", help="draw curves.png and success.png")
+    out.add_argument("--quiet", action="store_true", help="no bar, no summary")
+    every = partial(options.whole_number, 2, 2**31 - 1)
+    out.add_argument(
+        "--checkpoint-every", type=every, metavar="N", help="steps between checkpoints (100)"
+    )
+    out.add_argument(
+        "--devices", type=size, metavar="N", help="CPU devices to spread the runs over (1)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Checks everything, then trains, then writes."""
+    _check_extras(args)
+    chosen = _chosen(args)
+    if chosen["devices"]:
+        _use_devices(chosen["devices"])
+    task, setup, runs = _program(chosen)
+    if not args.resume:
+        os.makedirs(args.out, exist_ok=True)
+        _write(args.out, {"settings.json": outcomes.json_writer(chosen)})
+    begun = time.monotonic()
+    try:
+        finished = _train(args, chosen, task, setup, runs)
+    except KeyboardInterrupt:
+        command = f"jlstm train --resume --out {shlex.quote(args.out)}"
+        print(f"interrupted; from the last checkpoint on, `{command}` continues", file=sys.stderr)
+        raise
+    contents = outcomes.tables(chosen, runs.rows, finished)
+    if args.plot:
+        contents |= outcomes.pictures(chosen, task, finished)
+    _write(args.out, contents)
+    if not args.quiet:
+        outcomes.print_summary(chosen, task, finished)
+        print(f"{len(runs.rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
+
+
+# --- before
+
+
+def _check_extras(args):
+    needed = {"optax": "experiments", "orbax.checkpoint": "experiments", "tqdm": "experiments"}
+    if args.plot:
+        needed["matplotlib"] = "plots"
+    if (args.task or "").startswith("digits"):
+        needed["sklearn"] = "data"
+    for module, extra in needed.items():
+        with contextlib.suppress(ModuleNotFoundError):  # raised where a parent is missing
+            if importlib.util.find_spec(module):
+                continue
+        raise ValueError(f"{module} is missing: it is in the extra jlstm[{extra}]")
+
+
+def _chosen(args) -> dict[str, Any]:
+    """All settings by name, as they stand in settings.json."""
+    given = {name: getattr(args, name) for name in ("task", *DEFAULTS)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("input"):
+        given["input"] = os.path.abspath(given["input"])
+    path = os.path.join(args.out, "settings.json")
+    if args.resume:
+        saved = _read_settings(path)
+        for name, value in given.items():
+            if name != "devices" and saved[name] != value:
+                option = name.replace("_", "-")
+                raise ValueError(f"argument --{option}: {path} has {saved[name]}, got {value}")
+        return {**saved, **given}
+    if "task" not in given:
+        raise ValueError("argument --task: expected the name of a task, see `jlstm tasks`")
+    parent = os.path.dirname(os.path.abspath(args.out))
+    if os.path.lexists(args.out) and not _is_empty(args.out):
+        hint = "; --resume continues what is in it" if os.path.exists(path) else ""
+        raise ValueError(f"argument --out: {args.out}: expected a new folder{hint}")
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise ValueError(f"argument --out: {args.out}: no folder can be made in {parent}")
+    return {"task": given["task"], **DEFAULTS, **given}
+
+
+def _is_empty(folder):
+    """Whether there is nothing in it but what a process left that was killed as it began."""
+    return os.path.isdir(folder) and all(name.startswith(".jlstm-") for name in os.listdir(folder))
+
+
+def _read_settings(path):
+    if not os.path.exists(path):
+        raise ValueError(f"argument --resume: there is no {path}")
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:  # UnicodeDecodeError too
+        saved = None
+    if not isinstance(saved, dict) or set(saved) != {"task", *DEFAULTS}:
+        raise ValueError(f"{path}: not the settings of a run")
+    return saved
+
+
+def _use_devices(count):
+    """One virtual device a core; JAX wants to know before it computes anything."""
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        if jax.local_device_count() != count:
+            running = f"JAX runs on {jax.local_device_count()} already"
+            raise ValueError(f"argument --devices: {running}, got {count}") from None
+
+
+def _program(chosen):
+    """The task, what the program is compiled for, and its runs."""
+    import optax
+
+    from jlstm.experiments import Setup, grid, tasks
+
+    if chosen["task"] not in tasks.NAMES:
+        names = ", ".join(tasks.NAMES)
+        raise ValueError(f"argument --task: expected {names}, got {chosen['task']!r}")
+    if chosen["optimizer"] not in OPTIMIZERS:
+        names = ", ".join(OPTIMIZERS)
+        raise ValueError(f"argument --optimizer: expected {names}, got {chosen['optimizer']!r}")
+    if (chosen["task"] == "forecast") != (chosen["input"] is not None):
+        raise ValueError("argument --input: belongs to the task forecast, which needs it")
+    if chosen["columns"] and not chosen["input"]:
+        raise ValueError("argument --columns: needs --input")
+    series = files.read_series(chosen["input"], chosen["columns"]) if chosen["input"] else None
+    task = tasks.named(chosen["task"], length=chosen["length"], series=series)
+    setup = Setup(
+        hidden_size=chosen["hidden_size"],
+        layers=chosen["layers"],
+        batch_size=chosen["batch_size"],
+        steps=chosen["steps"],
+        optimizer=getattr(optax, chosen["optimizer"]),
+    )
+    choices = {name: chosen[name] for name in outcomes.VARIED if chosen[name] is not None}
+    return task, setup, grid(chosen["seeds"], choices)
+
+
+# --- training
+
+
+def _train(args, chosen, task, setup, runs):
+    """The finished runs; whatever ends this early, the checkpoints are whole."""
+    from tqdm import tqdm
+
+    from jlstm.experiments import segments
+    from jlstm.experiments.checkpoints import checkpointing, restore
+
+    folder = os.path.join(args.out, "checkpoints")
+    start = partial(segments.start, task, setup=setup)
+    found = restore(folder, jax.eval_shape(start, runs.settings, runs.keys))
+    progress = found.tree if found else start(runs.settings, runs.keys)
+    for line in found.refused if found else ():
+        print(line, file=sys.stderr)
+    bar = tqdm(
+        desc=task.name,
+        total=setup.steps,
+        initial=found.step if found else 0,
+        unit="step",
+        file=sys.stderr,
+        disable=args.quiet or not sys.stderr.isatty(),
+    )
+    every = chosen["checkpoint_every"]
+    going = segments.continued(task, runs.settings, progress, setup=setup, every=every)
+    with _interrupts() as interrupted, bar, checkpointing(folder) as save:
+        for step, progress in going:
+            save(step, progress)
+            if not bar.disable:
+                loss = np.asarray(progress.curves.loss)[:, max(step - every, 0) : step]
+                solved = int((np.asarray(progress.training.solved_at) >= 0).sum())
+                bar.set_postfix_str(f"loss {np.median(loss):.2g}, solved {solved}/{len(runs.rows)}")
+                bar.update(step - bar.n)
+            if interrupted():
+                break
+    if interrupted():
+        raise KeyboardInterrupt
+    return segments.finished(task, progress)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C was pressed. Pressed twice it ends everything where it stands."""
+    pressed = []
+
+    def note(*_):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+        print("stopping at the next checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write(folder, contents):
+    """Writes the files of a folder, all or none."""
+    files.atomic_write({os.path.join(folder, name): write for name, write in contents.items()})
