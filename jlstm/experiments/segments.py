@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jlstm.checks import check_size
+from jlstm.experiments.chunks import auto_chunk
 from jlstm.experiments.seeds import over_seeds
 from jlstm.experiments.tasks.task import Task
 from jlstm.experiments.training import (
@@ -75,14 +76,19 @@ def continued(
     if every < 2:
         raise ValueError(f"every: expected at least 2 steps, got {every}")
 
+    def one(steps, run):
+        settings, training = run
+        return advance(task, settings, training, steps, setup=setup)
+
+    # One for segments of all lengths, as runs that go together may round in another way.
+    runs: Any = settings, progress.training
+    chunk = auto_chunk(partial(one, 2), runs, jax.default_backend())
+
     @partial(jax.jit, static_argnums=2, out_shardings=_everywhere())
     def segment(settings, progress, steps):
-        def one(run):
-            settings, training = run
-            return advance(task, settings, training, steps, setup=setup)
-
         at = progress.training.step[0]
-        training, new = over_seeds(one, (settings, progress.training))
+        runs: Any = settings, progress.training
+        training, new = over_seeds(partial(one, steps), runs, chunk=chunk)
         curves = jax.tree.map(
             lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, at, axis=1),
             progress.curves,
@@ -101,7 +107,8 @@ def continued(
 
 def finished(task: Task, progress: Progress) -> Run:
     """Tests R runs that have taken all their steps."""
-    return jax.jit(lambda progress: over_seeds(lambda one: finish(task, *one), progress))(progress)
+    runs: Any = progress
+    return jax.jit(lambda runs: over_seeds(lambda one: finish(task, *one), runs))(runs)
 
 
 def _ends(step: int, steps: int, every: int) -> Iterator[int]:
