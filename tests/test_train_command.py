@@ -207,13 +207,16 @@ def test_a_run_killed_again_and_again_ends_as_the_whole(tmp_path):
     assert (out / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
-def test_a_series_of_one_s_own(tmp_path, capsys):
+def test_a_series_of_one_s_own_with_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     path, out = tmp_path / "series.csv", tmp_path / "out"
     values = np.sin(np.arange(100) / 3)
     path.write_text("day,wind\n" + "".join(f"d{k},{x}\n" for k, x in enumerate(values)))
     options = ["--task", "forecast", "--length", 5, "--input", path, "--columns", "wind"]
     assert run(*options, "--hidden-size", 2, "--batch-size", 4, "--steps", 2, "--out", out) == 0
-    assert "forecast: solved is" in capsys.readouterr().out
+    out_text, bar = capsys.readouterr()
+    assert "forecast: solved is" in out_text
+    assert re.search(r"forecast: 100%.*2/2 .*loss [\d.e-]+, solved 0/1\]", bar)
     with open(out / "results.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["input"] == str(path) and row["length"] == "5"
