@@ -1,14 +1,7 @@
 """Batch experiments: hundreds of runs as one compiled program. Needs the extra `[experiments]`.
 
->>> import jax
->>> from functools import partial
->>> from jlstm.experiments import Settings, Setup, tasks, train
->>> setup = Setup(hidden_size=4, steps=3, batch_size=8)
->>> run = partial(train, tasks.adding(20), setup=setup)
->>> keys = jax.random.split(jax.random.key(0), 5)
->>> runs = jax.jit(jax.vmap(run, (None, 0)))(Settings(learning_rate=1e-2), keys)
->>> runs.solved_at.shape, runs.curves.loss.shape
-((5,), (5, 3))
+`train(task, settings, key) -> Run` is a pure function; `over_seeds` maps it over keys and settings,
+`grid` lays these out, and `segments` runs them piece by piece, so that one may look, save or stop.
 """
 
 from jlstm.experiments import segments, tasks

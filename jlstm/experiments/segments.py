@@ -62,15 +62,6 @@ def continued(
 
     Raises:
       TypeError, ValueError: `every` is no int, or below 2.
-
-    >>> import jax
-    >>> from jlstm.experiments import Setup, grid, tasks
-    >>> task, setup = tasks.adding(20), Setup(hidden_size=4, steps=5, batch_size=8)
-    >>> runs = grid(3)
-    >>> progress = start(task, runs.settings, runs.keys, setup=setup)
-    >>> going = continued(task, runs.settings, progress, setup=setup, every=2)
-    >>> [(step, progress.curves.loss.shape) for step, progress in going]
-    [(2, (3, 5)), (5, (3, 5))]
     """
     check_size("every", every)
     if every < 2:
