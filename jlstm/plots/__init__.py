@@ -8,6 +8,7 @@ from jlstm.plots.gradients import (
     plot_truncation,
 )
 from jlstm.plots.states import STYLES, plot_states
+from jlstm.plots.training import plot_success, plot_training
 
 __all__ = [
     "STYLES",
@@ -16,5 +17,7 @@ __all__ = [
     "plot_saliency",
     "plot_singular_values",
     "plot_states",
+    "plot_success",
+    "plot_training",
     "plot_truncation",
 ]

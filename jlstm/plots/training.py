@@ -1,0 +1,134 @@
+"""Pictures of what a batch of runs learned, and how many of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from jlstm.plots.states import STYLES
+
+POINTS = 100  # of a learning curve
+
+
+def plot_training(
+    losses: Mapping[str, np.ndarray],
+    solved_at: Mapping[str, np.ndarray],
+    *,
+    baseline: float | None = None,
+) -> Figure:
+    """Learning curves of many seeds: the loss, and how many seeds have met the criterion.
+
+    Above, for each setting, the median over its seeds and the band that holds the middle four
+    fifths of them; a point is the mean over a span of steps, so that a long run can be followed.
+    Below, the share of the seeds that are solved by each step.
+
+    Args:
+      losses: `[S, steps]` by the name of the setting, S seeds; steps that are NaN are left out.
+      solved_at: `[S]` by the same names, the step at which each seed was solved, -1 for never.
+      baseline: the loss of a trivial answer, drawn as a line.
+
+    Raises:
+      ValueError: the names differ, or the shapes are not `[S, steps]` and `[S]`.
+
+    >>> losses = {"1": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
+    >>> figure = plot_training(losses, {"1": np.arange(10) * 30})
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss', 'seeds solved']
+    """
+    if set(losses) != set(solved_at) or not losses:
+        got = f"{', '.join(losses)} and {', '.join(solved_at)}"
+        raise ValueError(f"losses, solved_at: expected the same names, got {got}")
+    for name, curves in losses.items():
+        if np.ndim(curves) != 2 or np.shape(solved_at[name]) != np.shape(curves)[:1]:
+            got = f"{np.shape(curves)} and {np.shape(solved_at[name])}"
+            raise ValueError(f"{name}: expected shapes [S, steps] and [S], got {got}")
+    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(losses)))
+    steps = max(np.shape(curves)[1] for curves in losses.values())
+    for k, (name, curves) in enumerate(losses.items()):
+        style = {"color": colours[k], "linestyle": STYLES[k % len(STYLES)], "label": name}
+        _draw_band(upper, np.asarray(curves, np.float64), style)
+        solved = np.sort(np.asarray(solved_at[name]))
+        solved = solved[solved >= 0]
+        shares = np.arange(len(solved) + 1) / len(solved_at[name])
+        x = np.concatenate([[0], solved, [steps]])
+        lower.step(x, np.append(shares, shares[-1]), where="post", linewidth=1.6, **style)
+    if baseline is not None:
+        upper.axhline(baseline, color="0.4", linewidth=1)
+        upper.annotate(
+            "baseline", (1, baseline), (-3, 3), ("axes fraction", "data"), "offset points",
+            ha="right", color="0.4",
+        )  # fmt: skip
+    upper.set_yscale("log")
+    upper.set_ylabel("loss")
+    lower.set_ylabel("seeds solved")
+    lower.set_ylim(-0.05, 1.05)
+    lower.yaxis.set_major_formatter(PercentFormatter(1))
+    span = _curve_span(steps)
+    lower.set_xlabel("step" if span == 1 else f"step (losses are means of {span})")
+    for axes in (upper, lower):
+        axes.grid(color="0.9")
+        axes.margins(x=0.01)
+    if len(losses) > 1:
+        figure.legend(handles=upper.get_lines()[: len(losses)], loc="outside upper center", ncols=2)
+    return figure
+
+
+def plot_success(
+    rates: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, seeds: int | None = None
+) -> Figure:
+    """A grid of success rates as a heat map, the rate written in each cell.
+
+    Args:
+      rates: `[R, C]`, from 0 to 1.
+      rows, columns: what the settings of each are called.
+      seeds: of how many runs each rate is the share, for the title.
+
+    Raises:
+      ValueError: the names do not fit the shape.
+
+    >>> figure = plot_success(np.array([[0.1, 1.0]]), ["H = 32"], ["b_f = 1", "chrono"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['10%', '100%']
+    """
+    rates = np.asarray(rates, np.float64)
+    if rates.shape != (len(rows), len(columns)) or not rates.size:
+        got = f"{list(rates.shape)} with {len(rows)} and {len(columns)}"
+        raise ValueError(f"rates: expected a name a row and a column, got {got}")
+    height, width = 1.4 + 0.45 * len(rows), 3.0 + 0.9 * len(columns)
+    figure = Figure(figsize=(max(width, 5.0), height), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(rates, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for (row, column), rate in np.ndenumerate(rates):
+        colour = "white" if rate < 0.6 else "black"
+        axes.text(column, row, f"{rate:.0%}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    title = "solved" if seeds is None else f"solved, of {seeds} seeds"
+    figure.colorbar(image, label=title, format=PercentFormatter(1))
+    return figure
+
+
+def _curve_span(steps: int) -> int:
+    """How many steps one point of a learning curve stands for."""
+    return -(-steps // POINTS)
+
+
+def _draw_band(axes: Axes, curves: np.ndarray, style: dict[str, Any]) -> None:
+    """The median over seeds, and the band of the middle four fifths, of means over short spans."""
+    curves = curves[:, ~np.isnan(curves).all(axis=0)]
+    span = _curve_span(curves.shape[1])
+    starts = np.arange(0, curves.shape[1], span)
+    counts = np.diff(starts, append=curves.shape[1])
+    curves = np.where(np.isfinite(curves), curves, np.inf)  # a run that diverged is the worst
+    means = np.add.reduceat(curves, starts, axis=1) / counts
+    x = starts + (counts + 1) / 2  # the first step is step 1
+    ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
+    low, median, high = np.sort(means, axis=0)[ranks]
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.25, linewidth=0)
+    axes.plot(x, median, linewidth=1.6, **style)
