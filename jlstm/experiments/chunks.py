@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import chex
 import jax
 from jax.extend import core
 
 BYTES, MOST = 6 * 2**20, 8
 
 
-def auto_chunk(fn: Callable[[Any], Any], keys: chex.ArrayTree, platform: str) -> int | None:
+def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None:
     """As many seeds as keep 6 MB between them, at least one and at most eight; None is all.
 
     What a gradient keeps is what its scans hand out, a step behind the other. While it stays in
@@ -35,9 +34,10 @@ def auto_chunk(fn: Callable[[Any], Any], keys: chex.ArrayTree, platform: str) ->
 
 def handed_out(jaxpr: core.Jaxpr) -> int:
     """The bytes of what all scans in a program hand out; of those inside of others, in one step."""
-    own = [eqn.outvars for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
-    bytes_of = [math.prod(out.aval.shape) * out.aval.dtype.itemsize for outs in own for out in outs]
-    return sum(bytes_of) + sum(handed_out(inner) for eqn in jaxpr.eqns for inner in _inner(eqn))
+    scans = [equation for equation in jaxpr.eqns if equation.primitive.name == "scan"]
+    outs: list[Any] = [out.aval for scan in scans for out in scan.outvars]
+    own = sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
+    return own + sum(handed_out(inner) for equation in jaxpr.eqns for inner in _inner(equation))
 
 
 def _inner(equation) -> Iterator[core.Jaxpr]:

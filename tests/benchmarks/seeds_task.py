@@ -1,5 +1,6 @@
 """The gradients of many seeds at once, each with weights and data of its own, as a peer does it."""
 
+import time
 from typing import Any
 
 import jax
@@ -10,9 +11,8 @@ import jlstm
 from jlstm.experiments.seeds import over_seeds
 from tests.layouts import torch_weights
 
-from .jax_task import compilation
 from .peers import JAX_PEERS
-from .task import Task
+from .task import Compilation, Task
 
 
 def load(peer: str, arrays: dict[str, np.ndarray]) -> Task:
@@ -35,7 +35,12 @@ def load(peer: str, arrays: dict[str, np.ndarray]) -> Task:
 
     if spread:
         seeds = over_seeds(lambda seed: seed, seeds)  # where a training has them
-    run = jax.jit(mapped)
+    begin = time.perf_counter()
+    run = jax.jit(mapped).lower(seeds).compile()
+    seconds, analysis = time.perf_counter() - begin, run.memory_analysis()
+    assert analysis is not None
+    devices = len(jax.devices()) if spread else 1  # XLA tells of one
+    made = Compilation(seconds, analysis.temp_size_in_bytes * devices)
 
     def ours(params, d_native):
         _, pull = jax.vjp(lambda params: make(params).native, params)
@@ -45,13 +50,8 @@ def load(peer: str, arrays: dict[str, np.ndarray]) -> Task:
         d_params = jax.vmap(ours)(params, jax.device_get(run(seeds)))
         return {name: np.asarray(array) for name, array in d_params._asdict().items()}
 
-    def compile_gradient():
-        made = compilation(mapped, seeds)
-        devices = len(jax.devices()) if spread else 1  # XLA tells of one
-        return made._replace(temp_bytes=made.temp_bytes * devices)
-
     calls = {"gradient": lambda: jax.block_until_ready(run(seeds))}
-    return Task(calls, {"gradient": result}, compile_gradient)
+    return Task(calls, {"gradient": result}, lambda: made)
 
 
 def load_torch(arrays: dict[str, np.ndarray]) -> Task:
