@@ -74,7 +74,10 @@ def over_seeds(
 
     def run_share(keys):
         """The share of one device, `[chunks * length, …]`."""
-        return jax.vmap(fn)(keys) if chunks == 1 else jax.lax.map(fn, keys, batch_size=length)
+        if chunks == 1:
+            return jax.vmap(fn)(keys)
+        # A batch of one would be an axis more for nothing, in memory and in time.
+        return jax.lax.map(fn, keys, batch_size=length if length > 1 else None)
 
     def run(keys):
         out = _fill_up(keys, S, n * chunks * length)
