@@ -233,7 +233,8 @@ def _train(args, chosen, task, setup, runs):
 
     folder = os.path.join(args.out, "checkpoints")
     start = partial(segments.start, task, setup=setup)
-    found = restore(folder, jax.eval_shape(start, runs.settings, runs.keys))
+    like: Any = jax.eval_shape(start, runs.settings, runs.keys)
+    found = restore(folder, like)
     progress = found.tree if found else start(runs.settings, runs.keys)
     for line in found.refused if found else ():
         print(line, file=sys.stderr)
