@@ -79,8 +79,14 @@ def _result(*avals, choices, form):
     """The types of the results: the state's, and the same with a time axis."""
     params, state, initial_state, steps = form.unflatten(avals)
     T = steps.x.shape[0]
-    ys = [aval.update(shape=(T, *aval.shape), sharding=None) for aval in state]
+    ys = [_over_time(T, aval) for aval in state]
     return [*state, *(ys if choices.states else ys[:1])]
+
+
+def _over_time(T, aval):
+    """The type of what is collected over T steps, laid out over devices as at each of them."""
+    sharding = aval.sharding.update(spec=(None, *aval.sharding.spec))
+    return aval.update(shape=(T, *aval.shape), sharding=sharding)
 
 
 def _differentiate(primals, tangents, **static):

@@ -1,6 +1,7 @@
 """Which dtype comes out of params, xs and state; what is carried and computed in between."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +33,9 @@ def equations(jaxpr):
     """All equations of a jaxpr, those of inner ones included."""
     for equation in jaxpr.eqns:
         yield equation
+        if equation.primitive.name == "lstm":  # undifferentiated, the recurrence is one operation
+            run = partial(equation.primitive.impl, **equation.params)
+            yield from equations(jax.make_jaxpr(run)(*(v.aval for v in equation.invars)).jaxpr)
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
             if is_jaxpr(inner):
                 yield from equations(getattr(inner, "jaxpr", inner))

@@ -116,7 +116,8 @@ REFUSED: dict[str, tuple] = {
     ),
     "torch, a projection of another size": (
         lambda: from_torch(to_torch((projected(),)) | {"weight_hr_l0": torch.ones(2, 4)}),
-        "weight_ih_l0: expected ProjectedParams(W=[D, 4H], U=[R, 4H], b=[4H], V=[H, R], P=[3H?])",
+        "weight_ih_l0: expected ProjectedParams(W=[D, 4H], U=[R, 4H], b=[4H], V=[H, R], "
+        "P=[3H] or None)",
     ),
     "torch, no stack": (
         lambda: to_torch(BOTH),
