@@ -17,6 +17,8 @@ import pytest
 
 from jlstm import cli
 from jlstm.commands import train
+from jlstm.interop.files import save_params
+from jlstm.params import LSTMParams
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
 GRID = ["--seeds", "3", "--learning-rate", "1e-3,3e-2", "--forget-bias", "1,chrono"]
@@ -57,6 +59,23 @@ def finished(tmp_path_factory):
     jax.config.update("jax_disable_most_optimizations", True)  # as for the tests that compare
     assert run(*SMALL, *GRID, "--steps", 12, "--checkpoint-every", 4, "--plot", "--out", out) == 0
     return out
+
+
+def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
+    def ask(*options):
+        status = cli.main(["gradients", "flow", "--steps=5", "--seed=1", *map(str, options)])
+        return status, *capsys.readouterr()
+
+    with np.load(finished / "params.npz") as arrays:
+        weights = [arrays[f"layers[0].{name}"] for name in LSTMParams._fields]
+    runs = len(weights[0])
+    save_params(str(tmp_path / "last.npz"), LSTMParams(*(array[runs - 1] for array in weights)))
+    alone = ask("--params", tmp_path / "last.npz")
+    assert alone[0] == 0 and ask("--params", finished, "--run-index", runs - 1) == alone
+    assert ask("--params", finished) == ask("--params", finished, "--run-index", 0) != alone
+    status, out, err = ask("--params", finished, "--run-index", runs)
+    assert (status, out) == (2, "")
+    assert err.endswith(f"params.npz: expected less than {runs}, got {runs}\n")
 
 
 def test_the_table_has_a_row_a_run(finished):

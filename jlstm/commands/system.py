@@ -37,8 +37,11 @@ def add_options(parser) -> None:
     given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
     standardise = "bring each column to mean 0 and standard deviation 1"
     given.add_argument("--standardise", action="store_true", help=standardise)
-    weights = "weights: .npz or .safetensors, from --save-params, or a folder with params.npz"
+    weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
     add("--params", help=weights)
+    index = partial(options.whole_number, 0, 2**31 - 1)
+    which = "which run of that folder: its place among the rows of results.csv, from 0 (0)"
+    given.add_argument("--run-index", type=index, metavar="K", help=which)
     dtype = f"to compute in: {', '.join(files.FLOATS)} (float64)"
     parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
 
@@ -57,9 +60,9 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
             raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
     if given >= {"input", "params", "seed"}:
         raise ValueError("argument --seed: nothing is drawn with --input and --params")
-    for option in ("columns", "standardise"):
-        if option in given and "input" not in given:
-            raise ValueError(f"argument --{option}: needs --input")
+    for option, other in _NEEDS:
+        if option in given and other not in given:
+            raise ValueError(f"argument --{option}: needs --{other}")
     paths = {}
     for option in ("input", "params", *endings):
         path = getattr(args, option)
@@ -74,6 +77,7 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
         raise ValueError("argument --plot: needs matplotlib, which is in the extra jlstm[plots]")
 
 
+_NEEDS = [("columns", "input"), ("standardise", "input"), ("run-index", "params")]
 _DECIDES = [("input", "steps"), ("input", "input-size")]
 _DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
@@ -93,7 +97,7 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     """The weights and the series, each from its file or drawn as the notebook draws."""
     sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
     sizes = {name: size for name, size in sizes.items() if size is not None}
-    params = _read_params(_params_file(args.params)) if args.params else None
+    params = _read_params(args.params, args.run_index) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:
         sizes["input_size"] = int(np.shape(params.W)[0])
@@ -127,11 +131,29 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
     return array
 
 
-def _read_params(path: str) -> LSTMParams:
-    params = parameter_files.load_params(path)
+def _read_params(path: str, run: int | None) -> LSTMParams:
+    file = _params_file(path)
+    if os.path.isdir(path):
+        arrays, _ = parameter_files.read_npz(file)
+        if "layers[0].W" in arrays:
+            return _trained(file, arrays, run or 0)
+    if run is not None:
+        raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
+    params = parameter_files.load_params(file)
     if not isinstance(params, LSTMParams):
-        raise ValueError(f"{path}: expected the weights of one LSTM, got {type(params).__name__}")
+        raise ValueError(f"{file}: expected the weights of one LSTM, got {type(params).__name__}")
     return params
+
+
+def _trained(file: str, arrays: Mapping[str, np.ndarray], run: int) -> LSTMParams:
+    """The weights of one of the runs of `jlstm train`, which keeps all of them side by side."""
+    if "layers[1].W" in arrays:
+        raise ValueError(f"{file}: expected the weights of one layer, got a stack")
+    params = LSTMParams(*(arrays[f"layers[0].{name}"] for name in LSTMParams._fields))
+    runs = len(params.b)
+    if run >= runs:
+        raise ValueError(f"argument --run-index: {file}: expected less than {runs}, got {run}")
+    return LSTMParams(*(array[run] for array in params))
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:

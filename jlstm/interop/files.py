@@ -109,7 +109,7 @@ def load_params(path: str, like: Any = None) -> Any:
       ValueError: the file is broken or was changed, or was not written by jlstm; or it holds
         another tree than `like`.
     """
-    arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else _read_npz)(path)
+    arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else read_npz)(path)
     params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
     _outline(path, (), params, {})
     if like is not None:
@@ -261,7 +261,8 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def _read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
+def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
+    """The arrays of a .npz file by name, and the header if it has one."""
     with open(path, "rb") as file:
         content = file.read()
     try:

@@ -142,6 +142,11 @@ def test_help_has_an_example(arguments, capsys):
         ),
         ("flow --input no.csv", "no.csv: No such file or directory"),
         ("flow --columns a", "argument --columns: needs --input"),
+        ("flow --run-index 1", "argument --run-index: needs --params"),
+        (
+            "flow --params weights.npz --run-index 0",
+            "argument --run-index: weights.npz: not a folder of jlstm train",
+        ),
         ("flow --dtype float16", "argument --dtype: expected float64 or float32, got 'float16'"),
         ("lyapunov --k 0", "argument --k: expected a whole number from 1"),
         ("lyapunov --k 7", "k: expected "),
