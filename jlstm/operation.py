@@ -9,7 +9,7 @@ Differentiated, or mapped over parameters, it is what it always was: the operati
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jlstm.derivative import PREACTIVATION, unroll_lstm
 from jlstm.params import LSTMParams, LSTMState
-from jlstm.plan import Plan, plan_for
+from jlstm.plan import Plan, plan_for, with_chunk
 from jlstm.scan import Steps, scan_chunks
 
 
@@ -54,17 +54,12 @@ def run_lstm(
     return LSTMState(final_h, final_c), LSTMState(*ys) if choices.states else ys[0]
 
 
-def plan_of(choices: Choices, T: int, B: int, D: int, H: int) -> Plan:
-    """The plan of a run: the caller's or that of `plan_for`, with the caller's chunk."""
-    plan = choices.plan or plan_for(T, B, D, H)
-    return plan if choices.chunk == "auto" else replace(plan, chunk=choices.chunk, keep=False)
-
-
 def _run(*leaves, choices, form):
     """What the operation computes, as ordinary operations."""
     params, state, initial_state, steps = form.unflatten(leaves)
     T, *B, D = steps.x.shape
-    plan = plan_of(choices, T, math.prod(B), D, params.U.shape[0])
+    planned = choices.plan or plan_for(T, math.prod(B), D, params.U.shape[0])
+    plan = with_chunk(planned, choices.chunk)
 
     def segment(state, steps):
         run = (choices.reverse, plan.hoist, params, state, initial_state, steps)

@@ -1,6 +1,7 @@
 """How `unroll` runs: choices by static shape for speed and memory. Results differ by rounding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from jlstm.checks import check_size, describe
 
@@ -52,6 +53,11 @@ def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     if kept < 32 * 2**20 or T // chunk * weights > kept:
         return Plan(hoist)
     return Plan(hoist, chunk, keep=D + H > 256)
+
+
+def with_chunk(plan: Plan, chunk: int | None | Literal["auto"]) -> Plan:
+    """The plan with the caller's chunk, which recomputes all; "auto" leaves it as it is."""
+    return plan if chunk == "auto" else replace(plan, chunk=chunk, keep=False)
 
 
 def check_plan(plan: Plan | None) -> None:

@@ -22,7 +22,7 @@ from jlstm.dtypes import Array, as_dtype, common_dtype
 from jlstm.layout import check_sequence, check_state, sizes_of, state_like, zeros_like
 from jlstm.masks import select
 from jlstm.operation import Choices, run_lstm
-from jlstm.plan import Plan, check_plan
+from jlstm.plan import Plan, check_plan, with_chunk
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -65,7 +65,8 @@ def unroll(
         states have the place of `LSTMState`, or one of your own.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
         O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" is as planned.
-      plan: further choices of speed for the standard cell; None is `jlstm.plan_for` these shapes.
+      plan: further choices of speed. None is `jlstm.plan_for` these shapes; for other cells and
+        plain derivatives, of which a plan's chunk alone is used, it is to keep everything.
       states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
       derivative: "rule" takes the derivative of the standard cell by the rule of
         `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with.
@@ -107,7 +108,8 @@ def unroll(
         return run_lstm(choices, params, state, initial_state, steps)
     run = partial(scan_steps, reverse, partial(cell, params))
     segment = partial(_segment, run, initial_state, states)
-    return scan_chunks(segment, state, steps, None if chunk == "auto" else chunk, reverse)
+    chunk = with_chunk(plan or Plan(), chunk).chunk
+    return scan_chunks(segment, state, steps, chunk, reverse)
 
 
 def _check_sequence(layout, params, xs, reset, mask):
@@ -141,7 +143,7 @@ def carries(layout, params, xs, state, initial_state):
         if given is not None:
             check_state(name, given, layout, sizes, batch_shape)
     like = state_like(layout, sizes, batch_shape, common_dtype(params, xs))
-    return _fill_in(state, initial_state, like)
+    return fill_in(state, initial_state, like)
 
 
 def _own_carries(cell, params, xs, state, initial_state):
@@ -163,10 +165,10 @@ def _own_carries(cell, params, xs, state, initial_state):
     for name, tree in {"state": state, "initial_state": initial_state}.items():
         if tree is not None:
             check_like(name, tree, like)
-    return _fill_in(state, initial_state, like)
+    return fill_in(state, initial_state, like)
 
 
-def _fill_in(state, initial_state, like):
+def fill_in(state, initial_state, like):
     """Zeros for no initial state, that for no state; both in the shapes and dtypes of `like`."""
 
     def conform(leaf, to):

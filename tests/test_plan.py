@@ -8,6 +8,7 @@ import pytest
 from draws import draw_array, draw_params, temporary_memory
 
 import jlstm
+from jlstm import LSTMState
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,20 @@ def test_unroll_follows_the_plan_unless_told_otherwise():
     planned = peak(sizes)
     assert planned == peak(sizes, plan=jlstm.plan_for(*sizes)) == peak(sizes, chunk=10)
     assert planned < peak(sizes, chunk=None) == peak(sizes, plan=jlstm.Plan())
+
+
+def own_cell(params, state, x):
+    return jlstm.cell(params, state, x)
+
+
+STATE = LSTMState(jnp.zeros(64), jnp.zeros(64))
+
+
+@pytest.mark.parametrize("options", [{"derivative": "plain"}, {"cell": own_cell, "state": STATE}])
+def test_the_chunk_of_a_plan_holds_for_what_has_no_rule(options):
+    sizes = (100, 256, 32, 64)
+    chunked, whole = (peak(sizes, plan=jlstm.Plan(chunk=k), **options) for k in (10, None))
+    assert chunked == peak(sizes, chunk=10, **options) < whole == peak(sizes, **options)
 
 
 def test_the_shape_is_that_of_the_whole_batch():

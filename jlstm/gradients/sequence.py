@@ -13,7 +13,7 @@ from jlstm.checks import describe
 from jlstm.dtypes import Array, at_least_float32
 from jlstm.masks import select
 from jlstm.params import LSTMParams, zero_state
-from jlstm.recurrence import Cell, unroll
+from jlstm.recurrence import Cell, fill_in, unroll
 from jlstm.stack import Bidirectional, unroll_stack
 
 Loss = Callable[[Any, Any], Any]
@@ -49,15 +49,7 @@ def read_sequence(
         state, initial_state = (_fill_layers(params, s) for s in (state, initial_state))
     given = Sequence(xs, state, initial_state, reset, mask)
     like, _ = jax.eval_shape(lambda: run(params, given, cell))
-
-    def conform(leaf, to):
-        return jnp.broadcast_to(jnp.asarray(leaf).astype(to.dtype), to.shape)
-
-    if initial_state is None:
-        initial_state = jax.tree.map(lambda to: jnp.zeros(to.shape, to.dtype), like)
-    else:
-        initial_state = jax.tree.map(conform, initial_state, like)
-    state = initial_state if state is None else jax.tree.map(conform, state, like)
+    state, initial_state = fill_in(state, initial_state, like)
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     return Sequence(xs, state, initial_state, reset, mask)
 
@@ -140,9 +132,7 @@ def _flags(sequence):
 def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
     """Refuses a loss of `(final_state, hs)` that is not one real number, or is of no step."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
-    mask = sequence.mask
-    if mask is not None and not isinstance(mask, Tracer) and not np.asarray(mask).any():
-        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
+    check_any_step(sequence.mask)
 
 
 def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
@@ -167,6 +157,14 @@ def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
     square = ((array / scale) ** 2).sum(axis)
     length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return length * scale.squeeze(axis)
+
+
+def check_any_step(mask: Array | None) -> None:
+    """Refuses a mask that is known to skip every step of every row."""
+    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
+        return
+    if not np.asarray(mask).any():
+        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
 
 
 def check_some_step(xs: Array, mask: Array | None) -> None:

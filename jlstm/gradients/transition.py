@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jlstm.checks import check_floats, describe
 from jlstm.dtypes import Array, at_least_float32, common_dtype
-from jlstm.gradients.sequence import Sequence, one_step, read_sequence
+from jlstm.gradients.sequence import Sequence, check_any_step, one_step, read_sequence
 from jlstm.masks import select
 from jlstm.recurrence import Cell
 from jlstm.scan import Steps, take_step
@@ -114,11 +113,3 @@ def _check_vectors(state: Any) -> None:
         raise ValueError(
             f"state: expected arrays [*B, N] of one batch shape, got {describe(state)}"
         )
-
-
-def check_any_step(mask: Array | None) -> None:
-    """Refuses a mask that is known to skip every step of every row."""
-    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
-        return
-    if not np.asarray(mask).any():
-        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
