@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from jlstm import cells
+from jlstm.cells.form import layout_of
 from jlstm.checks import check_bool
 from jlstm.derivative import cell_and_partials
 from jlstm.dtypes import Array, at_least_float32, common_dtype
-from jlstm.gradients.sequence import check_loss, is_stack, norm, read_sequence
-from jlstm.gradients.transition import check_any_step, ravel, recurrence_of
+from jlstm.gradients.sequence import check_any_step, check_loss, is_stack, norm, read_sequence
+from jlstm.gradients.transition import ravel, recurrence_of
 from jlstm.masks import select
 from jlstm.params import LSTMParams, LSTMState
 from jlstm.recurrence import Cell
@@ -172,11 +173,13 @@ def _add_to_layers(params, states, x, nothing: _Nothing):
 def _add_to_own(cell, output, params, state, x, nothing: _Nothing):
     after, y = cell(params, state, x)
     after = jax.tree.map(jnp.add, after, nothing.state)
-    return after, y if output is None else jax.tree.leaves(after)[output]
+    return after, y if output is None else jax.tree.leaves(after)[output].astype(y.dtype)
 
 
 def _output_in_state(cell, params, state, x):
     """Which array of its state a cell also returns as its output, None where it is no such."""
+    if layout_of(cell):
+        return state._fields.index("h")
     program = jax.make_jaxpr(cell)(params, state, x).jaxpr
     *arrays, output = range(len(program.outvars))
     if len(arrays) != len(jax.tree.leaves(state)):  # the output is not one array

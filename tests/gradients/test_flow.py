@@ -172,6 +172,20 @@ def test_cells_of_ones_own(x64, name, jitted):
         assert_close(flow.c, expected.c)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_the_output_of_a_variant_is_its_h_in_every_dtype(dtype):
+    """The h that a loss sees at the end as `hs[-1]` is the one of the final state."""
+    params = jlstm.cells.init_peephole(jax.random.key(0), D, H, dtype=dtype)
+    xs, options = draw_array(2, (T, D), dtype), {"cell": jlstm.cells.peephole, "vectors": True}
+
+    def last(hs):
+        return hs[-1].astype(jnp.float32).sum()
+
+    by_output = gradient_flow(lambda _, hs: last(hs), params, xs, **options)
+    by_state = gradient_flow(lambda final, _: last(final.h[None]), params, xs, **options)
+    assert (by_output.h[-1] == 1).all() and (by_output.h == by_state.h).all()
+
+
 def test_nothing_goes_back_across_a_reset(x64):
     params, xs, state = draw()
     reset = jnp.zeros((T, B), bool).at[3].set(True)
