@@ -8,6 +8,7 @@ import jax
 from jax.extend import core
 
 BYTES, MOST = 6 * 2**20, 8
+SCANS = ("scan", "lstm")  # an `unroll` that is not differentiated is one operation
 
 
 def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None:
@@ -34,7 +35,7 @@ def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None
 
 def handed_out(jaxpr: core.Jaxpr) -> int:
     """The bytes of what all scans in a program hand out; of those inside of others, in one step."""
-    scans = [equation for equation in jaxpr.eqns if equation.primitive.name == "scan"]
+    scans = [equation for equation in jaxpr.eqns if equation.primitive.name in SCANS]
     outs: list[Any] = [out.aval for scan in scans for out in scan.outvars]
     own = sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
     return own + sum(handed_out(inner) for equation in jaxpr.eqns for inner in _inner(equation))

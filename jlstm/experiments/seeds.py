@@ -37,9 +37,8 @@ def over_seeds(
     Args:
       fn: a pure function of one seed's slice of `keys`. What it closes over goes to every device.
       keys: a pytree of arrays `[S, …]`: typed keys, settings, parameters, data.
-      chunk: how many seeds a device runs together; memory grows with it. None is all of its share,
-        on a CPU "auto" is what
-        fits its cache, by `jlstm.experiments.chunks`.
+      chunk: how many seeds a device runs together; memory grows with it. None is all of its share;
+        "auto" is on a CPU what fits its cache, by `jlstm.experiments.chunks`, elsewhere the share.
       devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, whose devices
         are busy already, the one that runs there. With devices of several processes, as
         `jax.devices()` are after `jax.distributed.initialize`, each process makes the same call

@@ -64,3 +64,9 @@ def test_scans_are_found_wherever_they_are_and_counted_once_a_step():
     assert handed_out(kept) >= 4 * 2 * 8
     assert handed_out(jax.make_jaxpr(jnp.sin)(x).jaxpr) == 0
     assert auto_chunk(jnp.sin, x, "cpu") == 8
+
+
+def test_a_run_that_is_not_differentiated_counts():
+    params, xs = draw_params(0, 2, 3), draw_array(1, (5, 4, 2))
+    run = jax.make_jaxpr(lambda params: jlstm.unroll(params, xs))(params).jaxpr
+    assert handed_out(run) == (2 * 4 * 3 + 5 * 4 * 3) * 4
