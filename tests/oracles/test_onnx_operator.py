@@ -205,8 +205,11 @@ def test_dtypes(x64, dtype):
     ours = run(load(make_model(inputs, direction="reverse")), inputs)
     assert {y.dtype for y in ours} == {jnp.dtype(dtype)}
     resolution = {"float64": 1e-14, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
-    fields = (None if a is None or a.dtype == np.int32 else a.astype(float) for a in inputs)
-    wide = Inputs(*fields)._replace(sequence_lens=inputs.sequence_lens)  # type: ignore
+    fields: dict[str, Any] = {
+        name: a if a is None or a.dtype == np.int32 else a.astype(float)
+        for name, a in inputs._asdict().items()
+    }
+    wide = Inputs(**fields)
     assert_close([y.astype(float) for y in ours], lstm(wide, direction="reverse"), resolution)
 
 
