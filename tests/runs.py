@@ -78,14 +78,16 @@ def trainings_like():
     return jax.eval_shape(begin)
 
 
-def train(folder: str):
-    """Takes up what is in the folder, and goes on to the end."""
+def train(folder: str, compiled: Any):
+    """Takes up what is in the folder and goes on to the end; the event tells of first steps."""
     found = restore(folder, trainings_like())
     done, trainings = found[:2] if found else (0, begin())
     with checkpointing(folder, keep=2) as save:
         for step in range(done + EVERY, STEPS + 1, EVERY):
             trainings = advance(trainings)
+            compiled.set()
             save(step, trainings)
+    compiled.set()  # there may have been none to take
 
 
 def fill_up(folder: str, foreseen: bool, pipe):

@@ -247,14 +247,21 @@ def test_a_full_disk_is_one_error_and_leaves_the_last_good_one(processes, tmp_pa
 
 
 def kill_and_resume(processes, folder, kills, seed):
-    """Kills `kills` processes, each after some time; all runs in between end in the same state."""
-    expected, usual = run_to_the_end(processes, folder / "whole")
+    """Kills `kills` processes, each after some time; all runs in between end in the same state.
+
+    One in two is killed at any moment, the other at any moment after its first steps, lest most
+    should die while they compile.
+    """
+    expected, compiling, training = run_to_the_end(processes, folder / "whole")
     moments = np.random.default_rng(seed)
-    run, killed, finished, found_at = folder / "run", 0, 0, []
+    run, killed, found_at = folder / "run", 0, []
     while killed < kills:
-        child = processes.Process(target=runs.train, args=(str(run),))
-        child.start()
-        child.join(moments.uniform(0, usual))
+        child, compiled = start_training(processes, run)
+        if moments.random() < 0.5:
+            child.join(moments.uniform(0, compiling + training))
+        else:
+            assert compiled.wait(120)
+            child.join(moments.uniform(0, training))
         child.kill()
         child.join()
         if child.exitcode == -signal.SIGKILL:
@@ -264,21 +271,29 @@ def kill_and_resume(processes, folder, kills, seed):
             found_at.append(found.step if found else 0)
         else:
             assert child.exitcode == 0
-            finished += 1
             assert_equal(result_of(run), expected)
             shutil.rmtree(run)
     assert_equal(run_to_the_end(processes, run)[0], expected)
     return found_at
 
 
-def run_to_the_end(processes, folder):
-    """The result, and how long it took."""
-    begin = time.perf_counter()
-    child = processes.Process(target=runs.train, args=(str(folder),))
+def start_training(processes, folder):
+    """A process that trains, and the event of its first steps."""
+    compiled = processes.Event()
+    child = processes.Process(target=runs.train, args=(str(folder), compiled))
     child.start()
+    return child, compiled
+
+
+def run_to_the_end(processes, folder):
+    """The result, and how long it took to the first steps, and from there."""
+    begin = time.perf_counter()
+    child, compiled = start_training(processes, folder)
+    assert compiled.wait(120)
+    first = time.perf_counter()
     child.join()
     assert child.exitcode == 0
-    return result_of(folder), time.perf_counter() - begin
+    return result_of(folder), first - begin, time.perf_counter() - first
 
 
 def result_of(folder):
