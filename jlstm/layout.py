@@ -18,10 +18,13 @@ from jlstm.dtypes import Array, at_least_float32
 class Layout:
     """The parameters and the state of a cell.
 
-    Both are NamedTuples of arrays. A shape names its sizes by letters, D for those of the input
-    and others for those of the cell: "D 4H" is `[D, 4H]`. "3H?" stands for a field that may be
-    None. Among the parameters are `W`, from the input, and `U`, from `h`; the state has `h`, which
-    is also the output.
+    A shape names its sizes by letters, D for those of the input and others for those of the cell:
+    "D 4H" is `[D, 4H]`. "3H?" stands for a field that may be None.
+
+    params: a NamedTuple of arrays, among them `W`, from the input, and `U`, from `h`.
+    params_shapes: the shape of each of its fields.
+    state: a NamedTuple of arrays, among them `h`, which is also the output.
+    state_shapes: the shape of each of its fields, without the batch.
     """
 
     params: Any

@@ -46,7 +46,9 @@ class LSTMState(NamedTuple):
 class Gate(NamedTuple):
     """One gate's matrices as they stand in the equations for column vectors, `W x + U h + b`.
 
-    W: `[H, D]`. U: `[H, H]`. b: `[H, 1]`.
+    W: `[H, D]`, from the input.
+    U: `[H, H]`, from the hidden state.
+    b: `[H, 1]`, the bias.
     """
 
     W: Array

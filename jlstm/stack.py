@@ -34,7 +34,11 @@ Init = Callable[..., Any]
 
 
 class Bidirectional(NamedTuple):
-    """The two directions of a layer: of parameters, of states, of initial states."""
+    """The two directions of a layer: of parameters, of states, of initial states.
+
+    forward: of the direction from t = 0 on.
+    backward: of the one from t = T - 1 back.
+    """
 
     forward: Any
     backward: Any

@@ -23,7 +23,12 @@ class RNNState(NamedTuple):
 
 
 class ElmanParams(NamedTuple):
-    """The weights `W [D, H]`, `U [H, H]` and the bias `b [H]`."""
+    """The weights of an Elman network.
+
+    W: `[D, H]`, from the input.
+    U: `[H, H]`, from the hidden state.
+    b: `[H]`, the bias.
+    """
 
     W: Array
     U: Array

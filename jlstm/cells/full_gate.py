@@ -31,7 +31,12 @@ class FullGateParams(NamedTuple):
 
 
 class FullGateState(NamedTuple):
-    """What is carried: h and c, and the gates as they stood, `[*B, H]` each."""
+    """What is carried from step to step, `[*B, H]` each.
+
+    h: the hidden state, which is also the output.
+    c: the cell state.
+    i, f, o: the gates as they stood.
+    """
 
     h: Array
     c: Array

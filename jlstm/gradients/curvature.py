@@ -40,7 +40,11 @@ class LeadingEigenvalue(NamedTuple):
 
 
 class HessianTrace(NamedTuple):
-    """An unbiased estimate of a trace, and the standard deviation of its error as estimated."""
+    """An unbiased estimate of a trace, in units of the loss per squared unit of the parameters.
+
+    value: the mean over the samples.
+    standard_error: the standard deviation of that mean, as estimated from how the samples differ.
+    """
 
     value: Array
     standard_error: Array

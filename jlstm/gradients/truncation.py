@@ -30,7 +30,11 @@ from jlstm.recurrence import Cell
 
 
 class TruncatedGradient(NamedTuple):
-    """A loss, which is that of the whole sequence, and its truncated gradient, like the params."""
+    """What truncation leaves of a gradient.
+
+    loss: that of the whole sequence.
+    gradient: the truncated one, like the parameters.
+    """
 
     loss: Array
     gradient: Any
