@@ -7,11 +7,10 @@ from jlstm.plots.gradients import (
     plot_singular_values,
     plot_truncation,
 )
-from jlstm.plots.states import STYLES, plot_states
+from jlstm.plots.states import plot_states
 from jlstm.plots.training import plot_success, plot_training
 
 __all__ = [
-    "STYLES",
     "plot_lyapunov",
     "plot_norms",
     "plot_saliency",
