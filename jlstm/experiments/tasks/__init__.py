@@ -6,6 +6,9 @@ from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_orde
 from jlstm.experiments.tasks.named import NAMES, named
 from jlstm.experiments.tasks.task import Batch, Task
 
+NAMES: tuple[str, ...]
+"""What `named` calls them."""
+
 __all__ = [
     "NAMES",
     "Batch",
