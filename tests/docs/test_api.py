@@ -1,0 +1,128 @@
+"""The API reference is built by its command, is whole, and is refused where it is not."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import api
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def public_names(module_name):
+    """All that `__all__` names, below and including that module, as (module, name)."""
+    module = importlib.import_module(module_name)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not inspect.ismodule(value):
+            yield module_name, name
+        elif hasattr(value, "__all__"):
+            yield from public_names(value.__name__)
+
+
+def test_the_command_builds_a_place_for_every_public_name(tmp_path):
+    command = [sys.executable, "-W", "error", "docs/api.py", tmp_path / "site"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    index = Path(printed.stdout.strip())
+    assert index == tmp_path / "site" / "index.html"
+    assert "jlstm.html" in index.read_text()
+    for root in ("jlstm", "jlstm.experiments", "jlstm.plots"):
+        for module, name in public_names(root):
+            page = (tmp_path / "site" / f"{module.replace('.', '/')}.html").read_text()
+            section = page.split(f'<section id="{name}">')[1].split("</section>")[0]
+            assert '<div class="docstring"><p>' in section, f"{module}.{name}"
+
+
+SOUND = '''"""A module."""
+from typing import NamedTuple
+def function():
+    """Does it."""
+class Pair(NamedTuple):
+    """Two numbers, as in `jlstm.Gate`.
+
+    first, second: each of them.
+    """
+    first: int
+    second: int
+'''
+# What is taken out of it, what comes in its place, and what is said of that.
+FLAWS = [
+    ('"""A module."""', "...", "{name}: no docstring"),
+    ('"""Does it."""', "...", "{name}.function: no docstring"),
+    ("class Pair", "class Two(NamedTuple):\n    one: int\nclass Pair", "{name}.Two: no docstring"),
+    ("first, second", "second", "{name}.Pair: its docstring does not name the field first"),
+    ("jlstm.Gate", "jlstm.Gates", "{name}.Pair: there is no jlstm.Gates"),
+]
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A function that makes a module of a source, has the reference be of it, and names it."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(source):
+        name = f"house_{abs(hash(source))}"
+        (tmp_path / f"{name}.py").write_text(source)
+        monkeypatch.setattr(api, "ROOTS", (name,))
+        return name
+
+    return make
+
+
+def test_a_sound_module_is_built(house, tmp_path):
+    name = house(SOUND)
+    api.main(str(tmp_path / "site"))
+    text = (tmp_path / "site" / f"{name}.html").read_text()
+    assert re.search(r"<li><strong>first, second:</strong>\s+each of them", text)
+
+
+@pytest.mark.parametrize("part, instead, said", FLAWS)
+def test_a_flaw_is_named_and_nothing_is_written(part, instead, said, house, tmp_path):
+    name = house(SOUND.replace(part, instead))
+    with pytest.raises(SystemExit) as refused:
+        api.main(str(tmp_path / "site"))
+    assert str(refused.value) == said.format(name=name)
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    "link, dead",
+    [
+        ("other.html", False),
+        ("other.html#there", False),
+        ("#here", False),
+        ("https://example.org/nothing#there", False),
+        ("none.html", True),
+        ("other.html#here", True),
+        ("#there", True),
+    ],
+)
+def test_a_dead_link_is_found(link, dead, tmp_path):
+    (tmp_path / "page.html").write_text(f'<p id="here"><a href="{link}">link</a>')
+    (tmp_path / "other.html").write_text('<p id="there">')
+    assert api.dead_links(tmp_path) == ([f"page.html: dead link {link}"] if dead else [])
+
+
+def test_a_dead_link_ends_the_command(house, tmp_path):
+    house('"""A [link](nowhere.html)."""')
+    with pytest.raises(SystemExit, match="dead link nowhere.html"):
+        api.main(str(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_the_links_of_the_pages_beside_it_lead_to_files(name):
+    text = (ROOT / name).read_text()
+    places = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in text.splitlines()
+        if line.startswith("#")
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in places
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
