@@ -195,21 +195,15 @@ BROKEN = "it is broken, or holds Python objects"
 # --- histories
 
 
-def save_states(path: str, H: np.ndarray, C: np.ndarray) -> None:
-    """Writes the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
+def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
+    """What writes the histories `H [T, H]` and `C [T, H]` into a file, for `atomic_write`.
 
     A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
     a step, with as many digits as give the same numbers back.
 
     Raises:
-      OSError: the file cannot be written; one that was there is as it was.
       ValueError: the name ends in something else.
     """
-    atomic_write({path: states_writer(path, H, C)})
-
-
-def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
-    """What writes histories into an open file, for `atomic_write`."""
     check_suffix(path, ".npz", ".csv")
     # Neither format knows bfloat16; float32 has room for each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))

@@ -164,7 +164,7 @@ def test_a_name_of_another_ending_is_refused():
 def test_histories_come_back_exactly(tmp_path, dtype, name):
     H, C = np.random.RandomState(0).randn(2, 5000, 2).astype(jnp.dtype(dtype))
     path = str(tmp_path / name)
-    files.save_states(path, H, C)
+    files.atomic_write({path: files.states_writer(path, H, C)})
     if name == "states.npz":
         with np.load(path) as stored:
             assert list(stored) == ["H", "C"]
