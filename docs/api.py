@@ -24,22 +24,23 @@ import jax
 import pdoc.doc
 import pdoc.render
 
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Numeric
 from jlstm.initializers import Initializer
 from jlstm.recurrence import Cell
 
 HERE = Path(__file__).parent
 ROOTS = "jlstm", "jlstm.experiments", "jlstm.plots", "jlstm.reference"
 # Types by the names that the sources have for them, where Python would spell them out.
-ALIASES = {
-    Cell: "Cell",
-    Initializer: "Initializer",
-    chex.ArrayTree: "ArrayTree",
-    chex.Numeric: "Numeric",
-    chex.Numeric | None: "Numeric | None",
-    Array: "Array",
-    jax.Array: "Array",
-}
+ALIASES = [
+    (Cell, "Cell"),
+    (Initializer, "Initializer"),
+    (chex.ArrayTree, "ArrayTree"),
+    (chex.Numeric | None, "Numeric | None"),
+    (chex.Numeric, "Numeric"),
+    (Numeric, "Numeric"),
+    (Array, "Array"),
+    (jax.Array, "Array"),
+]
 
 
 def main(folder: str = "site") -> None:
@@ -155,7 +156,7 @@ def readable(signature, types=None):
         if annotation is inspect.Parameter.empty:
             return annotation
         written = inspect.formatannotation(annotation)
-        for alias, name in ALIASES.items():
+        for alias, name in ALIASES:
             written = written.replace(inspect.formatannotation(alias), name)
         return _Text(written.replace("typing.", ""))
 

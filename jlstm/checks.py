@@ -7,16 +7,15 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key, Numeric
 
 
-def check_key(key: chex.PRNGKey) -> None:
+def check_key(key: Key) -> None:
     """Refuses what is not one typed key, the kind that `jax.random.key` makes."""
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key: expected a typed key from jax.random.key, got {describe(key)}")
@@ -63,7 +62,7 @@ def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -
         raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
 
 
-def check_rows(flags: Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree) -> None:
+def check_rows(flags: Array, on_true: Any, on_false: Any) -> None:
     """Refuses two trees that are not of the same shapes, or not one row for each flag."""
     check_flags("flags", flags)
     if jax.tree.structure(on_true) != jax.tree.structure(on_false) or any(
@@ -87,7 +86,7 @@ def check_shape(name: str, shape: tuple[int, ...]) -> None:
         check_count(f"{name}[{axis}]", size)
 
 
-def check_rate(name: str, rate: chex.Numeric) -> None:
+def check_rate(name: str, rate: Numeric) -> None:
     """Refuses what is not a scalar of [0, 1), as far as its value is known."""
     if isinstance(rate, bool) or not is_real(rate):
         raise TypeError(f"{name}: expected a number, got {describe(rate)}")
@@ -123,7 +122,7 @@ def check_lengths(lengths: Array, T: int) -> None:
         raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {came}")
 
 
-def check_steps(xs: chex.ArrayTree, reset: Array | None, mask: Array | None) -> None:
+def check_steps(xs: Any, reset: Array | None, mask: Array | None) -> None:
     """Refuses inputs without a common time axis, and flags that are not `[T, *B]` of them.
 
     An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
@@ -164,7 +163,7 @@ def check_chunk(chunk: int | str | None) -> None:
     check_size("chunk", chunk)
 
 
-def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
+def check_like(name: str, tree: Any, like: Any) -> None:
     """Refuses a tree that cannot be broadcast, leaf by leaf, to the shapes of `like`."""
     if jax.tree.structure(tree) != jax.tree.structure(like):
         raise TypeError(f"{name}: expected {describe(like)}, got {describe(tree)}")
@@ -173,14 +172,14 @@ def check_like(name: str, tree: chex.ArrayTree, like: chex.ArrayTree) -> None:
             raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")
 
 
-def check_arrays(name: str, tree: chex.ArrayTree) -> None:
+def check_arrays(name: str, tree: Any) -> None:
     """Refuses a tree without leaves, or with one that is no array."""
     leaves = jax.tree.leaves(tree)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
         raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
 
 
-def check_leading_axis(name: str, tree: chex.ArrayTree) -> int:
+def check_leading_axis(name: str, tree: Any) -> int:
     """The length of the axis that all arrays of a tree have in front; refuses what has none."""
     check_arrays(name, tree)
     leaves = jax.tree.leaves(tree)

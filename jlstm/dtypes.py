@@ -1,4 +1,4 @@
-"""Which dtype comes out: two rules that hold under every setting of JAX's dtype promotion."""
+"""The types of arguments, and which dtype comes out: rules that hold whatever JAX promotes to."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array | np.ndarray
+Key = jax.Array  # typed, as `jax.random.key` makes them
+Numeric = Array | np.bool | np.number | float | int
 
 
 def common_dtype(*trees: Any) -> jnp.dtype:

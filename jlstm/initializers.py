@@ -6,11 +6,10 @@ its own may stand. A packed shape is `[..., 4H]`: four gate blocks of `[..., H]`
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.dtypes import Array, at_least_float32
+from jlstm.dtypes import Array, Key, Numeric, at_least_float32
 
 Initializer = Callable[..., Array]
 
@@ -31,7 +30,7 @@ def per_gate(initializer: Initializer) -> Initializer:
     True
     """
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+    def init(key: Key, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
         keys = jax.random.split(key, GATES)
         # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
@@ -41,7 +40,7 @@ def per_gate(initializer: Initializer) -> Initializer:
     return init
 
 
-def forget_bias(value: chex.Numeric) -> Initializer:
+def forget_bias(value: Numeric) -> Initializer:
     """A packed bias `[4H]` that is `value` for the forget gate and zero for i, g and o.
 
     Opens the forget gate at the start of training, so that gradients reach further back
@@ -52,7 +51,7 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+    def init(key: Key, shape, dtype=jnp.float32) -> Array:
         del key  # nothing is drawn
         zero = jnp.zeros((*shape[:-1], shape[-1] // GATES), dtype)
         return jnp.concatenate([zero, zero + jnp.asarray(value, dtype), zero, zero], axis=-1)
@@ -80,7 +79,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
     if longest_lag < 3:
         raise ValueError(f"longest_lag: expected at least 3 steps, got {longest_lag}")
 
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+    def init(key: Key, shape, dtype=jnp.float32) -> Array:
         gate_shape = (*shape[:-1], shape[-1] // GATES)
         b_f = jnp.log(jax.random.uniform(key, gate_shape, dtype, 1, longest_lag - 1))
         zero = jnp.zeros_like(b_f)

@@ -3,7 +3,8 @@
 A mask or a reset is a bool array with a time axis in front, `[T, *B]`.
 """
 
-import chex
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -71,7 +72,7 @@ def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
     return jnp.concatenate([jnp.asarray(previous_done)[None], done])[:-1]
 
 
-def select(flags: Array, on_true: chex.ArrayTree, on_false: chex.ArrayTree):
+def select(flags: Array, on_true: Any, on_false: Any):
     """Row by row: `on_true` where `flags` holds, else `on_false`, over whole pytrees.
 
     For acting step by step, where a new episode drops the state of the last one:

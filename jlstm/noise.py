@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jlstm.checks import check_key, check_rate
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key, Numeric
 from jlstm.layout import Layout
 from jlstm.params import LSTMState
 from jlstm.recurrence import Cell, carries, unroll
@@ -21,8 +20,8 @@ class Rates(NamedTuple):
     A rate may be traced, so that one compiled program serves many.
     """
 
-    dropout: chex.Numeric
-    recurrent_dropout: chex.Numeric
+    dropout: Numeric
+    recurrent_dropout: Numeric
     zoneout: LSTMState
 
 
@@ -49,19 +48,19 @@ def unroll_with_noise(cell, layout, params, xs, state, initial_state, rates, key
     return unroll(params, inputs, state, initial_state=initial_state, cell=cell, **options)
 
 
-def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
+def drop(key: Key | None, rate: Numeric, ys: Array) -> Array:
     """Dropout: zero at `rate`, and the rest scaled so that the mean stays."""
     if key is None or is_off(rate):
         return ys
     return _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
 
 
-def is_off(rate: chex.Numeric) -> bool:
+def is_off(rate: Numeric) -> bool:
     """Whether a rate is known to be zero before anything is traced."""
     return isinstance(rate, int | float) and rate == 0
 
 
-def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
+def check_noise(rates: Rates, key: Key | None, layouts: Sequence[Layout]) -> None:
     """Refuses rates outside [0, 1), dropout without a key to draw it from, and other states.
 
     Recurrent dropout and zoneout are noise on h and c: of a cell that carries anything else, or

@@ -6,13 +6,12 @@ Gates are packed in the order i, f, g, o: input gate, forget gate, candidate, ou
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from jlstm import initializers
 from jlstm.checks import check_floats, check_key, check_shape, check_size, describe
-from jlstm.dtypes import Array, common_dtype
+from jlstm.dtypes import Array, Key, Numeric, common_dtype
 from jlstm.initializers import Initializer
 from jlstm.layout import Layout, check_input, check_state, sizes_of, state_like, zeros_like
 
@@ -57,13 +56,13 @@ class Gate(NamedTuple):
 
 
 def init(
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_size: int,
     *,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    forget_bias: chex.Numeric = 1.0,
+    forget_bias: Numeric = 1.0,
     bias_init: Initializer | None = None,
     dtype=jnp.float32,
 ) -> LSTMParams:

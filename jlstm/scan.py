@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -27,7 +26,7 @@ class Steps(NamedTuple):
 
 
 def scan_steps(
-    reverse: bool, step: Step, state: chex.ArrayTree, initial_state: chex.ArrayTree, steps: Steps
+    reverse: bool, step: Step, state: Any, initial_state: Any, steps: Steps
 ) -> tuple[Any, tuple[Any, Any]]:
     """Scans `step` over `steps`.
 
@@ -63,7 +62,7 @@ def _skipping(step, before, safe, now):
 
 def scan_chunks(
     segment: Step,
-    state: chex.ArrayTree,
+    state: Any,
     steps: Steps,
     chunk: int | None,
     reverse: bool,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -24,7 +23,7 @@ from jlstm.checks import (
     check_tuple,
     describe,
 )
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key, Numeric
 from jlstm.layout import check_state, sizes_of
 from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
 from jlstm.params import LSTMState, init
@@ -48,7 +47,7 @@ Layer = Any  # the parameters of a cell, or Bidirectional of two
 
 
 def init_stack(
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_sizes: tuple[int, ...],
     *,
@@ -106,10 +105,10 @@ def unroll_stack(
     initial_states: tuple | None = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    dropout: chex.Numeric = 0.0,
-    recurrent_dropout: chex.Numeric = 0.0,
-    zoneout: chex.Numeric | LSTMState = 0.0,
-    key: chex.PRNGKey | None = None,
+    dropout: Numeric = 0.0,
+    recurrent_dropout: Numeric = 0.0,
+    zoneout: Numeric | LSTMState = 0.0,
+    key: Key | None = None,
     cell: Cell | tuple[Cell, ...] = cells.cell,
     chunk: int | None | Literal["auto"] = "auto",
 ) -> tuple[tuple, Array]:

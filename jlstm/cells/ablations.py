@@ -4,12 +4,11 @@ The paper takes each part out of the LSTM with peepholes. Here every variant may
 as in the paper, or without, which leaves the standard cell of jlstm without that part: P is None.
 """
 
-import chex
 import jax.numpy as jnp
 
 from jlstm.cells.form import affine
 from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key
 from jlstm.params import LSTMState
 
 
@@ -135,9 +134,7 @@ def no_output_activation(params: PeepholeParams, state: LSTMState, z: Array) -> 
     return LSTMState(h_t, c_t)
 
 
-def init_no_input_gate(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
+def init_no_input_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws the blocks f, g, o: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
 
     Options are those of `jlstm.init`; `peepholes=True` draws P `[2H]` by `peephole_init`, else it
@@ -146,9 +143,7 @@ def init_no_input_gate(
     return init_gates("fgo", key, input_size, hidden_size, **options)
 
 
-def init_no_forget_gate(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
+def init_no_forget_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws the blocks i, g, o: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
 
     Options are those of `jlstm.init`, though without a gate to take it forget_bias does nothing;
@@ -157,9 +152,7 @@ def init_no_forget_gate(
     return init_gates("igo", key, input_size, hidden_size, **options)
 
 
-def init_no_output_gate(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
+def init_no_output_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws the blocks i, f, g: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
 
     Options are those of `jlstm.init`; `peepholes=True` draws P `[2H]` by `peephole_init`, else it
@@ -169,7 +162,7 @@ def init_no_output_gate(
 
 
 def init_no_input_activation(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+    key: Key, input_size: int, hidden_size: int, **options
 ) -> PeepholeParams:
     """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P)`.
 
@@ -180,7 +173,7 @@ def init_no_input_activation(
 
 
 def init_no_output_activation(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+    key: Key, input_size: int, hidden_size: int, **options
 ) -> PeepholeParams:
     """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P)`.
 

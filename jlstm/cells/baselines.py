@@ -2,14 +2,13 @@
 
 from typing import NamedTuple
 
-import chex
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jlstm.cells.form import affine, cell_of
 from jlstm.cells.gates import init_gates, split
 from jlstm.cells.linear import product, row
-from jlstm.dtypes import Array, common_dtype
+from jlstm.dtypes import Array, Key, common_dtype
 from jlstm.layout import Layout
 
 
@@ -95,7 +94,7 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
     return RNNState((1 - u) * n + u * h_tm1)
 
 
-def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
+def init_elman(key: Key, input_size: int, hidden_size: int, **options) -> ElmanParams:
     """Draws `ElmanParams(W [D, H], U [H, H], b [H])`, the bias zero.
 
     Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
@@ -104,7 +103,7 @@ def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) 
     return ElmanParams(W, U, b)
 
 
-def init_gru(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> GRUParams:
+def init_gru(key: Key, input_size: int, hidden_size: int, **options) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.
 
     Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +9,7 @@ from jlstm.cells.form import cell_of
 from jlstm.cells.gates import gate, init_gates, peepholes, split
 from jlstm.cells.linear import product
 from jlstm.cells.standard import preactivation
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm.dtypes import Array, Key, at_least_float32, common_dtype
 from jlstm.initializers import Initializer
 from jlstm.layout import Layout
 
@@ -85,7 +84,7 @@ def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array)
 
 
 def init_full_gate_recurrence(
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_size: int,
     *,

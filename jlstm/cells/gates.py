@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jlstm.cells.linear import row
 from jlstm.checks import check_bool
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key
 from jlstm.initializers import Initializer
 from jlstm.layout import Layout
 from jlstm.params import GATE_ORDER, LSTMState, init
@@ -41,7 +40,7 @@ def gated(gates: str, peepholes: str = "?") -> Layout:
 
 def init_gates(
     gates: str,
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_size: int,
     *,

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
@@ -10,7 +9,7 @@ from jax.nn import sigmoid
 from jlstm.cells.form import cell_of
 from jlstm.cells.gates import split
 from jlstm.cells.linear import product, row
-from jlstm.dtypes import Array, common_dtype
+from jlstm.dtypes import Array, Key, common_dtype
 from jlstm.layout import Layout
 from jlstm.params import LSTMState, init
 
@@ -73,9 +72,7 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
     return LSTMState(h_t, c_t)
 
 
-def init_layer_norm(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> LayerNormParams:
+def init_layer_norm(key: Key, input_size: int, hidden_size: int, **options) -> LayerNormParams:
     """Draws W, U and b as `jlstm.init` does, with its options; gains are one, bias_c is zero."""
     W, U, b = init(key, input_size, hidden_size, **options)
     ones, one = jnp.ones_like(b), jnp.ones((hidden_size,), b.dtype)

@@ -1,11 +1,10 @@
 """Gates that see the cell state, and gates that are coupled."""
 
-import chex
 import jax.numpy as jnp
 
 from jlstm.cells.form import affine
 from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key, Numeric
 from jlstm.params import LSTMState
 
 
@@ -98,9 +97,7 @@ def coupled_input(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSta
     return LSTMState(h_t, c_t)
 
 
-def init_peephole(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
+def init_peephole(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
 
     Options are those of `jlstm.init`, and `peephole_init` for P, by default normal with a deviation
@@ -110,11 +107,11 @@ def init_peephole(
 
 
 def init_coupled_forget(
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: chex.Numeric = 1.0,
+    forget_bias: Numeric = 1.0,
     **options,
 ) -> PeepholeParams:
     """Draws the blocks i, g, o of `coupled_forget`; `peepholes=True` draws P as well.
@@ -127,9 +124,7 @@ def init_coupled_forget(
     return params._replace(b=jnp.asarray(params.b).at[:hidden_size].set(b_i))
 
 
-def init_coupled_input(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
+def init_coupled_input(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws the blocks f, g, o of `coupled_input`; `peepholes=True` draws P as well.
 
     Further options are those of `jlstm.init`, and `peephole_init`.

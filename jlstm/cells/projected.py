@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 
 from jlstm.cells.form import cell_of
@@ -11,7 +10,7 @@ from jlstm.cells.linear import product
 from jlstm.cells.peephole import peephole
 from jlstm.cells.standard import preactivation
 from jlstm.checks import check_size
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm.dtypes import Array, Key, at_least_float32, common_dtype
 from jlstm.initializers import Initializer, per_gate
 from jlstm.layout import Layout
 from jlstm.params import LSTMState
@@ -55,7 +54,7 @@ def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
 
 
 def init_projected(
-    key: chex.PRNGKey,
+    key: Key,
     input_size: int,
     hidden_size: int,
     *,

@@ -12,14 +12,13 @@ so that the second is positive semi-definite wherever the loss is convex in the 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jlstm import cells
 from jlstm.checks import check_choice, check_key, check_size, describe
-from jlstm.dtypes import Array, at_least_float32
+from jlstm.dtypes import Array, Key, at_least_float32
 from jlstm.gradients.sequence import Loss, check_loss, read_sequence, run
 from jlstm.recurrence import Cell
 
@@ -139,7 +138,7 @@ def leading_eigenvalue(
     xs: Any,
     state: Any = None,
     *,
-    key: chex.PRNGKey,
+    key: Key,
     iterations: int = 32,
     curvature: Curvature = "hessian",
     initial_state: Any = None,
@@ -206,7 +205,7 @@ def hessian_trace(
     xs: Any,
     state: Any = None,
     *,
-    key: chex.PRNGKey,
+    key: Key,
     samples: int = 64,
     curvature: Curvature = "hessian",
     initial_state: Any = None,

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jlstm.checks import check_key, check_size, check_tuple
-from jlstm.dtypes import Array
+from jlstm.dtypes import Array, Key
 from jlstm.gradients.flow import gradient_flow
 from jlstm.initializers import chrono_bias, forget_bias
 from jlstm.params import init
@@ -29,7 +28,7 @@ class InitialisationStudy(NamedTuple):
 
 
 def initialisation_study(
-    key: chex.PRNGKey,
+    key: Key,
     lengths: Sequence[int],
     *,
     seeds: int = 32,
