@@ -47,7 +47,7 @@ def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
             sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
         shapes = zip(params._fields, layout.params_shapes, strict=True)
-        expected = ", ".join(f"{field}={_print(shape)}" for field, shape in shapes)
+        expected = ", ".join(f"{field}={_in_brackets(shape)}" for field, shape in shapes)
         expected = f"{layout.params.__name__}({expected})"
         raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
     return sizes
@@ -102,7 +102,7 @@ def _axes(shape):
     return [(int(axis[1] or 1), axis[2]) for axis in found if axis]
 
 
-def _print(shape):
+def _in_brackets(shape):
     """ "D 4H" as a message has it, "[D, 4H]"."""
     printed = f"[{shape.rstrip('?').replace(' ', ', ')}]"
     return f"{printed} or None" if shape.endswith("?") else printed

@@ -111,17 +111,17 @@ def _draw(key, rates: Rates, T, state, reset) -> Noise:
     if key is None:
         return Noise()
     keep_key, h_key, c_key = jax.random.split(key, 3)
-    zone_h = _strike(h_key, rates.zoneout.h, (T, *state.h.shape))
-    zone_c = _strike(c_key, rates.zoneout.c, (T, *state.c.shape))
-    struck = _strike(keep_key, rates.recurrent_dropout, (T, *state.h.shape))
-    return Noise(None if struck is None else ~_one_a_sequence(struck, reset), zone_h, zone_c)
+    zone_h = _bernoulli(h_key, rates.zoneout.h, (T, *state.h.shape))
+    zone_c = _bernoulli(c_key, rates.zoneout.c, (T, *state.c.shape))
+    dropped = _bernoulli(keep_key, rates.recurrent_dropout, (T, *state.h.shape))
+    return Noise(None if dropped is None else ~_hold_for_sequence(dropped, reset), zone_h, zone_c)
 
 
-def _strike(key, rate, shape):
+def _bernoulli(key, rate, shape):
     return None if is_off(rate) else jax.random.bernoulli(key, rate, shape)
 
 
-def _one_a_sequence(drawn, reset):
+def _hold_for_sequence(drawn, reset):
     """What was drawn for the first step of a sequence, at every step of it."""
     if reset is None:
         return jnp.broadcast_to(drawn[:1], drawn.shape)

@@ -161,8 +161,8 @@ def unroll_stack(
         if flags is not None:
             check_flags(name, flags, xs.shape[:-1])
     B = xs.shape[1:-1]
-    states = _one_a_layer("states", states, params, layouts, B)
-    initial_states = _one_a_layer("initial_states", initial_states, params, layouts, B)
+    states = _state_of_each_layer("states", states, params, layouts, B)
+    initial_states = _state_of_each_layer("initial_states", initial_states, params, layouts, B)
     options = {"rates": rates, "reset": reset, "mask": mask, "chunk": chunk}
     finals, ys = [], xs
     for k, layer in enumerate(params):
@@ -206,7 +206,7 @@ def _layout(cell):
     return layout
 
 
-def _one_a_layer(name, states, params, layouts, batch_shape):
+def _state_of_each_layer(name, states, params, layouts, batch_shape):
     """`states` with one entry a layer and one a direction, None where it was left out."""
     states = (None,) * len(params) if states is None else states
     check_tuple(name, states, len(params))

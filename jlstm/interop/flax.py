@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm.checks import describe
-from jlstm.interop.weights import as_array, check_lstm, lstm_params, numpy_of, shorten
+from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 from jlstm.params import GATE_ORDER, LSTMParams, LSTMState
 from jlstm.stack import Bidirectional
 
@@ -195,7 +195,7 @@ def _gates(source: str, tree: Mapping, side: str, leaf: str) -> Any:
     names = [side + gate for gate in GATE_ORDER]
     blocks = [as_array(f"{source}.{name}.{leaf}", tree[name][leaf]) for name in names]
     if len({block.shape for block in blocks}) > 1:
-        came = shorten(str(list(block.shape)) for block in blocks)
+        came = first_few(str(list(block.shape)) for block in blocks)
         raise ValueError(f"{source}: expected one shape for the {leaf}s of {names}, got {came}")
     return numpy_of(*blocks).concatenate(blocks, axis=-1)
 
@@ -203,7 +203,7 @@ def _gates(source: str, tree: Mapping, side: str, leaf: str) -> Any:
 def _check_leaves(source: str, tree: Mapping, expected: Mapping) -> None:
     came = {name: set(part) if isinstance(part, Mapping) else set() for name, part in tree.items()}
     if came != {name: set(leaves) for name, leaves in expected.items()}:
-        raise ValueError(f"{source}: expected the layers of an LSTM, got {shorten(tree)}")
+        raise ValueError(f"{source}: expected the layers of an LSTM, got {first_few(tree)}")
 
 
 def _check_module(library: str, module: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jlstm.checks import describe
-from jlstm.interop.weights import as_array, check_lstm, lstm_params, numpy_of, shorten
+from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 from jlstm.params import LSTMParams, LSTMState
 
 
@@ -39,9 +39,9 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     place = f"{name}/linear"
     if place not in params:
         found = [key.removesuffix("/linear") for key in params if key.endswith("/linear")]
-        raise ValueError(f"name: expected one of {shorten(found)}, got {name!r}")
+        raise ValueError(f"name: expected one of {first_few(found)}, got {name!r}")
     if set(params[place]) != {"w", "b"}:
-        raise ValueError(f"{place}: expected w and b, got {shorten(params[place])}")
+        raise ValueError(f"{place}: expected w and b, got {first_few(params[place])}")
     w, b = (as_array(f"{place}.{leaf}", params[place][leaf]) for leaf in "wb")
     H = b.shape[-1] // 4 if b.ndim else 0
     if w.ndim != 2 or b.shape != (4 * H,) or w.shape[1] != 4 * H or w.shape[0] <= H:

@@ -34,9 +34,9 @@ from jlstm.interop.weights import (
     check_layers,
     check_lstm,
     directions_of,
+    first_few,
     lstm_params,
     no_bias,
-    shorten,
     zero_bias,
 )
 from jlstm.layout import sizes_of
@@ -83,9 +83,9 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     suffixes = _suffixes(depth, bidirectional) if depth else [""]
     expected = [name for suffix in suffixes for name in _names(suffix, bias, has_projection)]
     if missing := set(expected) - set(weights):
-        raise ValueError(f"{prefix}: expected {shorten(sorted(missing))}, which is not there")
+        raise ValueError(f"{prefix}: expected {first_few(sorted(missing))}, which is not there")
     if foreign := set(weights) - set(expected):
-        raise ValueError(f"{prefix}{shorten(sorted(foreign))}: not of a standard LSTM")
+        raise ValueError(f"{prefix}{first_few(sorted(foreign))}: not of a standard LSTM")
     arrays = {name: as_array(prefix + name, weights[name]) for name in expected}
     convert = _from_projected if has_projection else _from_standard
     directions = [convert(prefix, arrays, suffix) for suffix in suffixes]
@@ -96,7 +96,7 @@ def _no_lstm(prefix: str, state_dict: Mapping) -> str:
     """Where else in a state dict an LSTM might be meant."""
     ends = re.compile(r"(.*)weight_ih(_l0)?")
     found = {match[1] for match in map(ends.fullmatch, state_dict) if match}
-    there = f"one is at {', '.join(map(repr, sorted(found)))}" if found else shorten(state_dict)
+    there = f"one is at {', '.join(map(repr, sorted(found)))}" if found else first_few(state_dict)
     return f"prefix: expected weight_ih_l0 or weight_ih behind {prefix!r}; {there}"
 
 

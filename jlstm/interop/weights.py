@@ -154,7 +154,7 @@ def as_stack(directions: Iterable, bidirectional: bool) -> tuple:
     return tuple(map(Bidirectional, every[::2], every[1::2]))
 
 
-def shorten(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """Names as they may stand in a message: the first few, or "nothing"."""
     every = list(names)
     return ", ".join(every[:6]) + (", …" if len(every) > 6 else "") or "nothing"
