@@ -146,7 +146,7 @@ def tidy(module, pages):
 
 class _Text(str):
     __slots__ = ()
-    __repr__ = str.__str__  # type: ignore[assignment]
+    __repr__ = str.__str__
 
 
 def readable(signature, types=None):

@@ -1,5 +1,6 @@
 """The API reference is built by its command, is whole, and is refused where it is not."""
 
+import doctest
 import importlib
 import inspect
 import re
@@ -35,6 +36,22 @@ def test_the_command_builds_a_place_for_every_public_name(tmp_path):
             page = (tmp_path / "site" / f"{module.replace('.', '/')}.html").read_text()
             section = page.split(f'<section id="{name}">')[1].split("</section>")[0]
             assert '<div class="docstring"><p>' in section, f"{module}.{name}"
+
+
+def test_every_example_is_one_that_pytest_runs():
+    """It runs those that the finder knows for the module's own, which a decorator can hide."""
+    pages = [api.page(name) for root in api.ROOTS for name in api.modules_of(root)]
+    shown = [
+        doc for page in pages for doc in (page, *page.members.values()) if ">>>" in doc.docstring
+    ]
+    homes = {doc.obj if doc.kind == "module" else inspect.getmodule(doc.obj) for doc in shown}
+    found = {
+        test.name for home in homes for test in doctest.DocTestFinder().find(home) if test.examples
+    }
+    assert len(shown) > 80
+    for doc in shown:
+        place = [getattr(doc.obj, name, "") for name in ("__module__", "__qualname__")]
+        assert (".".join(place) if place[1] else doc.obj.__name__) in found
 
 
 SOUND = '''"""A module."""
