@@ -138,6 +138,19 @@ print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - befor
     assert brought <= {"jlstm", "jax", "jaxlib", "numpy"}
 
 
+def test_a_room_of_interop_is_imported_when_it_is_asked_for():
+    program = """
+import sys, jlstm
+room = "jlstm.interop.files"
+print(room in sys.modules, jlstm.interop.files is sys.modules[room])
+"""
+    command = [sys.executable, "-c", program]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed == "False True\n"
+    with pytest.raises(AttributeError, match="'jlstm.interop' has no attribute 'tensorflow'"):
+        getattr(jlstm.interop, "tensorflow")  # noqa: B009
+
+
 def test_the_package_is_typed():
     assert (HOUSE / "py.typed").exists()
 
