@@ -146,8 +146,9 @@ def init_no_input_gate(key: Key, input_size: int, hidden_size: int, **options) -
 def init_no_forget_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
     """Draws the blocks i, g, o: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
 
-    Options are those of `jlstm.init`, though without a gate to take it forget_bias does nothing;
-    `peepholes=True` draws P `[2H]` by `peephole_init`, else it is None.
+    Options are those of `jlstm.init`, though without a gate to take it forget_bias does nothing,
+    and of chrono biases that of i is left; `peepholes=True` draws P `[2H]` by `peephole_init`, else
+    it is None.
     """
     return init_gates("igo", key, input_size, hidden_size, **options)
 

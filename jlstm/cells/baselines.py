@@ -8,7 +8,7 @@ from jax.nn import sigmoid
 from jlstm.cells.form import affine, cell_of
 from jlstm.cells.gates import init_gates, split
 from jlstm.cells.linear import product, row
-from jlstm.dtypes import Array, Key, common_dtype
+from jlstm.dtypes import Array, Key, Numeric, common_dtype
 from jlstm.layout import Layout
 
 
@@ -97,16 +97,28 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
 def init_elman(key: Key, input_size: int, hidden_size: int, **options) -> ElmanParams:
     """Draws `ElmanParams(W [D, H], U [H, H], b [H])`, the bias zero.
 
-    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, of which
+    b is what it draws for the candidate g.
     """
     W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=0.0, **options)
     return ElmanParams(W, U, b)
 
 
-def init_gru(key: Key, input_size: int, hidden_size: int, **options) -> GRUParams:
+def init_gru(
+    key: Key,
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: Numeric = 0.0,
+    **options,
+) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.
 
-    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    What a forget gate is to the LSTM the update gate is to the GRU: u has the bias `forget_bias`,
+    or that which `bias_init` draws for f, `jlstm.initializers.chrono_bias(T)` say (Tallec &
+    Ollivier 2018). Further options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
     """
-    W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, forget_bias=0.0, **options)
-    return GRUParams(W, U, b, jnp.zeros((hidden_size,), b.dtype))
+    W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, forget_bias=forget_bias, **options)
+    _, b_u, _ = split(b, 3)
+    zero = jnp.zeros_like(b_u)
+    return GRUParams(W, U, jnp.concatenate([zero, b_u, zero], axis=-1), zero)

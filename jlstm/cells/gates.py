@@ -60,7 +60,8 @@ def init_gates(
       hidden_size: H.
       peepholes: whether the gates see the cell state.
       peephole_init: draws P.
-      **options: those of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype.
+      **options: those of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype, and
+        bias_init, which draws the biases of all four gates, of which these keep theirs.
 
     Raises:
       TypeError, ValueError: as `jlstm.init`.

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jlstm.cells.form import affine
 from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
 from jlstm.dtypes import Array, Key, Numeric
+from jlstm.initializers import Initializer
+from jlstm.initializers import forget_bias as forgetting
 from jlstm.params import LSTMState
 
 
@@ -112,16 +114,27 @@ def init_coupled_forget(
     hidden_size: int,
     *,
     forget_bias: Numeric = 1.0,
+    bias_init: Initializer | None = None,
     **options,
 ) -> PeepholeParams:
     """Draws the blocks i, g, o of `coupled_forget`; `peepholes=True` draws P as well.
 
-    The bias of i is -forget_bias, so that 1 - i opens as a forget gate with that bias does.
-    Further options are those of `jlstm.init`, and `peephole_init`.
+    The bias of i is that of a forget gate with the opposite sign, -forget_bias or what `bias_init`
+    draws for f, so that 1 - i opens as a forget gate with that bias does. Further options are those
+    of `jlstm.init`, and `peephole_init`.
     """
-    params = init_gates("igo", key, input_size, hidden_size, **options)
-    b_i = -jnp.asarray(forget_bias, params.b.dtype)
-    return params._replace(b=jnp.asarray(params.b).at[:hidden_size].set(b_i))
+    bias_init = _coupled(bias_init or forgetting(forget_bias))
+    return init_gates("igo", key, input_size, hidden_size, bias_init=bias_init, **options)
+
+
+def _coupled(bias_init: Initializer) -> Initializer:
+    """The same biases, but for `b_i = -b_f`."""
+
+    def init(key: Key, shape, dtype=jnp.float32) -> Array:
+        _, b_f, b_g, b_o = split(bias_init(key, shape, dtype), 4)
+        return jnp.concatenate([-b_f, b_f, b_g, b_o], axis=-1)
+
+    return init
 
 
 def init_coupled_input(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:

@@ -71,14 +71,46 @@ def test_normalisation_begins_with_gains_of_one():
 
 
 @pytest.mark.parametrize("name", ["elman", "gru"])
-def test_baselines_begin_without_bias_and_have_no_gate_for_one(name):
-    init = getattr(cells, f"init_{name}")
-    params = init(KEY, D, H)
+def test_baselines_begin_without_bias(name):
+    params = getattr(cells, f"init_{name}")(KEY, D, H)
     assert not any(np.asarray(b).any() for b in params[2:])
     rows = np.asarray(params.U)[:, :H]
     np.testing.assert_allclose(rows @ rows.T, np.eye(H), atol=1e-6)
+
+
+def test_the_update_gate_of_a_gru_takes_a_forget_bias_and_an_elman_network_has_none_to():
+    opened = cells.init_gru(KEY, D, H, forget_bias=2.0)
+    np.testing.assert_array_equal(opened.b, [0] * H + [2] * H + [0] * H)
     with pytest.raises(TypeError, match="forget_bias"):
-        init(KEY, D, H, forget_bias=1.0)
+        cells.init_elman(KEY, D, H, forget_bias=1.0)
+
+
+def drawn(key, shape, dtype=jnp.float32):
+    """Biases of which no two are alike."""
+    return jax.random.normal(key, shape, dtype)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_biases_that_are_drawn_stand_by_gate(name):
+    """A coupled forget gate is open as one of its own would be: b_i = -b_f."""
+    standard = jlstm.init(KEY, D, H, bias_init=drawn).b
+    params = getattr(cells, f"init_{name}")(KEY, D, H, bias_init=drawn)
+    for gate in GATES[name]:
+        if (name, gate) == ("coupled_forget", "i"):
+            expected = -block(standard, "ifgo", "f")
+        else:
+            expected = block(standard, "ifgo", gate)
+        np.testing.assert_array_equal(block(params.b, GATES[name], gate), expected)
+
+
+def test_biases_that_are_drawn_for_a_baseline():
+    standard = jlstm.init(KEY, D, H, bias_init=drawn).b
+    np.testing.assert_array_equal(
+        cells.init_elman(KEY, D, H, bias_init=drawn).b, block(standard, "ifgo", "g")
+    )
+    r, u, n = np.split(np.asarray(cells.init_gru(KEY, D, H, bias_init=drawn).b), 3)
+    np.testing.assert_array_equal(u, block(standard, "ifgo", "f"))
+    assert not r.any() and not n.any()
 
 
 @pytest.mark.parametrize("name", [*GATES, "projected", "elman", "gru"])
