@@ -1,22 +1,27 @@
-"""The model that learns a task: an LSTM stack with a linear readout."""
+"""The model that learns a task: a stack of LSTMs, or of another cell, with a linear readout."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from jlstm import cells
 from jlstm.dtypes import Array
-from jlstm.initializers import chrono_bias
+from jlstm.initializers import Initializer, chrono_bias
+from jlstm.initializers import forget_bias as constant_bias
 from jlstm.noise import drop
-from jlstm.stack import init_stack, unroll_stack
+from jlstm.params import init
+from jlstm.recurrence import Cell
+from jlstm.stack import Init, init_stack, unroll_stack
 
 
 class Model(NamedTuple):
     """The parameters: a stack, and what reads its output.
 
     layers: of `jlstm.init_stack`.
-    W: `[H, O]`.
+    W: `[H, O]`, for H features of the last layer's output.
     b: `[O]`.
     """
 
@@ -34,6 +39,7 @@ def init_model(
     forget_bias: chex.Numeric = 1.0,
     chrono: chex.Numeric = False,
     longest_lag: int = 3,
+    init: Init = init,
 ) -> Model:
     """Draws the parameters; the readout starts at a bias of zero.
 
@@ -45,21 +51,27 @@ def init_model(
         `jlstm.initializers.chrono_bias(longest_lag)` instead. It may be traced, so that both stand
         in one compiled program.
       longest_lag: in steps.
+      init: draws a layer, `jlstm.init` or that of a variant. It is given the biases of all four
+        gates as `bias_init`, and takes those of the gates that it has: where a gate is coupled, or
+        is a GRU's, its docstring says what it takes.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
     >>> model.W.shape, model.b.shape
     ((3, 1), (1,))
     """
-    stack_key, chrono_key, readout_key = jax.random.split(key, 3)
-    layers: Any = init_stack(stack_key, input_size, hidden_sizes, forget_bias=forget_bias)
-    draw = chrono_bias(longest_lag)
-    keys = jax.random.split(chrono_key, len(layers))
-    layers = tuple(
-        layer._replace(b=jnp.where(chrono, draw(k, layer.b.shape, layer.b.dtype), layer.b))
-        for k, layer in zip(keys, layers, strict=True)
-    )
-    W = jax.nn.initializers.lecun_normal()(readout_key, (hidden_sizes[-1], output_size))
+    stack_key, bias_key, readout_key = jax.random.split(key, 3)
+    constant, spread = constant_bias(forget_bias), chrono_bias(longest_lag)
+
+    def bias_from(key) -> Initializer:
+        """With a key of its own, as a bias that is drawn leaves the weights as they are."""
+        return lambda _, *like: jnp.where(chrono, spread(key, *like), constant(key, *like))
+
+    keys = jax.random.split(bias_key, len(hidden_sizes))
+    inits = tuple(partial(init, bias_init=bias_from(k)) for k in keys)
+    layers: Any = init_stack(stack_key, input_size, hidden_sizes, init=inits)
+    width = layers[-1].U.shape[0]  # a projected h is smaller than the hidden size
+    W = jax.nn.initializers.lecun_normal()(readout_key, (width, output_size))
     return Model(layers, W, jnp.zeros(output_size, W.dtype))
 
 
@@ -71,6 +83,7 @@ def apply_model(
     answers: str = "every",
     dropout: chex.Numeric = 0.0,
     key: chex.PRNGKey | None = None,
+    cell: Cell = cells.cell,
 ) -> Array:
     """The outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
 
@@ -83,6 +96,7 @@ def apply_model(
       answers: "every" step or the "last".
       dropout: the rate between layers and before the readout (Zaremba et al. 2014).
       key: a typed key for dropout; None leaves it out.
+      cell: of every layer, the one whose parameters they are.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
@@ -90,7 +104,7 @@ def apply_model(
     (5, 1)
     """
     options: Any = {} if key is None else {"dropout": dropout, "key": key}
-    states, hs = unroll_stack(model.layers, xs, mask=mask, **options)
+    states, hs = unroll_stack(model.layers, xs, mask=mask, cell=cell, **options)
     # A skipped step holds the state, so the final h is that of the last step that exists.
     hs = states[-1].h if answers == "last" else hs
     if key is not None:

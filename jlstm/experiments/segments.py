@@ -96,10 +96,14 @@ def continued(
         yield step, progress
 
 
-def finished(task: Task, progress: Progress) -> Run:
+def finished(task: Task, progress: Progress, *, setup: Setup = Setup()) -> Run:
     """Tests R runs that have taken all their steps."""
     runs: Any = progress
-    return jax.jit(lambda runs: over_seeds(lambda one: finish(task, *one), runs))(runs)
+
+    def one(run):
+        return finish(task, *run, setup=setup)
+
+    return jax.jit(partial(over_seeds, one))(runs)
 
 
 def _ends(step: int, steps: int, every: int) -> Iterator[int]:

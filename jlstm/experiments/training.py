@@ -7,6 +7,8 @@ run's key and on k alone, so a run in segments is, bit for bit, the run in one:
     training, curves = advance(task, settings, training, steps)      # as often as one likes
     run = finish(task, training, curves)
 
+each with one `Setup`, the choices that the program is compiled for.
+
 Nothing here is jitted. `jax.vmap` maps all of it over keys, over settings, or over both.
 """
 
@@ -20,10 +22,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jlstm import cells
 from jlstm.checks import check_key, check_size
 from jlstm.dtypes import Array
 from jlstm.experiments.model import Model, apply_model, init_model
-from jlstm.experiments.tasks.task import Task
+from jlstm.experiments.tasks.task import Batch, Task
+from jlstm.params import init
+from jlstm.recurrence import Cell
+from jlstm.stack import Init
 
 UNSOLVED = -1
 
@@ -37,6 +43,8 @@ class Setup:
     batch_size: sequences a step, new ones each time.
     steps: of the whole run.
     optimizer: from a learning rate to an optax optimiser.
+    cell: of every layer, the standard one or a variant of `jlstm.cells`.
+    init: draws the parameters of that cell; it is given a `bias_init`, as `jlstm.init` takes it.
     """
 
     hidden_size: int = 32
@@ -44,13 +52,16 @@ class Setup:
     batch_size: int = 64
     steps: int = 3000
     optimizer: Callable[..., optax.GradientTransformation] = optax.adam
+    cell: Cell = cells.cell
+    init: Init = init
 
 
 class Settings(NamedTuple):
     """The choices that one program serves all of: each may have an axis to be mapped over.
 
     learning_rate: of the optimiser.
-    forget_bias: of the forget gate at the start.
+    forget_bias: of the forget gate at the start; of what stands for it in other cells, see
+      `init_model`. A cell that has nothing of the kind takes none.
     chrono: true draws the biases of forget and input gates for lags up to the task's longest
       sequence instead (`jlstm.initializers.chrono_bias`).
     clip_norm: the longest gradient let through, by its global norm; None lets any.
@@ -136,7 +147,7 @@ def train(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = S
     """
     training = begin(task, settings, key, setup=setup)
     training, curves = advance(task, settings, training, setup.steps, setup=setup)
-    return finish(task, training, curves)
+    return finish(task, training, curves, setup=setup)
 
 
 def begin(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = Setup()) -> Training:
@@ -152,6 +163,7 @@ def begin(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = S
         forget_bias=settings.forget_bias,
         chrono=settings.chrono,
         longest_lag=task.steps,
+        init=setup.init,
     )
     batches = -(-task.window // setup.batch_size)
     return Training(
@@ -185,7 +197,7 @@ def advance(
             noise = {}
             if settings.dropout is not None:
                 noise = {"dropout": settings.dropout, "key": noise_key}
-            outputs = apply_model(model, batch.xs, batch.mask, answers=task.answers, **noise)
+            outputs = _apply(task, setup, model, batch, **noise)
             return task.loss(outputs, batch), task.correct(outputs, batch).sum(dtype=jnp.int32)
 
         (loss, correct), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
@@ -212,10 +224,10 @@ def advance(
     return jax.lax.scan(step, training, length=steps)
 
 
-def finish(task: Task, training: Training, curves: Curves) -> Run:
+def finish(task: Task, training: Training, curves: Curves, *, setup: Setup = Setup()) -> Run:
     """Tests a trained model on sequences that it has not learnt from."""
     batch = task.test(_keys(training.key).test)
-    outputs = apply_model(training.model, batch.xs, batch.mask, answers=task.answers)
+    outputs = _apply(task, setup, training.model, batch)
     return Run(
         model=training.model,
         curves=curves,
@@ -223,6 +235,11 @@ def finish(task: Task, training: Training, curves: Curves) -> Run:
         loss=task.loss(outputs, batch),
         metric=task.metric(outputs, batch),
     )
+
+
+def _apply(task: Task, setup: Setup, model: Model, batch: Batch, **noise: Any) -> Array:
+    options: Any = {"answers": task.answers, "cell": setup.cell, **noise}
+    return apply_model(model, batch.xs, batch.mask, **options)
 
 
 def _optimizer(setup: Setup, settings: Settings) -> optax.GradientTransformation:

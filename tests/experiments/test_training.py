@@ -3,14 +3,17 @@
 from functools import partial
 from typing import Any, cast
 
+import family
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from family import FAMILY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jlstm import cells
 from jlstm.experiments import (
     Settings,
     Setup,
@@ -229,6 +232,53 @@ def test_one_program_maps_over_settings_and_keys():
         np.testing.assert_allclose(runs.curves.loss[lane], alone.curves.loss, rtol=1e-4)
         np.testing.assert_allclose(runs.loss[lane], alone.loss, rtol=1e-4)
     assert len(np.unique(np.asarray(runs.loss))) == n
+
+
+QUICK = ("no_input_gate", "full_gate_recurrence", "projected", "gru")  # a cell of each form
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILY]
+)
+def test_a_setup_trains_any_cell(name):
+    """All its parameters move, and the first loss is that of its equations in a float64 loop."""
+    variant, task, settings = FAMILY[name], echo(), Settings(learning_rate=1e-2)
+    setup = Setup(family.H, batch_size=4, steps=2, cell=variant.cell, init=variant.init)
+    keys = jax.random.split(jax.random.key(5), 2)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        training = begin(task, settings, key, setup=setup)
+        last, curves = advance(task, settings, training, 2, setup=setup)
+        return training.model, finish(task, last, curves, setup=setup)
+
+    first, runs = run(keys)
+    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(runs.model), strict=True):
+        assert (np.abs(before - after).max(axis=tuple(range(1, before.ndim))) > 1e-3).all()
+    assert np.isfinite(runs.loss).all() and runs.loss[0] != runs.loss[1]
+    for lane, key in enumerate(keys):
+        batch_key, _ = jax.random.split(jax.random.fold_in(jax.random.split(key, 3)[1], 0))
+        batch = task.sample(batch_key, 4)
+        xs, targets = np.asarray(batch.xs, np.float64), np.asarray(batch.targets)
+        model = jax.tree.map(lambda p, k=lane: np.asarray(p[k], np.float64), first)
+        state = variant.state(*(np.zeros((4, size)) for size in variant.sizes))
+        never, always = np.zeros(xs.shape[:2], bool), np.ones(xs.shape[:2], bool)
+        _, hs = family.plain(np, name, model.layers[0], xs, state, state, never, always)
+        loss = (((hs[-1] @ model.W + model.b)[:, 0] - targets) ** 2).mean()
+        np.testing.assert_allclose(runs.curves.loss[lane, 0], loss, rtol=1e-4)
+
+
+def test_a_run_is_not_tested_with_another_cell():
+    setup = Setup(hidden_size=2, batch_size=4, steps=2, cell=cells.gru, init=cells.init_gru)
+
+    def run(key):
+        training = begin(TASK, Settings(), key, setup=setup)
+        return finish(TASK, *advance(TASK, Settings(), training, 2, setup=setup))
+
+    with pytest.raises(TypeError, match="expected LSTMParams, got GRUParams"):
+        jax.eval_shape(run, jax.random.key(0))
 
 
 @pytest.mark.usefixtures("quick_compilation")
