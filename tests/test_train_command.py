@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jlstm import cli
-from jlstm.commands import train
+from jlstm.commands import settings, train
 from jlstm.interop.files import save_params
 from jlstm.params import LSTMParams
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_a_run(finished):
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         *("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer"),
-        *("learning_rate", "forget_bias", "seed", "solved_at", "loss", "metric"),
+        *("cell", "learning_rate", "forget_bias", "seed", "solved_at", "loss", "metric"),
     ]
     chosen = [(row["learning_rate"], row["forget_bias"], row["seed"]) for row in rows]
     assert chosen == [
@@ -107,9 +107,9 @@ def test_curves_parameters_and_settings_are_there(finished):
         shapes = {name: params[name].shape for name in params.files}
     layer = {"layers[0].W": (12, 2, 16), "layers[0].U": (12, 4, 16), "layers[0].b": (12, 16)}
     assert shapes == {**layer, "W": (12, 4, 1), "b": (12, 1)}
-    settings = json.loads((finished / "settings.json").read_text())
-    assert settings["task"] == "adding" and settings["forget_bias"] == [1.0, "chrono"]
-    assert set(settings) == {"task", *train.DEFAULTS}
+    saved = json.loads((finished / "settings.json").read_text())
+    assert saved["task"] == "adding" and saved["forget_bias"] == [1.0, "chrono"]
+    assert set(saved) == {"task", *settings.DEFAULTS} and saved["cell"] == ["lstm"]
     steps = sorted(path.name for path in (finished / "checkpoints").iterdir())
     assert steps == ["12", "4", "8"]
 
@@ -158,8 +158,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, interruptible, capsys):
         f"`jlstm train --resume --out '{out}'` continues\n"
     )
     assert not (out / "results.csv").exists()
-    settings = json.loads((out / "settings.json").read_text())
-    (out / "settings.json").write_text(json.dumps({**settings, "steps": 12}))
+    saved = json.loads((out / "settings.json").read_text())
+    (out / "settings.json").write_text(json.dumps({**saved, "steps": 12}))
     assert run("--resume", "--out", out) == 2  # its curves are of another length
     assert "expected tree.curves.loss float32[12, 12], got" in capsys.readouterr().err
 
@@ -272,6 +272,12 @@ REFUSED = {
         ["--task", "adding", "--forget-bias", "1,gers"],
         "argument --forget-bias: expected different numbers or chrono, got '1,gers'",
     ),
+    "cell": (
+        ["--task", "adding", "--cell", "lstm,mLSTM"],
+        "argument --cell: expected different ones of lstm, peephole, coupled_forget, ",
+    ),
+    "cell twice": (["--task", "adding", "--cell", "gru,gru"], ", elman, gru, got 'gru,gru'"),
+    "no cell": (["--task", "adding", "--cell", ""], "argument --cell: expected different ones"),
     "dropout": (
         ["--task", "adding", "--dropout", "1"],
         "argument --dropout: expected different numbers from 0 below 1, got '1'",

@@ -33,6 +33,14 @@ def columns(text: str) -> list[str]:
     return names
 
 
+def choices(known: tuple[str, ...], text: str) -> list[str]:
+    """Different ones of the known names, with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if set(names) <= set(known) and len(set(names)) == len(names):
+        return names
+    raise argparse.ArgumentTypeError(f"expected different ones of {', '.join(known)}, got {text!r}")
+
+
 def path(text: str) -> str:
     """The name of a file or folder."""
     if not text:

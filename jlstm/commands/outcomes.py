@@ -13,8 +13,17 @@ import numpy as np
 
 from jlstm.files import Writer
 
-VARIED = ("learning_rate", "forget_bias", "clip_norm", "dropout")
+NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
+VARIED = ("cell", *NUMBERS)
 FIXED = ("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer")
+
+
+def one_after_another(finished: Mapping[str, Any]):
+    """The runs of all cells as one `jlstm.experiments.Run`; models stay apart, by their cell."""
+    models = {cell: runs.model for cell, runs in finished.items()}
+    numbers = [runs._replace(model=None) for runs in finished.values()]
+    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
+    return together._replace(model=models if len(models) > 1 else models.popitem()[1])
 
 
 def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
@@ -45,7 +54,10 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Learning curves, and a heat map of success where there is more than one setting."""
+    """Learning curves, and a heat map of success where there is more than one setting.
+
+    A row of the map is a cell, and what varies but for the last of the numbers.
+    """
     from jlstm import plots
 
     losses, solved_at = (_by_setting(chosen, a) for a in (runs.curves.loss, runs.solved_at))
@@ -58,9 +70,11 @@ def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
         )
     }
     if len(names) > 1:
-        *most, last = [name for name in VARIED if len(chosen[name] or ()) > 1]
-        rows = [label or task.name for label in _labels(chosen, most)]
-        columns = _labels(chosen, [last])
+        last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
+        most = [name for name in VARIED if name not in last]
+        rows, columns = (
+            [label or task.name for label in _labels(chosen, some)] for some in (most, last)
+        )
         rates = (solved_at >= 0).mean(axis=1).reshape(len(rows), len(columns))
         figures["success.png"] = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
     return {name: partial(figure.savefig, format="png") for name, figure in figures.items()}
@@ -136,9 +150,14 @@ def json_writer(values: Mapping[str, Any]) -> Writer:
 
 
 def arrays_writer(tree: Any) -> Writer:
-    """Writes the arrays of a pytree to a .npz file, each by its path: `layers[0].W`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    arrays: dict[str, Any] = {
-        jax.tree_util.keystr(path).lstrip("."): np.asarray(leaf) for path, leaf in leaves
-    }
+    """Writes the arrays of a pytree to a .npz file, each by its path: `layers[0].W`.
+
+    In a dict the path begins with the name: `gru.layers[0].W`.
+    """
+    trees = {f"{name}.": branch for name, branch in tree.items()} if isinstance(tree, dict) else {}
+    arrays: dict[str, Any] = {}
+    for name, branch in (trees or {"": tree}).items():
+        leaves, _ = jax.tree_util.tree_flatten_with_path(branch)
+        for path, leaf in leaves:
+            arrays[name + jax.tree_util.keystr(path).lstrip(".")] = np.asarray(leaf)
     return lambda file: np.savez(file, **arrays)

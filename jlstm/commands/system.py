@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jlstm import files, reference
-from jlstm.commands import options
+from jlstm.commands import options, settings
 from jlstm.interop import files as parameter_files
 from jlstm.params import Gate, LSTMParams, pack_gates
 
@@ -135,8 +135,8 @@ def _read_params(path: str, run: int | None) -> LSTMParams:
     file = _params_file(path)
     if os.path.isdir(path):
         arrays, _ = parameter_files.read_npz(file)
-        if "layers[0].W" in arrays:
-            return _trained(file, arrays, run or 0)
+        if any(name.endswith("layers[0].W") for name in arrays):
+            return _trained(file, arrays, settings.read(path)["cell"], run or 0)
     if run is not None:
         raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
     params = parameter_files.load_params(file)
@@ -145,15 +145,19 @@ def _read_params(path: str, run: int | None) -> LSTMParams:
     return params
 
 
-def _trained(file: str, arrays: Mapping[str, np.ndarray], run: int) -> LSTMParams:
-    """The weights of one of the runs of `jlstm train`, which keeps all of them side by side."""
-    if "layers[1].W" in arrays:
+def _trained(file: str, arrays: Mapping[str, np.ndarray], cells: list[str], run: int) -> LSTMParams:
+    """The weights of one of the runs of `jlstm train`, which keeps those of a cell side by side."""
+    if any(name.endswith("layers[1].W") for name in arrays):
         raise ValueError(f"{file}: expected the weights of one layer, got a stack")
-    params = LSTMParams(*(arrays[f"layers[0].{name}"] for name in LSTMParams._fields))
-    runs = len(params.b)
+    each = len(next(iter(arrays.values())))  # all cells have as many runs
+    runs = each * len(cells)
     if run >= runs:
         raise ValueError(f"argument --run-index: {file}: expected less than {runs}, got {run}")
-    return LSTMParams(*(array[run] for array in params))
+    cell = cells[run // each]
+    if cell != "lstm":
+        raise ValueError(f"{file}: expected a run of the cell lstm, run {run} is one of {cell}")
+    layer = f"{cell}.layers[0]" if len(cells) > 1 else "layers[0]"
+    return LSTMParams(*(arrays[f"{layer}.{name}"][run % each] for name in LSTMParams._fields))
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:

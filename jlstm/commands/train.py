@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import importlib.util
-import json
 import os
 import shlex
 import signal
@@ -11,32 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jlstm import files
-from jlstm.commands import options, outcomes
+from jlstm import cells, files
+from jlstm.commands import options, outcomes, settings
+from jlstm.params import init
 
-DEFAULTS: dict[str, Any] = {
-    "length": None,
-    "input": None,
-    "columns": None,
-    "hidden_size": 32,
-    "layers": 1,
-    "batch_size": 64,
-    "steps": 3000,
-    "optimizer": "adam",
-    "learning_rate": [1e-3],
-    "forget_bias": [1.0],
-    "clip_norm": None,
-    "dropout": None,
-    "seeds": 1,
-    "checkpoint_every": 100,
-    "devices": None,
-}
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 
 
@@ -46,7 +28,8 @@ def add(commands) -> None:
         "train",
         help="train an LSTM on a task, over settings and seeds at once",
         description="Trains an LSTM stack with a linear readout: every combination of the lists\n"
-        "of numbers, times every seed, as one compiled program. `jlstm tasks` lists the tasks.\n"
+        "of numbers, times every seed, as one compiled program; with several cells, one program\n"
+        "each. `jlstm tasks` lists the tasks.\n"
         "DIR receives settings.json, results.csv (a row a run) and results.jsonl, curves.npz,\n"
         "params.npz and the checkpoints by which --resume continues, bit for bit.",
         epilog="example:\n  jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 "
@@ -76,6 +59,12 @@ def add(commands) -> None:
         model.add_argument(f"--{name}", type=size, metavar=metavar, help=what)
     model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (adam)")
     runs = parser.add_argument_group("the runs", "Each takes one value or several: 1e-3,3e-3.")
+    runs.add_argument(
+        "--cell",
+        type=partial(options.choices, settings.CELLS),
+        metavar="NAME",
+        help=f"of all layers: {', '.join(settings.CELLS)} (lstm)",
+    )
     for name, kind, what in (
         ("learning-rate", partial(options.numbers, above=0), "of the optimiser (1e-3)"),
         ("forget-bias", partial(options.numbers, words=("chrono",)), "or the word chrono (1)"),
@@ -104,24 +93,29 @@ def run(args: argparse.Namespace) -> None:
     chosen = _chosen(args)
     if chosen["devices"]:
         _use_devices(chosen["devices"])
-    task, setup, runs = _program(chosen)
+    task, setups, runs = _programs(chosen)
     if not args.resume:
         os.makedirs(args.out, exist_ok=True)
-        _write(args.out, {"settings.json": outcomes.json_writer(chosen)})
+        _write(args.out, {settings.FILE: outcomes.json_writer(chosen)})
     begun = time.monotonic()
     try:
-        finished = _train(args, chosen, task, setup, runs)
+        finished = {
+            cell: _train(args, chosen, task, setup, runs, cell if len(setups) > 1 else "")
+            for cell, setup in setups.items()
+        }
     except KeyboardInterrupt:
         command = f"jlstm train --resume --out {shlex.quote(args.out)}"
         print(f"interrupted; from the last checkpoint on, `{command}` continues", file=sys.stderr)
         raise
-    contents = outcomes.tables(chosen, runs.rows, finished)
+    rows = [{"cell": cell, **row} for cell in setups for row in runs.rows]
+    together = outcomes.one_after_another(finished)
+    contents = outcomes.tables(chosen, rows, together)
     if args.plot:
-        contents |= outcomes.pictures(chosen, task, finished)
+        contents |= outcomes.pictures(chosen, task, together)
     _write(args.out, contents)
     if not args.quiet:
-        outcomes.print_summary(chosen, task, finished)
-        print(f"{len(runs.rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
+        outcomes.print_summary(chosen, task, together)
+        print(f"{len(rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
 
 
 # --- before
@@ -142,13 +136,15 @@ def _check_extras(args):
 
 def _chosen(args) -> dict[str, Any]:
     """All settings by name, as they stand in settings.json."""
-    given = {name: getattr(args, name) for name in ("task", *DEFAULTS)}
+    given = {name: getattr(args, name) for name in ("task", *settings.DEFAULTS)}
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("input"):
         given["input"] = os.path.abspath(given["input"])
-    path = os.path.join(args.out, "settings.json")
+    path = os.path.join(args.out, settings.FILE)
     if args.resume:
-        saved = _read_settings(path)
+        if not os.path.exists(path):
+            raise ValueError(f"argument --resume: there is no {path}")
+        saved = settings.read(args.out)
         for name, value in given.items():
             if name != "devices" and saved[name] != value:
                 option = name.replace("_", "-")
@@ -162,24 +158,12 @@ def _chosen(args) -> dict[str, Any]:
         raise ValueError(f"argument --out: {args.out}: expected a new folder{hint}")
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
         raise ValueError(f"argument --out: {args.out}: no folder can be made in {parent}")
-    return {"task": given["task"], **DEFAULTS, **given}
+    return {"task": given["task"], **settings.DEFAULTS, **given}
 
 
 def _is_empty(folder):
     """Whether there is nothing in it but what a process left that was killed as it began."""
     return os.path.isdir(folder) and all(name.startswith(".jlstm-") for name in os.listdir(folder))
-
-
-def _read_settings(path):
-    if not os.path.exists(path):
-        raise ValueError(f"argument --resume: there is no {path}")
-    try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError:  # UnicodeDecodeError too
-        saved = None
-    if not isinstance(saved, dict) or set(saved) != {"task", *DEFAULTS}:
-        raise ValueError(f"{path}: not the settings of a run")
-    return saved
 
 
 def _use_devices(count):
@@ -192,8 +176,8 @@ def _use_devices(count):
             raise ValueError(f"argument --devices: {running}, got {count}") from None
 
 
-def _program(chosen):
-    """The task, what the program is compiled for, and its runs."""
+def _programs(chosen):
+    """The task, what a program is compiled for by the name of its cell, and the runs of each."""
     import optax
 
     from jlstm.experiments import Setup, grid, tasks
@@ -210,28 +194,34 @@ def _program(chosen):
         raise ValueError("argument --columns: needs --input")
     series = files.read_series(chosen["input"], chosen["columns"]) if chosen["input"] else None
     task = tasks.named(chosen["task"], length=chosen["length"], series=series)
-    setup = Setup(
-        hidden_size=chosen["hidden_size"],
-        layers=chosen["layers"],
-        batch_size=chosen["batch_size"],
-        steps=chosen["steps"],
-        optimizer=getattr(optax, chosen["optimizer"]),
-    )
-    choices = {name: chosen[name] for name in outcomes.VARIED if chosen[name] is not None}
-    return task, setup, grid(chosen["seeds"], choices)
+    optimizer = getattr(optax, chosen["optimizer"])
+    sizes = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
+    setups = {name: Setup(**sizes, **_cell(name), optimizer=optimizer) for name in chosen["cell"]}
+    choices = {name: chosen[name] for name in outcomes.NUMBERS if chosen[name] is not None}
+    return task, setups, grid(chosen["seeds"], choices)
+
+
+def _cell(name):
+    """A cell by its name, and what draws its parameters."""
+    if name == "lstm":
+        return {"cell": cells.cell, "init": init}
+    return {"cell": getattr(cells, name), "init": getattr(cells, f"init_{name}")}
 
 
 # --- training
 
 
-def _train(args, chosen, task, setup, runs):
-    """The finished runs; whatever ends this early, the checkpoints are whole."""
+def _train(args, chosen, task, setup, runs, name):
+    """The finished runs; whatever ends this early, the checkpoints are whole.
+
+    name: of the cell, where there are others; its checkpoints are in a folder of that name.
+    """
     from tqdm import tqdm
 
     from jlstm.experiments import segments
     from jlstm.experiments.checkpoints import checkpointing, restore
 
-    folder = os.path.join(args.out, "checkpoints")
+    folder = os.path.join(args.out, "checkpoints", *[name] * bool(name))
     start = partial(segments.start, task, setup=setup)
     like: Any = jax.eval_shape(start, runs.settings, runs.keys)
     found = restore(folder, like)
@@ -239,7 +229,7 @@ def _train(args, chosen, task, setup, runs):
     for line in found.refused if found else ():
         print(line, file=sys.stderr)
     bar = tqdm(
-        desc=task.name,
+        desc=f"{task.name} {name}".strip(),
         total=setup.steps,
         initial=found.step if found else 0,
         unit="step",
@@ -260,7 +250,7 @@ def _train(args, chosen, task, setup, runs):
                 break
     if interrupted():
         raise KeyboardInterrupt
-    return segments.finished(task, progress)
+    return segments.finished(task, progress, setup=setup)
 
 
 @contextlib.contextmanager

@@ -54,8 +54,8 @@ def test_the_standard_model_is_a_stack_whose_bias_has_a_key_of_its_own(chrono):
 def test_biases_go_to_the_gates_by_name(name, blocks):
     """That of f to f, to the u of a GRU, and to i with its sign changed where f = 1 - i."""
     init = getattr(cells, f"init_{name}")
-    for options in ({"forget_bias": 1.5}, {"chrono": True}):
-        standard, model = draw(**options), draw(**options, init=init)
+    for of in (partial(draw, forget_bias=1.5), partial(draw, chrono=True)):
+        standard, model = of(), of(init=init)
         for ours, theirs in zip(model.layers, standard.layers, strict=True):
             gates = dict(zip("ifgo", np.split(np.asarray(theirs.b), 4), strict=True))
             zero = np.zeros_like(gates["g"])

@@ -1,0 +1,51 @@
+"""The settings of `jlstm train`: what they are if nobody says, and the file that keeps them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FILE = "settings.json"
+CELLS = (
+    *("lstm", "peephole", "coupled_forget", "coupled_input"),
+    *("no_input_gate", "no_forget_gate", "no_output_gate"),
+    *("no_input_activation", "no_output_activation", "full_gate_recurrence"),
+    *("layer_norm", "elman", "gru"),
+)
+DEFAULTS: dict[str, Any] = {
+    "length": None,
+    "input": None,
+    "columns": None,
+    "hidden_size": 32,
+    "layers": 1,
+    "batch_size": 64,
+    "steps": 3000,
+    "optimizer": "adam",
+    "cell": ["lstm"],
+    "learning_rate": [1e-3],
+    "forget_bias": [1.0],
+    "clip_norm": None,
+    "dropout": None,
+    "seeds": 1,
+    "checkpoint_every": 100,
+    "devices": None,
+}
+
+
+def read(folder: str) -> dict[str, Any]:
+    """The settings of a folder of `jlstm train`, with those that it lacks as it is older.
+
+    Raises:
+      OSError, ValueError: the file cannot be read, or holds something else.
+    """
+    path = os.path.join(folder, FILE)
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:  # UnicodeDecodeError too
+        saved = None
+    if not isinstance(saved, dict) or {*saved, "cell"} != {"task", *DEFAULTS}:
+        raise ValueError(f"{path}: not the settings of a run")
+    unknown = [name for name in saved.setdefault("cell", ["lstm"]) if name not in CELLS]
+    if unknown:
+        raise ValueError(f"{path}: expected cells {', '.join(CELLS)}, got {unknown[0]!r}")
+    return saved
