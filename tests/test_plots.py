@@ -189,7 +189,42 @@ def test_success_is_a_heat_map_with_numbers():
     assert len(render(figure)) > 1000
 
 
+def test_panels_show_median_and_band_of_each_setting_on_common_axes():
+    settings = {"1": curves(11, 80), "chrono": 2 * curves(11, 80)}
+    losses = {name: {**settings, "1": k * settings["1"]} for k, name in enumerate("abc", 3)}
+    figure = plots.plot_panels(losses, baseline=0.5)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c"]  # the fourth is left out
+    for axes, panel in zip(figure.axes, losses.values(), strict=True):
+        one, chrono, baseline = axes.get_lines()
+        for line, name in ((one, "1"), (chrono, "chrono")):
+            np.testing.assert_allclose(points(line)[1], np.median(panel[name], axis=0))
+        assert set(points(baseline)[1]) == {0.5} and axes.get_yscale() == "log"
+        band = np.asarray(axes.collections[0].get_paths()[0].vertices)[:, 1]
+        low, high = np.quantile(panel["1"], (0.1, 0.9), axis=0)
+        np.testing.assert_allclose([band.min(), band.max()], [low.min(), high.max()])
+        assert axes.get_ylim() == figure.axes[0].get_ylim()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "chrono"]
+    assert len(render(figure)) > 1000
+    assert not plots.plot_panels({"a": {"": curves(3, 5)}}).legends
+
+
+def test_a_heat_map_has_room_for_its_names():
+    columns = ["forget bias 1", "forget bias chrono"]
+    figure = plots.plot_success(np.ones((1, 2)), ["no_output_activation"], columns)
+    render(figure)  # which lays it out
+    first, second = (label.get_window_extent() for label in figure.axes[0].get_xticklabels())
+    assert first.x1 < second.x0
+
+
 def test_pictures_of_training_refuse_what_does_not_fit():
+    same = "losses: expected the same settings in each panel, got "
+    with pytest.raises(ValueError, match=f"{same}a: x; b: y"):
+        plots.plot_panels({"a": {"x": np.ones((2, 3))}, "b": {"y": np.ones((2, 3))}})
+    for nothing in ({}, {"a": {}}):
+        with pytest.raises(ValueError, match=same):
+            plots.plot_panels(nothing)
+    with pytest.raises(ValueError, match=r"losses: expected shapes \[S, steps\], got \[3\]"):
+        plots.plot_panels({"a": {"x": np.ones(3)}})
     with pytest.raises(ValueError, match="expected the same names, got a and b"):
         plots.plot_training({"a": np.ones((2, 3))}, {"b": np.ones(2)})
     with pytest.raises(ValueError, match=r"a: expected shapes \[S, steps\] and \[S\]"):

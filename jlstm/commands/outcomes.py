@@ -56,20 +56,27 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
     """Learning curves, and a heat map of success where there is more than one setting.
 
-    A row of the map is a cell, and what varies but for the last of the numbers.
+    Each of several cells has a panel of curves, and a row of the map, or one for each combination
+    of what varies but for the last of the numbers.
     """
     from jlstm import plots
 
     losses, solved_at = (_by_setting(chosen, a) for a in (runs.curves.loss, runs.solved_at))
-    names = [label or task.name for label in _labels(chosen, VARIED)]
-    figures = {
-        "curves.png": plots.plot_training(
+    cells, names = chosen["cell"], [label or task.name for label in _labels(chosen, NUMBERS)]
+    if len(cells) > 1:
+        panels = zip(cells, np.split(losses, len(cells)), strict=True)
+        curves = plots.plot_panels(
+            {cell: dict(zip(names, panel, strict=True)) for cell, panel in panels},
+            baseline=task.baseline,
+        )
+    else:
+        curves = plots.plot_training(
             dict(zip(names, losses, strict=True)),
             dict(zip(names, solved_at, strict=True)),
             baseline=task.baseline,
         )
-    }
-    if len(names) > 1:
+    figures = {"curves.png": curves}
+    if len(losses) > 1:
         last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
         most = [name for name in VARIED if name not in last]
         rows, columns = (

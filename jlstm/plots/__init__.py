@@ -8,11 +8,12 @@ from jlstm.plots.gradients import (
     plot_truncation,
 )
 from jlstm.plots.states import plot_states
-from jlstm.plots.training import plot_success, plot_training
+from jlstm.plots.training import plot_panels, plot_success, plot_training
 
 __all__ = [
     "plot_lyapunov",
     "plot_norms",
+    "plot_panels",
     "plot_saliency",
     "plot_singular_values",
     "plot_states",

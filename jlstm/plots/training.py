@@ -1,6 +1,7 @@
 """Pictures of what a batch of runs learned, and how many of them."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,34 +49,77 @@ def plot_training(
             raise ValueError(f"{name}: expected shapes [S, steps] and [S], got {got}")
     figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(losses)))
     steps = max(np.shape(curves)[1] for curves in losses.values())
-    for k, (name, curves) in enumerate(losses.items()):
-        style = {"color": colours[k], "linestyle": STYLES[k % len(STYLES)], "label": name}
+    for (name, curves), style in zip(losses.items(), _styles(losses), strict=True):
         _draw_band(upper, np.asarray(curves, np.float64), style)
         solved = np.sort(np.asarray(solved_at[name]))
         solved = solved[solved >= 0]
         shares = np.arange(len(solved) + 1) / len(solved_at[name])
         x = np.concatenate([[0], solved, [steps]])
         lower.step(x, np.append(shares, shares[-1]), where="post", linewidth=1.6, **style)
-    if baseline is not None:
-        upper.axhline(baseline, color="0.4", linewidth=1)
-        upper.annotate(
-            "baseline", (1, baseline), (-3, 3), ("axes fraction", "data"), "offset points",
-            ha="right", color="0.4",
-        )  # fmt: skip
+    _draw_baseline(upper, baseline)
     upper.set_yscale("log")
     upper.set_ylabel("loss")
     lower.set_ylabel("seeds solved")
     lower.set_ylim(-0.05, 1.05)
     lower.yaxis.set_major_formatter(PercentFormatter(1))
-    span = _curve_span(steps)
-    lower.set_xlabel("step" if span == 1 else f"step (losses are means of {span})")
+    lower.set_xlabel(_step_label(steps))
     for axes in (upper, lower):
         axes.grid(color="0.9")
         axes.margins(x=0.01)
     if len(losses) > 1:
         figure.legend(handles=upper.get_lines()[: len(losses)], loc="outside upper center", ncols=2)
+    return figure
+
+
+def plot_panels(
+    losses: Mapping[str, Mapping[str, np.ndarray]], *, baseline: float | None = None
+) -> Figure:
+    """Learning curves in a panel each, a cell say, where they would be too many for one.
+
+    The panels have common axes; each has, by setting, the median and the band of `plot_training`.
+
+    Args:
+      losses: `[S, steps]` by the name of the setting, by that of the panel; the settings are the
+        same in all panels.
+      baseline: the loss of a trivial answer, drawn as a line.
+
+    Raises:
+      ValueError: there is nothing to draw, the settings differ, or a shape is not `[S, steps]`.
+
+    >>> curves = {"chrono": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
+    >>> figure = plot_panels({"lstm": curves, "gru": curves})
+    >>> [axes.get_title() for axes in figure.axes]
+    ['lstm', 'gru']
+    """
+    settings = list(next(iter(losses.values()), ()))
+    if not settings or any(list(panel) != settings for panel in losses.values()):
+        got = "; ".join(f"{name}: {', '.join(panel)}" for name, panel in losses.items())
+        raise ValueError(f"losses: expected the same settings in each panel, got {got or 'none'}")
+    shapes = {np.shape(curves) for panel in losses.values() for curves in panel.values()}
+    for shape in shapes:
+        if len(shape) != 2:
+            raise ValueError(f"losses: expected shapes [S, steps], got {list(shape)}")
+    columns = math.ceil(math.sqrt(len(losses)))
+    rows = math.ceil(len(losses) / columns)
+    size = (1 + 2.6 * columns, 1.2 + 1.9 * rows)
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (title, panel) in zip(grid, losses.items(), strict=False):
+        for curves, style in zip(panel.values(), _styles(settings), strict=True):
+            _draw_band(axes, np.asarray(curves, np.float64), style)
+        _draw_baseline(axes, baseline)
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize="medium")
+        axes.grid(color="0.9")
+        axes.margins(x=0.01)
+    for axes in grid[len(losses) :]:
+        figure.delaxes(axes)
+    figure.supxlabel(_step_label(max(shape[1] for shape in shapes)), fontsize="medium")
+    figure.supylabel("loss", fontsize="medium")
+    if len(settings) > 1:
+        lines = grid[0].get_lines()[: len(settings)]
+        figure.legend(handles=lines, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -100,7 +144,8 @@ def plot_success(
     if rates.shape != (len(rows), len(columns)) or not rates.size:
         got = f"{list(rates.shape)} with {len(rows)} and {len(columns)}"
         raise ValueError(f"rates: expected a name a row and a column, got {got}")
-    height, width = 1.4 + 0.45 * len(rows), 3.0 + 0.9 * len(columns)
+    height = 1.4 + 0.45 * len(rows)
+    width = 2.0 + 0.1 * (max(map(len, rows)) + max(9, *map(len, columns)) * len(columns))
     figure = Figure(figsize=(max(width, 5.0), height), dpi=120, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(rates, cmap="viridis", vmin=0, vmax=1, aspect="auto")
@@ -112,6 +157,30 @@ def plot_success(
     title = "solved" if seeds is None else f"solved, of {seeds} seeds"
     figure.colorbar(image, label=title, format=PercentFormatter(1))
     return figure
+
+
+def _styles(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Of lines that differ without colour too."""
+    names = list(names)
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+    return [
+        {"color": colour, "linestyle": STYLES[k % len(STYLES)], "label": name}
+        for k, (name, colour) in enumerate(zip(names, colours, strict=True))
+    ]
+
+
+def _step_label(steps: int) -> str:
+    span = _curve_span(steps)
+    return "step" if span == 1 else f"step (losses are means of {span})"
+
+
+def _draw_baseline(axes: Axes, baseline: float | None) -> None:
+    if baseline is not None:
+        axes.axhline(baseline, color="0.4", linewidth=1)
+        axes.annotate(
+            "baseline", (1, baseline), (-3, 3), ("axes fraction", "data"), "offset points",
+            ha="right", color="0.4",
+        )  # fmt: skip
 
 
 def _curve_span(steps: int) -> int:
