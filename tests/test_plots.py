@@ -115,6 +115,36 @@ def test_malformed_histories_are_refused(H, C, got):
     assert str(refusal.value) == f"H, C: expected two histories [T, H] of one shape, got {got}"
 
 
+def test_gates_are_heat_maps_of_their_values():
+    i, g, c = np.random.RandomState(0).rand(3, 7, 4) * [[[1]], [[-1]], [[3]]]
+    figure = plots.plot_gates({"input gate i": i, "candidate g": g, "cell c": c})
+    panels, bars = figure.axes[:3], figure.axes[3:]
+    for axes, values, limits in zip(panels, (i, g, c), (1, 1, c.max()), strict=True):
+        (image,) = axes.get_images()
+        np.testing.assert_array_equal(image.get_array(), values.T)
+        assert image.get_clim() == (0 if values is i else -limits, limits)
+        assert axes.get_xlabel() == "step t"
+    assert [axes.get_title() for axes in panels] == ["input gate i", "candidate g", "cell c"]
+    assert panels[0].get_ylabel() == "unit" and len(bars) == 3
+    assert render(figure).startswith(b"\x89PNG")
+    assert render(plots.plot_gates({"f": np.ones((1, 1))}))
+
+
+@pytest.mark.parametrize(
+    ("gates", "got"),
+    [
+        ({}, "none"),
+        ({"i": np.zeros(3)}, "[3]"),
+        ({"i": np.zeros((4, 3)), "f": np.zeros((5, 3))}, "[4, 3], [5, 3]"),
+        ({"i": np.zeros((0, 3))}, "[0, 3]"),
+    ],
+)
+def test_malformed_gates_are_refused(gates, got):
+    with pytest.raises(ValueError) as refusal:
+        plots.plot_gates(gates)
+    assert str(refusal.value) == f"gates: expected arrays [T, H] of one shape, got {got}"
+
+
 # --- training
 
 

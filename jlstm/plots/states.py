@@ -1,5 +1,7 @@
 """Pictures of what a network did: its states over time."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -52,6 +54,55 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     span = _span(T)
     lower.set_xlabel("step t" if span == 1 else f"step t (mean and range of every {span} steps)")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
+
+
+def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
+    """The gates over time, or whatever a cell has of each unit: a heat map each, a unit a row.
+
+    Shades go from dark at 0 to light at 1. What has negative values, as the candidate g and the
+    states have, or values above 1 goes from blue to red instead, white at 0.
+
+    Args:
+      gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).
+
+    Raises:
+      ValueError: there are none, or the shapes are not `[T, H]`, not the same, or without a step
+        or a unit.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (10, 2))
+    >>> _, states = jlstm.unroll(params, xs, states=True)
+    >>> h_tm1 = jax.numpy.concatenate([jax.numpy.zeros((1, 3)), states.h[:-1]])
+    >>> z = jlstm.cells.preactivation(params, xs, h_tm1)      # of all steps at once
+    >>> i, f, g, o = jax.numpy.split(z, 4, axis=-1)
+    >>> figure = plot_gates({"input gate i": jax.nn.sigmoid(i), "candidate g": jax.numpy.tanh(g)})
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['input gate i', 'candidate g']
+    """
+    arrays = {name: np.asarray(gate, np.float64) for name, gate in gates.items()}
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
+        got = ", ".join(str(list(array.shape)) for array in arrays.values()) or "none"
+        raise ValueError(f"gates: expected arrays [T, H] of one shape, got {got}")
+    figure = Figure(figsize=(max(3.0, 1.8 * len(arrays)), 3.4), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(arrays), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (name, gate) in zip(panels, arrays.items(), strict=True):
+        lowest, highest = 0.0, 1.0
+        if gate.min() < 0 or gate.max() > 1:
+            highest = max(1.0, np.abs(gate).max())
+            lowest = -highest
+        image = axes.imshow(
+            gate.T, cmap="viridis" if lowest == 0 else "RdBu_r", vmin=lowest, vmax=highest,
+            aspect="auto", interpolation="nearest",
+        )  # fmt: skip
+        axes.set_title(name)
+        axes.set_xlabel("step t")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        figure.colorbar(image, ax=axes, location="bottom")
+    panels[0].set_ylabel("unit")
     return figure
 
 
