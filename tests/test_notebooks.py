@@ -1,35 +1,36 @@
-"""The notebooks run from top to bottom, and what they show is what they compute."""
+"""The notebooks run from top to bottom, and what they show is what they compute.
 
-from pathlib import Path
+Those that need other libraries run in tests/oracles/test_notebooks.py.
+"""
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from executed import FOLDER, WITH_PEERS, check_notebook
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-WARNINGS_ARE_ERRORS = "import warnings\nwarnings.simplefilter('error')"
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_and_prints_what_it_shows(path, monkeypatch):
-    """Its own assertions hold, no warning is given, and the saved text is up to date."""
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # pictures go into the notebook
-    notebook = nbformat.read(path, as_version=4)
-    shown = [printed(cell) for cell in notebook.cells]
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(WARNINGS_ARE_ERRORS))
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
-    assert [printed(cell) for cell in notebook.cells[1:]] == shown
+NOTEBOOKS = {path.stem for path in FOLDER.glob("*.ipynb")}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_ends_in_assertions_and_shows_pictures(path):
-    cells = nbformat.read(path, as_version=4).cells
+@pytest.mark.parametrize("stem", sorted(NOTEBOOKS - WITH_PEERS))
+def test_notebook_runs_and_prints_what_it_shows(stem, monkeypatch):
+    check_notebook(stem, monkeypatch)
+
+
+@pytest.mark.parametrize("stem", sorted(NOTEBOOKS | WITH_PEERS))
+def test_notebook_ends_in_assertions_and_shows_pictures(stem):
+    cells = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4).cells
     assert "assert" in cells[-1].source
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-def printed(cell):
-    """All text of a cell's outputs, but for the addresses in the names of pictures."""
-    texts = [o.get("text") or o["data"]["text/plain"] for o in cell.get("outputs", [])]
-    return [text for text in texts if not text.startswith("<")]
+@pytest.mark.parametrize("stem", sorted(NOTEBOOKS))
+def test_notebook_is_small_and_says_nothing_of_the_machine_it_ran_on(stem):
+    content = (FOLDER / f"{stem}.ipynb").read_text()
+    assert len(content) < 400_000
+    notebook = nbformat.reads(content, as_version=4)
+    assert notebook.metadata.language_info == {"name": "python"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert not [o for cell in code for o in cell.outputs if o.get("name") == "stderr"]
