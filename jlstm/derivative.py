@@ -1,16 +1,19 @@
 """The derivative of the whole recurrence, by a rule of its own.
 
-Once the gates are known, a step is linear in its tangents. With i, f, g, o after their
-activations,
+It serves every cell of the form
+
+    z_t = x_t W + h_tm1 U + b
+    s_t = activate(params, s_tm1, z_t)
+
+such as the LSTM, whose state s is (h, c). Its tangents are
 
     dz_t = dx_t W + x_t dW + h_tm1 dU + db  +  dh_tm1 U
-    dc_t = f ⊙ dc_tm1 + c_i ⊙ dz_i + c_f ⊙ dz_f + c_g ⊙ dz_g
-    dh_t = h_c ⊙ dc_t + h_o ⊙ dz_o
+    ds_t = the derivative of activate, a linear function of ds_tm1 and dz_t
 
-where c_i = ∂c_t/∂z_i = i (1 - i) g, and so on for the other partial derivatives of the step. All
-of dz_t but its last term is formed for every t at once, outside the loop; the loop carries
-(dh, dc) alone. Transposed by JAX this is backpropagation through time, which carries (dh, dc)
-alone as well and leaves the gradient of each weight to one product after the loop.
+All of dz_t but its last term is formed for every t at once, outside the loop. The loop itself is
+linearised by JAX with W, U and b held, so that it carries ds alone. Transposed by JAX this is
+backpropagation through time, which carries ds alone as well and leaves the gradient of each of
+these weights to one product after the loop.
 
 The vehicle is `jax.custom_jvp`: its rule is made of ordinary operations, so that every
 transformation composes with it, where a `custom_vjp` would forbid the forward mode.
@@ -18,132 +21,126 @@ transformation composes with it, where a `custom_vjp` would forbid the forward m
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.nn import sigmoid
 
 from jlstm import cells
-from jlstm.dtypes import Array, at_least_float32
-from jlstm.params import LSTMParams, LSTMState
+from jlstm.cells.form import Equations
+from jlstm.dtypes import Array, as_dtype, at_least_float32
 from jlstm.scan import Steps, scan_steps
 
 PREACTIVATION = "jlstm preactivation"  # what a chunk may keep
 ROWS = 64  # in whole blocks of so many, XLA on a CPU rounds a row in one way, wherever it stands
 
 
-class Partials(NamedTuple):
-    """The partial derivatives of one step, `[*B, H]` each, and the h_tm1 that it saw.
-
-    c_c is ∂c_t/∂c_tm1; c_i is ∂c_t/∂z_i; h_o is ∂h_t/∂z_o; h_c is ∂h_t/∂c_t.
-    """
-
-    c_c: Array
-    c_i: Array
-    c_f: Array
-    c_g: Array
-    h_o: Array
-    h_c: Array
-    h_tm1: Array
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def unroll_lstm(
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def unroll_affine(
+    activate: Equations,
     reverse: bool,
     hoist: bool,
-    params: LSTMParams,
-    state: LSTMState,
-    initial_state: LSTMState,
+    params: Any,
+    state: Any,
+    initial_state: Any,
     steps: Steps,
-) -> tuple[LSTMState, tuple[LSTMState, Array]]:
-    """`scan_steps` of the standard cell, with a derivative of its own.
+) -> tuple[Any, tuple[Any, Array]]:
+    """`scan_steps` of a cell of that form, with a derivative of its own.
 
     Args:
+      activate: `(params, state, z) -> state`, as in `cells.affine`.
       reverse: from T - 1 to 0.
       hoist: form `x W + b` for every t before the loop rather than in it.
-      params: of the dtype of `steps.x`.
+      params: W, U, b and whatever `activate` takes, of the dtype of `steps.x`.
       state: what is carried in.
       initial_state: what a reset restores.
       steps: inputs `[T, *B, D]`, resets and masks.
     """
-    inputs, gates = _inputs_and_gates(hoist, params, steps.x)
+    inputs, preactivation = _inputs_and_preactivation(hoist, params, steps.x)
 
     def step(state, x):
-        state, (y, _) = cell_and_partials(gates, state, x)
-        return state, y
+        after = _act(activate, params, state, preactivation(x, state.h))
+        return after, after.h
 
     return scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
 
 
-@unroll_lstm.defjvp
-def _unroll_lstm_jvp(reverse, hoist, primals, tangents):
+@unroll_affine.defjvp
+def _unroll_affine_jvp(activate, reverse, hoist, primals, tangents):
     params, state, initial_state, steps = primals
     d_params, d_state, d_initial_state, d_steps = tangents
+    inputs, preactivation = _inputs_and_preactivation(hoist, params, steps.x)
+    U_T = params.U.T  # so that the transposed step is a plain product
 
-    inputs, gates = _inputs_and_gates(hoist, params, steps.x)
-    step = partial(cell_and_partials, gates)
-    out = scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
-    final, (states, (ys, p)) = out
+    def run(params, state, initial_state, dz):
+        def step(state, now):
+            x, dz = now
+            z = _with_tangent(preactivation(x, state.h), state.h, U_T, dz)
+            after = _act(activate, params, state, z)
+            return after, (after.h, state.h)
 
-    dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
-    dz = _plus_row(dz + _project(p.h_tm1, d_params.U), d_params.b)
-    d_step = partial(_tangent_step, params.U.T)
-    d_inputs = steps._replace(x=(p, dz))
-    d_out = scan_steps(reverse, d_step, d_state, d_initial_state, d_inputs)
-    return (final, (states, ys)), d_out
+        now = steps._replace(x=(inputs, dz))
+        final, (states, (ys, h_tm1)) = scan_steps(reverse, step, state, initial_state, now)
+        return (final, (states, ys)), h_tm1
+
+    def outside(h_tm1):
+        dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
+        return _plus_row(dz + _project(h_tm1, d_params.U), d_params.b)
+
+    times = (steps.x.shape[0], *state.h.shape)
+    like = jax.eval_shape(lambda: outside(jnp.broadcast_to(state.h, times)))
+    nothing = jax.lax.full_like(like, 0)
+    out, d_run, h_tm1 = jax.linearize(run, params, state, initial_state, nothing, has_aux=True)
+    return out, d_run(d_params, d_state, d_initial_state, outside(h_tm1))
 
 
-def _inputs_and_gates(hoist, params, xs):
-    """What the loop reads of the input, and what makes z_i, z_f, z_g, z_o of that and h_tm1.
+def _inputs_and_preactivation(hoist, params, xs):
+    """What the loop reads of the input, and what makes z of that and h_tm1.
 
-    Hoisted, each gate has an array of its own: XLA on a CPU does not vectorise a slice of a slice.
+    Hoisted, each block has an array of its own: XLA on a CPU does not vectorise a slice of a slice.
     """
+    H, columns = params.U.shape
+    cut = partial(jnp.split, indices_or_sections=1 if columns % H else columns // H, axis=-1)
+
+    def join(zs):
+        return jnp.concatenate([checkpoint_name(z, PREACTIVATION) for z in zs], axis=-1)
+
     if not hoist:
-        return xs, lambda x, h: jnp.split(cells.preactivation(params, x, h), 4, axis=-1)
-    W, b = jnp.split(params.W, 4, axis=-1), jnp.split(params.b, 4)
-    zs = [_plus_row(_project(xs, W_k, ROWS), b_k) for W_k, b_k in zip(W, b, strict=True)]
+        return xs, lambda x, h: join(cut(cells.preactivation(params, x, h)))
+    zs = [
+        _plus_row(_project(xs, W, ROWS), b)
+        for W, b in zip(cut(params.W), cut(params.b), strict=True)
+    ]
 
-    def gates(z, h):
-        hU = jnp.matmul(h, params.U, preferred_element_type=z[0].dtype)
-        return [z_k + hU_k for z_k, hU_k in zip(z, jnp.split(hU, 4, axis=-1), strict=True)]
+    def preactivation(zs, h):
+        hU = jnp.matmul(h, params.U, preferred_element_type=zs[0].dtype)
+        return join([z + hU_k for z, hU_k in zip(zs, cut(hU), strict=True)])
 
-    return zs, gates
-
-
-def cell_and_partials(gates, state, x):
-    """`cells.cell`, which also tells its partial derivatives."""
-    h_tm1, c_tm1 = state
-    z_i, z_f, z_g, z_o = (checkpoint_name(z, PREACTIVATION) for z in gates(x, h_tm1))
-    i, f, g, o = sigmoid(z_i), sigmoid(z_f), jnp.tanh(z_g), sigmoid(z_o)
-    c_t = f * c_tm1 + i * g
-    tanh_c = jnp.tanh(c_t)
-    h_t = (o * tanh_c).astype(h_tm1.dtype)
-    partials = Partials(
-        c_c=f,
-        c_i=g * i * (1 - i),
-        c_f=c_tm1 * f * (1 - f),
-        c_g=i * (1 - g * g),
-        h_o=tanh_c * o * (1 - o),
-        h_c=o * (1 - tanh_c * tanh_c),
-        h_tm1=h_tm1,
-    )
-    return LSTMState(h_t, c_t), (h_t, partials)
+    return zs, preactivation
 
 
-def _tangent_step(U_T, d_state, inputs):
-    """The step of (dh, dc). U comes transposed, so that the transposed step is a plain product."""
-    p, dz = inputs
-    dh_tm1, dc_tm1 = d_state
-    last = dh_tm1.ndim - 1
+def _act(activate, params, state, z):
+    """The next state, computed in the dtype of z, in the dtypes of the last one."""
+    after = activate(params, as_dtype(state, z.dtype), z)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+
+
+@jax.custom_jvp
+def _with_tangent(z, h_tm1, U_T, dz):
+    """z, whose tangent is `dz + dh_tm1 U`, wherever z came from."""
+    return z
+
+
+@_with_tangent.defjvp
+def _with_tangent_jvp(primals, tangents):
+    z, h_tm1, U_T, _ = primals
+    _, dh_tm1, _, dz = tangents
+    last = h_tm1.ndim - 1
     dz += jax.lax.dot_general(
         dh_tm1.astype(U_T.dtype), U_T, (((last,), (1,)), ((), ())), preferred_element_type=dz.dtype
     )
-    dz_i, dz_f, dz_g, dz_o = jnp.split(dz, 4, axis=-1)
-    dc_t = p.c_c * dc_tm1 + p.c_i * dz_i + p.c_f * dz_f + p.c_g * dz_g
-    dh_t = (p.h_c * dc_t + p.h_o * dz_o).astype(dh_tm1.dtype)
-    return LSTMState(dh_t, dc_t), dh_t
+    return z, dz
 
 
 def _project(xs, W, rows=1):

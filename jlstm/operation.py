@@ -1,4 +1,4 @@
-"""The recurrence of the standard cell as one operation of JAX, for the sake of `vmap`.
+"""The recurrence of a cell that has the rule as one operation of JAX, for the sake of `vmap`.
 
 Vmapped over sequences, a loop of ordinary operations keeps the new axis apart from the batch: the
 products that `derivative.py` has arranged are then of another form, and slow, and what `plan_for`
@@ -17,53 +17,53 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jlstm.derivative import PREACTIVATION, unroll_lstm
-from jlstm.params import LSTMParams, LSTMState
+from jlstm.cells.form import Equations
+from jlstm.derivative import PREACTIVATION, unroll_affine
 from jlstm.plan import Plan, plan_for, with_chunk
 from jlstm.scan import Steps, scan_chunks
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What is static of a run: direction, plan (None is that of `plan_for`), chunk, result."""
+    """What is static of a run; the plan None is that of `plan_for`."""
 
+    activate: Equations
     reverse: bool
     plan: Plan | None
     chunk: int | None | Literal["auto"]
     states: bool
 
 
-def run_lstm(
-    choices: Choices,
-    params: LSTMParams,
-    state: LSTMState,
-    initial_state: LSTMState,
-    steps: Steps,
-) -> tuple[LSTMState, Any]:
-    """Runs the standard cell, with the derivative of its own: `(final_state, hs or states)`.
+def run_affine(
+    choices: Choices, params: Any, state: Any, initial_state: Any, steps: Steps
+) -> tuple[Any, Any]:
+    """Runs a cell, with the derivative of its own: `(final_state, hs or states)`.
 
     Args:
       choices: what is static.
-      params: of the dtype of `steps.x`.
-      state: what is carried in, `[*B, H]` each.
+      params: W, U, b and what else the cell takes, of the dtype of `steps.x`.
+      state: what is carried in, `[*B, …]` each, h among them.
       initial_state: what a reset restores, shaped like `state`.
       steps: inputs `[T, *B, D]`, flags `[T, *B]` or None.
     """
     leaves, form = jax.tree.flatten((params, state, initial_state, steps))
-    final_h, final_c, *ys = _lstm.bind(*leaves, choices=choices, form=form)
-    return LSTMState(final_h, final_c), LSTMState(*ys) if choices.states else ys[0]
+    came = iter(_recurrence.bind(*leaves, choices=choices, form=form))
+    final = jax.tree.map(lambda _: next(came), state)
+    return final, jax.tree.map(lambda _: next(came), state) if choices.states else next(came)
 
 
 def _run(*leaves, choices, form):
     """What the operation computes, as ordinary operations."""
     params, state, initial_state, steps = form.unflatten(leaves)
     T, *B, D = steps.x.shape
-    planned = choices.plan or plan_for(T, math.prod(B), D, params.U.shape[0])
+    H, columns = params.U.shape
+    gates = max(round(columns / H), 1)
+    planned = choices.plan or plan_for(T, math.prod(B), D, H, gates)
     plan = with_chunk(planned, choices.chunk)
 
     def segment(state, steps):
         run = (choices.reverse, plan.hoist, params, state, initial_state, steps)
-        state, (after, hs) = unroll_lstm(*run)
+        state, (after, hs) = unroll_affine(choices.activate, *run)
         return state, (after if choices.states else hs)
 
     kept = PREACTIVATION if plan.keep else None
@@ -71,11 +71,11 @@ def _run(*leaves, choices, form):
 
 
 def _result(*avals, choices, form):
-    """The types of the results: the state's, and the same with a time axis."""
-    params, state, initial_state, steps = form.unflatten(avals)
+    """The types of the results: the state's, and the same with a time axis, or that of h."""
+    _, state, _, steps = form.unflatten(avals)
     T = steps.x.shape[0]
-    ys = [_over_time(T, aval) for aval in state]
-    return [*state, *(ys if choices.states else ys[:1])]
+    ys = state if choices.states else [state.h]
+    return [*state, *(_over_time(T, y) for y in ys)]
 
 
 def _over_time(T, aval):
@@ -100,24 +100,24 @@ def _differentiate(primals, tangents, **static):
 
 def _batch(leaves, axes, *, choices, form):
     """A mapped axis of sequences becomes the first batch dimension; one of parameters stays."""
-    (W, U, b), rest = leaves[:3], leaves[3:]
-    if any(axis is not None for axis in axes[:3]):
+    params, state, _, steps = (part.num_leaves for part in form.children())
+    if any(axis is not None for axis in axes[:params]):
         out = jax.vmap(partial(_run, choices=choices, form=form), axes)(*leaves)
         return out, [0] * len(out)
     (size,) = {leaf.shape[a] for leaf, a in zip(leaves, axes, strict=True) if a is not None}
-    places = [0] * 4 + [1] * (len(rest) - 4)  # two states of h and c, then what has a time axis
+    places = [0] * 2 * state + [1] * steps  # two states, then what has a time axis
     folded = [
         jax.vmap(lambda leaf: leaf, axis, place, axis_size=size)(leaf)
-        for leaf, axis, place in zip(rest, axes[3:], places, strict=True)
+        for leaf, axis, place in zip(leaves[params:], axes[params:], places, strict=True)
     ]
-    out = _lstm.bind(W, U, b, *folded, choices=choices, form=form)
-    return out, [0] * 2 + [1] * (len(out) - 2)
+    out = _recurrence.bind(*leaves[:params], *folded, choices=choices, form=form)
+    return out, [0] * state + [1] * (len(out) - state)
 
 
-_lstm = Primitive("lstm")
-_lstm.multiple_results = True
-_lstm.def_impl(_run)
-_lstm.def_abstract_eval(_result)
-ad.primitive_jvps[_lstm] = _differentiate
-batching.primitive_batchers[_lstm] = _batch
-mlir.register_lowering(_lstm, mlir.lower_fun(_run, multiple_results=True))
+_recurrence = Primitive("lstm")
+_recurrence.multiple_results = True
+_recurrence.def_impl(_run)
+_recurrence.def_abstract_eval(_result)
+ad.primitive_jvps[_recurrence] = _differentiate
+batching.primitive_batchers[_recurrence] = _batch
+mlir.register_lowering(_recurrence, mlir.lower_fun(_run, multiple_results=True))

@@ -8,7 +8,7 @@ from jlstm.checks import check_size, describe
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices for one run of the standard cell.
+    """The choices for one run of a cell that has the derivative rule.
 
     hoist: form `x W + b` for all t in one product, rather than step by step.
     chunk: the length of the time chunks that the reverse pass computes again; None keeps all.
@@ -20,8 +20,10 @@ class Plan:
     keep: bool = False
 
 
-def plan_for(T: int, B: int, D: int, H: int) -> Plan:
+def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     """The plan that `unroll` follows where the caller has none, for T steps of B rows.
+
+    `gates` is the number of blocks of the weights, 4 for the standard cell.
 
     Hoisted, the weights of the input are read once and not at each step, which pays where rows are
     few, up to 16, and weights many. It must not depend on T, or a run split in two would round
@@ -48,7 +50,7 @@ def plan_for(T: int, B: int, D: int, H: int) -> Plan:
     """
     hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
-    kept, weights = 12 * T * B * H * 4, 4 * H * (D + H) * 4
+    kept, weights = (2 * gates + 4) * T * B * H * 4, gates * H * (D + H) * 4
     chunk = next((k for k in range(8, 17) if T % k == 0), 16)
     if kept < 32 * 2**20 or T // chunk * weights > kept:
         return Plan(hoist)

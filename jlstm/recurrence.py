@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from jlstm import cells
+from jlstm import cells, partials
 from jlstm.cells.form import layout_of
 from jlstm.checks import (
     check_bool,
@@ -21,7 +22,7 @@ from jlstm.checks import (
 from jlstm.dtypes import Array, as_dtype, common_dtype
 from jlstm.layout import check_sequence, check_state, sizes_of, state_like, zeros_like
 from jlstm.masks import select
-from jlstm.operation import Choices, run_lstm
+from jlstm.operation import Choices, run_affine
 from jlstm.plan import Plan, check_plan, with_chunk
 from jlstm.scan import Steps, scan_chunks, scan_steps
 
@@ -65,12 +66,12 @@ def unroll(
         states have the place of `LSTMState`, or one of your own.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, for memory
         O(T / chunk + chunk) in place of O(T); None keeps everything; "auto" is as planned.
-      plan: further choices of speed. None is `jlstm.plan_for` these shapes; for other cells and
-        plain derivatives, of which a plan's chunk alone is used, it is to keep everything.
+      plan: further choices of speed. None is `jlstm.plan_for` these shapes; for plain derivatives,
+        of which a plan's chunk alone is used, it is to keep everything.
       states: return the state after each step, `LSTMState` of `[T, *B, H]`, in place of `hs`.
-      derivative: "rule" takes the derivative of the standard cell by the rule of
-        `jlstm.derivative`; "plain" by JAX's own differentiation of the scan, to compare with.
-        Other cells always take the latter.
+      derivative: "rule" takes the derivative by the rule of `jlstm.derivative`, which serves the
+        standard cell and every cell made by `jlstm.cells.affine`; "plain" by JAX's own
+        differentiation of the scan, to compare with. Other cells always take the latter.
 
     Returns:
       `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
@@ -103,13 +104,31 @@ def unroll(
         state, initial_state = _own_carries(cell, params, xs, state, initial_state)
         steps = _steps(xs, reset, mask)
     state = _vary(state, (params, state, initial_state, steps))
-    if cell is cells.cell and derivative == "rule":
-        choices = Choices(reverse, plan, chunk, states)
-        return run_lstm(choices, params, state, initial_state, steps)
+    activate = _activate_of(cell, params, state, steps) if derivative == "rule" else None
+    if activate:
+        choices = Choices(activate, reverse, plan, chunk, states)
+        return run_affine(choices, params, state, initial_state, steps)
     run = partial(scan_steps, reverse, partial(cell, params))
     segment = partial(_segment, run, initial_state, states)
     chunk = with_chunk(plan or Plan(), chunk).chunk
     return scan_chunks(segment, state, steps, chunk, reverse)
+
+
+def _activate_of(cell, params, state, steps):
+    """What the cell makes of `z = x W + h_tm1 U + b`, as far as the derivative rule can serve it.
+
+    Not what depends on a traced array besides its arguments: the rule would not see that it does.
+    """
+    if cell is cells.cell:
+        return partials.activate
+    activate = getattr(cell, "activate", None)
+    if activate is None:
+        return None
+    x = jax.ShapeDtypeStruct(steps.x.shape[1:], steps.x.dtype)
+    z = jax.eval_shape(cells.preactivation, params, x, state.h)
+    wide = jax.eval_shape(partial(as_dtype, dtype=z.dtype), state)
+    constants = jax.make_jaxpr(activate)(params, wide, z).consts
+    return None if any(isinstance(constant, Tracer) for constant in constants) else activate
 
 
 def _check_sequence(layout, params, xs, reset, mask):

@@ -1,15 +1,16 @@
 """How a variant becomes a cell: its equations, between the checks and dtypes that all share.
 
 Most variants differ from the standard cell only behind `z = x W + h_tm1 U + b`. `affine` makes a
-cell of such a part, which is elementwise in z and the state:
+cell of such a part:
 
     @affine(layout)
     def name(params, state, z):
         …
         return LSTMState(h_t, c_t)
 
-and leaves it at hand as `name.activate`. `cell_of` does the same for equations of any other form,
-written as a function of `(params, state, x)`. Both are for cells of your own, too.
+and leaves it at hand as `name.activate`. Such a cell has the derivative rule of the standard one,
+`jlstm.derivative`. `cell_of` does the same for equations of any other form, written as a function
+of `(params, state, x)`, but leaves their derivative to JAX. Both are for cells of your own, too.
 """
 
 import inspect
@@ -76,12 +77,14 @@ def cell_of(layout: Layout) -> Callable[[Equations], Cell]:
 def affine(layout: Layout) -> Callable[[Equations], AffineCell]:
     """Makes a cell of `activate(params, state, z) -> state`, where `z = x W + h_tm1 U + b`.
 
-    `activate` is elementwise in z and the state, each unit on its own.
+    `activate` sees all in the common dtype of `params` and x, but z and the state in float32 at
+    the least. It may have any parameters besides W, U and b. Each batch row is on its own.
     """
 
     def decorate(activate: Equations) -> AffineCell:
         @wraps(activate)
         def equations(params, state, x):
+            params = as_dtype(params, common_dtype(params, x))
             return activate(params, state, preactivation(params, x, state.h))
 
         made: Any = cell_of(layout)(equations)

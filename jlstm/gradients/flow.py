@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jlstm import cells
 from jlstm.cells.form import layout_of
 from jlstm.checks import check_bool
-from jlstm.derivative import cell_and_partials
 from jlstm.dtypes import Array, at_least_float32, common_dtype
 from jlstm.gradients.sequence import check_any_step, check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.transition import ravel, recurrence_of
 from jlstm.masks import select
 from jlstm.params import LSTMParams, LSTMState
+from jlstm.partials import activate
 from jlstm.recurrence import Cell
 from jlstm.scan import take_step
 
@@ -154,11 +154,9 @@ def _no_gates(state):
 
 
 def _add_to_lstm(params: LSTMParams, state: LSTMState, x, nothing: _Nothing):
-    def gates(x, h_tm1):
-        return jnp.split(cells.preactivation(params, x, h_tm1) + nothing.z, 4, axis=-1)
-
-    (h_t, c_t), _ = cell_and_partials(gates, state, x)
-    h_t, c_t = h_t + nothing.state.h, c_t + nothing.state.c
+    z = cells.preactivation(params, x, state.h) + nothing.z
+    h_t, c_t = activate(params, state, z)
+    h_t, c_t = h_t.astype(state.h.dtype) + nothing.state.h, c_t + nothing.state.c
     return LSTMState(h_t, c_t), h_t.astype(common_dtype(params, x))
 
 
