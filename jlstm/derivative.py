@@ -8,12 +8,12 @@ It serves every cell of the form
 such as the LSTM, whose state s is (h, c). Its tangents are
 
     dz_t = dx_t W + x_t dW + h_tm1 dU + db  +  dh_tm1 U
-    ds_t = the derivative of activate, a linear function of ds_tm1 and dz_t
+    ds_t = the derivative of activate, linear in dparams, ds_tm1 and dz_t
 
-All of dz_t but its last term is formed for every t at once, outside the loop. The loop itself is
-linearised by JAX with W, U and b held, so that it carries ds alone. Transposed by JAX this is
-backpropagation through time, which carries ds alone as well and leaves the gradient of each of
-these weights to one product after the loop.
+The loop hands out what each step saw, s_tm1 and z_t. From these the derivative of activate is made,
+and all of dz_t but its last term, for every t at once and outside of any loop; what is left to a
+loop carries ds alone. Transposed by JAX this is backpropagation through time, which carries ds
+alone as well and leaves the gradient of each weight to one product after the loop.
 
 The vehicle is `jax.custom_jvp`: its rule is made of ordinary operations, so that every
 transformation composes with it, where a `custom_vjp` would forbid the forward mode.
@@ -32,15 +32,16 @@ from jlstm.cells.form import Equations
 from jlstm.dtypes import Array, as_dtype, at_least_float32
 from jlstm.scan import Steps, scan_steps
 
-PREACTIVATION = "jlstm preactivation"  # what a chunk may keep
+STATES, PREACTIVATION = "jlstm states", "jlstm preactivation"  # what a chunk may keep
 ROWS = 64  # in whole blocks of so many, XLA on a CPU rounds a row in one way, wherever it stands
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
 def unroll_affine(
     activate: Equations,
     reverse: bool,
     hoist: bool,
+    again: bool,
     params: Any,
     state: Any,
     initial_state: Any,
@@ -52,6 +53,8 @@ def unroll_affine(
       activate: `(params, state, z) -> state`, as in `cells.affine`.
       reverse: from T - 1 to 0.
       hoist: form `x W + b` for every t before the loop rather than in it.
+      again: the derivative forms every z_t again in one product, rather than have the loop hand
+        them out.
       params: W, U, b and whatever `activate` takes, of the dtype of `steps.x`.
       state: what is carried in.
       initial_state: what a reset restores.
@@ -67,32 +70,38 @@ def unroll_affine(
 
 
 @unroll_affine.defjvp
-def _unroll_affine_jvp(activate, reverse, hoist, primals, tangents):
+def _unroll_affine_jvp(activate, reverse, hoist, again, primals, tangents):
     params, state, initial_state, steps = primals
     d_params, d_state, d_initial_state, d_steps = tangents
     inputs, preactivation = _inputs_and_preactivation(hoist, params, steps.x)
+
+    def step(before, x):
+        z = preactivation(x, before.h)
+        after = _act(activate, params, before, z)
+        return after, (after.h, before, None if again else z)
+
+    out = scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
+    final, (states, (ys, before, z)) = out
+    before = checkpoint_name(before, STATES)
+    if again:
+        z = _plus_row(_project(steps.x, params.W) + _project(before.h, params.U), params.b)
+
+    def derivative(before, z):
+        return jax.linearize(partial(_act, activate), params, before, z)[1]
+
+    dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
+    dz = _plus_row(dz + _project(before.h, d_params.U), d_params.b)
     U_T = params.U.T  # so that the transposed step is a plain product
 
-    def run(params, state, initial_state, dz):
-        def step(state, now):
-            x, dz = now
-            z = _with_tangent(preactivation(x, state.h), state.h, U_T, dz)
-            after = _act(activate, params, state, z)
-            return after, (after.h, state.h)
+    def d_step(d_state, now):
+        d_activate, dz = now
+        dz += _times_transposed(d_state.h, U_T, dz.dtype)
+        d_after = d_activate(d_params, d_state, dz)
+        return d_after, d_after.h
 
-        now = steps._replace(x=(inputs, dz))
-        final, (states, (ys, h_tm1)) = scan_steps(reverse, step, state, initial_state, now)
-        return (final, (states, ys)), h_tm1
-
-    def outside(h_tm1):
-        dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
-        return _plus_row(dz + _project(h_tm1, d_params.U), d_params.b)
-
-    times = (steps.x.shape[0], *state.h.shape)
-    like = jax.eval_shape(lambda: outside(jnp.broadcast_to(state.h, times)))
-    nothing = jax.lax.full_like(like, 0)
-    out, d_run, h_tm1 = jax.linearize(run, params, state, initial_state, nothing, has_aux=True)
-    return out, d_run(d_params, d_state, d_initial_state, outside(h_tm1))
+    now = steps._replace(x=(jax.vmap(derivative)(before, z), dz))
+    d_out = scan_steps(reverse, d_step, d_state, d_initial_state, now)
+    return (final, (states, ys)), d_out
 
 
 def _inputs_and_preactivation(hoist, params, xs):
@@ -126,21 +135,10 @@ def _act(activate, params, state, z):
     return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
 
-@jax.custom_jvp
-def _with_tangent(z, h_tm1, U_T, dz):
-    """z, whose tangent is `dz + dh_tm1 U`, wherever z came from."""
-    return z
-
-
-@_with_tangent.defjvp
-def _with_tangent_jvp(primals, tangents):
-    z, h_tm1, U_T, _ = primals
-    _, dh_tm1, _, dz = tangents
-    last = h_tm1.ndim - 1
-    dz += jax.lax.dot_general(
-        dh_tm1.astype(U_T.dtype), U_T, (((last,), (1,)), ((), ())), preferred_element_type=dz.dtype
-    )
-    return z, dz
+def _times_transposed(h, U_T, dtype):
+    """`h U`, of U transposed."""
+    contract = (((h.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(h.astype(U_T.dtype), U_T, contract, preferred_element_type=dtype)
 
 
 def _project(xs, W, rows=1):

@@ -18,7 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jlstm.cells.form import Equations
-from jlstm.derivative import PREACTIVATION, unroll_affine
+from jlstm.derivative import PREACTIVATION, STATES, unroll_affine
 from jlstm.plan import Plan, plan_for, with_chunk
 from jlstm.scan import Steps, scan_chunks
 
@@ -62,11 +62,11 @@ def _run(*leaves, choices, form):
     plan = with_chunk(planned, choices.chunk)
 
     def segment(state, steps):
-        run = (choices.reverse, plan.hoist, params, state, initial_state, steps)
-        state, (after, hs) = unroll_affine(choices.activate, *run)
+        static = (choices.activate, choices.reverse, plan.hoist, plan.keep == "states")
+        state, (after, hs) = unroll_affine(*static, params, state, initial_state, steps)
         return state, (after if choices.states else hs)
 
-    kept = PREACTIVATION if plan.keep else None
+    kept = {"states": STATES, "z": PREACTIVATION}.get(plan.keep)
     return jax.tree.leaves(scan_chunks(segment, state, steps, plan.chunk, choices.reverse, kept))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jlstm.checks import check_size, describe
+from jlstm.checks import check_choice, check_size, describe
 
 
 @dataclass(frozen=True)
@@ -12,12 +12,14 @@ class Plan:
 
     hoist: form `x W + b` for all t in one product, rather than step by step.
     chunk: the length of the time chunks that the reverse pass computes again; None keeps all.
-    keep: in a chunk keep the preactivations z, so that only what is elementwise is computed again.
+    keep: what is kept of a chunk. None is nothing; "states" is what each step saw, of which all z
+      are formed again in one product; "z" are the preactivations, with which the chunk is run
+      through again without a product.
     """
 
     hoist: bool = False
     chunk: int | None = None
-    keep: bool = False
+    keep: Literal["states", "z"] | None = None
 
 
 def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
@@ -46,7 +48,7 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
         (* 16)
 
     >>> plan_for(T=100, B=256, D=32, H=64)
-    Plan(hoist=False, chunk=10, keep=False)
+    Plan(hoist=False, chunk=10, keep=None)
     """
     hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
@@ -54,12 +56,12 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     chunk = next((k for k in range(8, 17) if T % k == 0), 16)
     if kept < 32 * 2**20 or T // chunk * weights > kept:
         return Plan(hoist)
-    return Plan(hoist, chunk, keep=D + H > 256)
+    return Plan(hoist, chunk, keep="states" if D + H <= 512 else "z")
 
 
 def with_chunk(plan: Plan, chunk: int | None | Literal["auto"]) -> Plan:
     """The plan with the caller's chunk, which recomputes all; "auto" leaves it as it is."""
-    return plan if chunk == "auto" else replace(plan, chunk=chunk, keep=False)
+    return plan if chunk == "auto" else replace(plan, chunk=chunk, keep=None)
 
 
 def check_plan(plan: Plan | None) -> None:
@@ -70,3 +72,5 @@ def check_plan(plan: Plan | None) -> None:
         raise TypeError(f"plan: expected a Plan or None, got {describe(plan)}")
     if plan.chunk is not None:
         check_size("plan.chunk", plan.chunk)
+    if plan.keep is not None:
+        check_choice("plan.keep", plan.keep, ("states", "z"))

@@ -61,7 +61,9 @@ def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
 
 
 @pytest.mark.parametrize("hoist", [False, True])
-@pytest.mark.parametrize("chunk, keep", [(None, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    "chunk, keep", [(None, None), (None, "states"), (2, None), (2, "states"), (2, "z")]
+)
 def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, chunk, keep):
     inputs, flags = CASES["reset, mask, reverse, chunk"].draw()
     plan = jlstm.Plan(hoist=hoist, chunk=chunk, keep=keep)

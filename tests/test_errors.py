@@ -267,6 +267,11 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         TypeError,
         "plan: expected a Plan or None, got dict {'hoist': True}",
     ),
+    "plan that keeps all": (
+        unroll(plan=jlstm.Plan(chunk=2, keep=True)),
+        ValueError,
+        "plan.keep: expected 'states' or 'z', got True",
+    ),
     "plan with chunk 0": (
         unroll(plan=jlstm.Plan(chunk=0)),
         ValueError,

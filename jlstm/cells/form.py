@@ -77,8 +77,9 @@ def cell_of(layout: Layout) -> Callable[[Equations], Cell]:
 def affine(layout: Layout) -> Callable[[Equations], AffineCell]:
     """Makes a cell of `activate(params, state, z) -> state`, where `z = x W + h_tm1 U + b`.
 
-    `activate` sees all in the common dtype of `params` and x, but z and the state in float32 at
-    the least. It may have any parameters besides W, U and b. Each batch row is on its own.
+    `activate` is elementwise in z and the state, each unit on its own. It sees all in the common
+    dtype of `params` and x, but z and the state in float32 at the least, and may take vectors
+    besides W, U and b.
     """
 
     def decorate(activate: Equations) -> AffineCell:
