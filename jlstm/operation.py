@@ -66,7 +66,7 @@ def _run(*leaves, choices, form):
         state, (after, hs) = unroll_affine(*static, params, state, initial_state, steps)
         return state, (after if choices.states else hs)
 
-    kept = {"states": STATES, "z": PREACTIVATION}.get(plan.keep)
+    kept = {None: None, "states": STATES, "z": PREACTIVATION}[plan.keep]
     return jax.tree.leaves(scan_chunks(segment, state, steps, plan.chunk, choices.reverse, kept))
 
 
