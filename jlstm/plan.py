@@ -53,8 +53,8 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
     kept, weights = (2 * gates + 4) * T * B * H * 4, gates * H * (D + H) * 4
-    chunk = next((k for k in range(8, 17) if T % k == 0), 16)
-    if kept < 32 * 2**20 or T // chunk * weights > kept:
+    chunk = next((k for k in range(5, 17) if T % k == 0), 16)
+    if kept < 32 * 2**20 or T // chunk * weights > 2 * kept:
         return Plan(hoist)
     return Plan(hoist, chunk, keep="states" if D + H <= 512 else "z")
 
