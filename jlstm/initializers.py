@@ -32,11 +32,10 @@ def per_gate(initializer: Initializer) -> Initializer:
 
     def init(key: Key, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
-        # Below float32 there is no QR decomposition for an orthogonal matrix to come from. All four
-        # as one: jaxlib 0.10 may wait forever on a CPU for several batches of them side by side.
-        wide = at_least_float32(dtype)
-        draw = jax.vmap(lambda k: initializer(k, (*leading, width // GATES), wide))
-        return jnp.concatenate([*draw(jax.random.split(key, GATES))], axis=-1).astype(dtype)
+        keys = jax.random.split(key, GATES)
+        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+        blocks = [initializer(k, (*leading, width // GATES), at_least_float32(dtype)) for k in keys]
+        return jnp.concatenate(blocks, axis=-1).astype(dtype)
 
     return init
 

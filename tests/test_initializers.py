@@ -17,17 +17,6 @@ def quantile(T, u):
     return np.log(1 + u * (T - 2))
 
 
-def test_one_decomposition_serves_all_gates():
-    """Batches of QR side by side may block each other for good in the CPU's pool of threads."""
-
-    def decompositions(fn):
-        return str(jax.make_jaxpr(fn)(jax.random.key(0))).count("= qr[")
-
-    orthogonal = jax.nn.initializers.orthogonal()
-    one = decompositions(lambda key: orthogonal(key, (3, 3)))
-    assert one == decompositions(lambda key: jlstm.init(key, 2, 3)) > 0
-
-
 @given(seed=seeds, H=st.integers(1, 5), extra=st.integers(0, 3))
 @settings(max_examples=6)
 def test_per_gate_draws_orthogonal_blocks(seed, H, extra):

@@ -101,6 +101,6 @@ def init_full_gate_recurrence(
     )
     keys = jax.random.split(jax.random.fold_in(key, 1), 9)
     shape, dtype = (hidden_size, hidden_size), at_least_float32(b.dtype)
-    blocks = [*jax.vmap(lambda k: recurrent_init(k, shape, dtype))(keys)]
+    blocks = [recurrent_init(k, shape, dtype) for k in keys]
     R = jnp.block([blocks[:3], blocks[3:6], blocks[6:]]).astype(b.dtype)
     return FullGateParams(W, U, b, R, P)
