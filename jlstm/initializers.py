@@ -32,12 +32,28 @@ def per_gate(initializer: Initializer) -> Initializer:
 
     def init(key: Key, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
-        keys = jax.random.split(key, GATES)
-        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
-        blocks = [initializer(k, (*leading, width // GATES), at_least_float32(dtype)) for k in keys]
+        blocks, block_shape = [], (*leading, width // GATES)
+        for k in jax.random.split(key, GATES):
+            k = after(blocks[-1] if blocks else None, k)
+            # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+            blocks.append(initializer(k, block_shape, at_least_float32(dtype)))
         return jnp.concatenate(blocks, axis=-1).astype(dtype)
 
     return init
+
+
+def after(drawn: Array | None, key: Key) -> Key:
+    """`key`, which can be drawn from only when `drawn` is there.
+
+    QR decompositions of a batch, as an orthogonal matrix is made from under `vmap`, can wait for
+    each other forever where several run side by side in XLA's threads on a CPU (jaxlib 0.10.2).
+    """
+    if drawn is None or drawn.size == 0:
+        return key
+    never = jnp.isnan(drawn.ravel()[0]).astype(jnp.uint32)
+    data = jax.random.key_data(key)
+    data += jnp.broadcast_to(never, data.shape)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def forget_bias(value: Numeric) -> Initializer:
