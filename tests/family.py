@@ -221,14 +221,14 @@ def plain(m, name, params, xs, state, initial_state, reset, mask, reverse=False)
     variant, T = FAMILY[name], len(xs)
 
     def choose(flags, a, b):
-        return tuple(m.where(flags[:, None], x, y) for x, y in zip(a, b, strict=True))
+        return tuple(m.where(flags[..., None], x, y) for x, y in zip(a, b, strict=True))
 
     hs: list = [None] * T
     for t in reversed(range(T)) if reverse else range(T):
         if not reverse:
             state = choose(reset[t], initial_state, state)
         new = variant.step(m, params, state, xs[t])
-        hs[t] = m.where(mask[t][:, None], new[0], 0)
+        hs[t] = m.where(mask[t][..., None], new[0], 0)
         state = choose(mask[t], new, state)
         if reverse:
             state = choose(reset[t], initial_state, state)

@@ -1,26 +1,32 @@
 """The derivative rule agrees with plain autodiff, and leaves no weight in a loop."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from agreement import assert_close
-from cases import CASES, ours
+from cases import CASES, Inputs, draw_flags, ours
 from draws import draw_array, draw_params, temporary_memory
+from family import FAMILY, draw_carried, draw_like, draw_variant
 from jax.extend import core
 
 import jlstm
+from jlstm import LSTMParams, LSTMState, cells
 
 # The last of these holds all that the others hold one by one; those wait for the slow suite.
 ONE_LAYER = ["learned initial state", "reset, mask, reverse, chunk"]
 ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk"]
-T, B, D, H = 5, 2, 3, 7
+T, B, D, H = 6, 5, 3, 7
+F32 = jnp.float32
+AFFINE = [name for name in FAMILY if name not in ("layer_norm", "gru")]
+FAST = ["full_gate_recurrence"]  # the most of everything; the others wait for the slow suite
 
 
 def loss(params, xs, **options):
     state, hs = jlstm.unroll(params, xs, **options)
-    return jnp.sin(hs).sum() + jnp.cos(state.c).sum()
+    return jnp.sin(hs).sum() + jnp.cos(state[-1]).sum()
 
 
 def transformed(f, inputs, flags):
@@ -60,6 +66,50 @@ def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
     assert_close(jax.jit(partial(transformed, own))(inputs, flags), rule, 1e-12)
 
 
+@pytest.mark.parametrize(
+    "name", FAST + [pytest.param(k, marks=pytest.mark.slow) for k in AFFINE if k not in FAST]
+)
+def test_the_rule_of_a_variant_is_plain_autodiff(x64, quick_compilation, name):
+    """Learned where sequences begin, with resets, skipped steps and chunks, backwards."""
+    params, xs = draw_variant(name), draw_array(2, (3, 4, 2), jnp.float64)
+    inputs, flags = Inputs(params, xs, None, draw_carried(name, ())), draw_flags(True, True)
+    run = partial(ours, cell=FAMILY[name].cell, reverse=True, chunk=2)
+    rule = jax.jit(partial(transformed, run))(inputs, flags)
+    plain_autodiff = partial(transformed, partial(run, derivative="plain"))
+    assert_close(rule, jax.jit(plain_autodiff)(inputs, flags), 1e-12)
+
+
+@cells.affine(cells.Layout(LSTMParams, ("D 2H", "H 2H", "2H"), LSTMState, ("H", "H")))
+def minimal(params, state, z):
+    """A cell of one's own in the form of the variants: one gate."""
+    f, g = jnp.split(z, 2, axis=-1)
+    c_t = jax.nn.sigmoid(f) * (state.c - g) + g
+    return LSTMState(jnp.tanh(c_t), c_t)
+
+
+def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_compilation):
+    params, xs = draw_params(0, 2, 3, jnp.float64), draw_array(1, (4, 2), jnp.float64)
+
+    def by_closure(scale):
+        @cells.affine(minimal.layout)
+        def scaled(params, state, z):
+            return minimal.activate(params, state, scale * z)
+
+        return unroll_minimal(params, scaled)
+
+    def by_weights(scale):
+        return unroll_minimal(jax.tree.map(lambda p: scale * p, params), minimal)
+
+    def unroll_minimal(params, cell):
+        W, U, b = params
+        halves = LSTMParams(W[:, :6], U[:, :6], b[:6])
+        return jnp.sin(jlstm.unroll(halves, xs, cell=cell)[1]).sum()
+
+    at = jnp.asarray(0.7, jnp.float64)
+    came, expected = (jax.jit(jax.value_and_grad(f))(at) for f in (by_closure, by_weights))
+    assert_close(came, expected)
+
+
 @pytest.mark.parametrize("hoist", [False, True])
 @pytest.mark.parametrize(
     "chunk, keep", [(None, None), (None, "states"), (2, None), (2, "states"), (2, "z")]
@@ -92,10 +142,11 @@ def is_jaxpr(value):
     return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
 
 
-def weights_in_loops(derivative):
-    """The sizes of weights that a scan carries, and of those that a product in it makes."""
-    params, xs = draw_params(1, D, H), draw_array(2, (T, B, D))
-    gradient = jax.grad(partial(loss, derivative=derivative, chunk=None), (0, 1))
+def weights_in_loops(derivative, init=jlstm.init, cell: Any = jlstm.cell):
+    """The sizes of W and U that a scan carries, and of those that a product in it makes."""
+    params = draw_like(jax.eval_shape(lambda key: init(key, D, H), jax.random.key(0)), 1, F32)
+    xs = draw_array(2, (T, B, D))
+    gradient = jax.grad(partial(loss, derivative=derivative, chunk=None, cell=cell), (0, 1))
     weights = {params.W.shape, params.W.T.shape, params.U.shape, params.U.T.shape}
     carried, made = set(), set()
     for scan in scans(jax.make_jaxpr(gradient)(params, xs).jaxpr):
@@ -115,6 +166,19 @@ def test_no_loop_carries_or_makes_a_weight():
 def test_plain_autodiff_does_both():
     carried, made = weights_in_loops("plain")
     assert carried and made
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_no_loop_carries_or_makes_a_weight_of_an_affine_cell(name):
+    carried, made = weights_in_loops("rule", FAMILY[name].init, FAMILY[name].cell)
+    assert bool(carried) == bool(made) == (name not in AFFINE)
+
+
+def test_nor_one_of_a_cell_of_ones_own():
+    def init(key, D, H):
+        return LSTMParams(*cells.init_gates("fg", key, D, H)[:3])
+
+    assert weights_in_loops("rule", init, minimal) == (set(), set())
 
 
 @pytest.mark.parametrize(
