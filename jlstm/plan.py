@@ -32,23 +32,23 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     otherwise.
 
     Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
-    at each call, and its page faults cost more than computing a chunk again: all of it for a
-    narrow cell, only what is elementwise for a wide one. But each chunk adds to the gradient of
-    the weights; where these are the larger, nothing is computed again. A chunk is the shortest of
-    8 to 16 steps that divides T, so that nothing is left over to be compiled apart.
+    at each call, and its page faults cost more than computing a chunk again: of a narrow cell z,
+    in one product, of a wide one, where that costs more, the states. But each chunk adds to the
+    gradient of the weights; where these are the larger, nothing is computed again. A chunk is the
+    shortest of 5 to 16 steps that divides T, so that nothing is left over to be compiled apart.
 
     Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks;
     minima of alternated runs:
 
-                                stream  small    rl   medium  large   wide
-        Plan()                    3.3    5.9   48.6     58.6    261    173
-        hoist                     3.3    5.5   55.4     61.9    272    142
-        chunk of 8 or 10                       40.9     61.1*
-        the same, keep                         40.7     49.5    275    198*
-        (* 16)
+                                     stream  small    rl   medium  large   wide
+        Plan()                                 5.1           53.0    280
+        hoist                           2.9    5.0                          143
+        chunk of 5 or 8, "states"                   30.7     47.0    314*
+        chunk of 5 or 8, "z"                                         280    173*
+        (* 10; wide hoists, too)
 
     >>> plan_for(T=100, B=256, D=32, H=64)
-    Plan(hoist=False, chunk=10, keep=None)
+    Plan(hoist=False, chunk=5, keep='states')
     """
     hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
