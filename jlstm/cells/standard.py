@@ -53,7 +53,15 @@ def cell(params: LSTMParams, state: LSTMState, x: Array) -> tuple[LSTMState, Arr
 
 
 def preactivation(params: Any, x: Array, h: Array) -> Array:
-    """`z = x W + h U + b`, `[*B, 4H]`, accumulated in float32 at the least."""
+    """`z = x W + h U + b`, `[*B, 4H]`, accumulated in float32 at the least.
+
+    >>> import jax, jlstm
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((5, 2))
+    >>> _, hs = jlstm.unroll(params, xs)
+    >>> z = preactivation(params, xs[1:], hs[:-1])           # of every step but the first
+    >>> z.shape
+    (4, 12)
+    """
     dtype = common_dtype(params, x)
     z_dtype = at_least_float32(dtype)
     W, U = params.W.astype(dtype), params.U.astype(dtype)

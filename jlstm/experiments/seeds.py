@@ -45,7 +45,8 @@ def over_seeds(
         and receives all of the result.
 
     Returns:
-      What `fn` returns, each array with S in front.
+      What `fn` returns, each array with S in front, on the devices that made it; `jax.device_get`
+      brings it back from several, to be computed with beside what is on one.
 
     Raises:
       TypeError, ValueError: an argument is malformed; raised before anything is computed.
