@@ -20,8 +20,9 @@ ONE_LAYER = ["learned initial state", "reset, mask, reverse, chunk"]
 ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk"]
 T, B, D, H = 6, 5, 3, 7
 F32 = jnp.float32
-AFFINE = [name for name in FAMILY if name not in ("layer_norm", "gru")]
-FAST = ["full_gate_recurrence"]  # the most of everything; the others wait for the slow suite
+PLAIN = ["full_gate_recurrence", "projected", "layer_norm", "gru"]  # their products are more than z
+AFFINE = [name for name in FAMILY if name not in PLAIN]
+FAST = ["peephole"]  # the others wait for the slow suite
 
 
 def loss(params, xs, **options):
