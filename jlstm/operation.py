@@ -5,11 +5,13 @@ products that `derivative.py` has arranged are then of another form, and slow, a
 has chosen suits one sequence rather than all. As one operation the recurrence hears of a new axis
 first, while nothing is planned yet, and takes it for one more batch dimension.
 
-Differentiated, or mapped over parameters, it is what it always was: the operations of `_run`.
+Differentiated, or mapped over parameters, it is what it always was: the operations of `_run`. Where
+no derivative is asked for nothing is kept, and time chunks, which are there to keep less, are left
+out.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -70,6 +72,11 @@ def _run(*leaves, choices, form):
     return jax.tree.leaves(scan_chunks(segment, state, steps, plan.chunk, choices.reverse, kept))
 
 
+def _run_forward(*leaves, choices, form):
+    """The same, of no derivative."""
+    return _run(*leaves, choices=replace(choices, chunk=None), form=form)
+
+
 def _result(*avals, choices, form):
     """The types of the results: the state's, and the same with a time axis, or that of h."""
     _, state, _, steps = form.unflatten(avals)
@@ -116,8 +123,8 @@ def _batch(leaves, axes, *, choices, form):
 
 _recurrence = Primitive("lstm")
 _recurrence.multiple_results = True
-_recurrence.def_impl(_run)
+_recurrence.def_impl(_run_forward)
 _recurrence.def_abstract_eval(_result)
 ad.primitive_jvps[_recurrence] = _differentiate
 batching.primitive_batchers[_recurrence] = _batch
-mlir.register_lowering(_recurrence, mlir.lower_fun(_run, multiple_results=True))
+mlir.register_lowering(_recurrence, mlir.lower_fun(_run_forward, multiple_results=True))

@@ -83,12 +83,16 @@ def scan_chunks(
     if T % chunk == 1 and chunk > 1:
         n -= 1  # XLA takes the loop off a single step, which then rounds differently
     head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
+    scan = partial(jax.lax.scan, segment, reverse=reverse)
+    if n * chunk == T:
+        state, ys = scan(state, head)
+        return state, jax.tree.map(lambda y: y.reshape(T, *y.shape[2:]), ys)
     tail = jax.tree.map(lambda x: x[n * chunk :], steps)
     if reverse:
         state, tail = segment(state, tail)
-        state, head = jax.lax.scan(segment, state, head, reverse=True)
+        state, head = scan(state, head)
     else:
-        state, head = jax.lax.scan(segment, state, head)
+        state, head = scan(state, head)
         state, tail = segment(state, tail)
 
     def join(head, tail):
