@@ -10,10 +10,11 @@ such as the LSTM, whose state s is (h, c). Its tangents are
     dz_t = dx_t W + x_t dW + h_tm1 dU + db  +  dh_tm1 U
     ds_t = the derivative of activate, linear in dparams, ds_tm1 and dz_t
 
-The loop hands out what each step saw, s_tm1 and z_t. From these the derivative of activate is made,
-and all of dz_t but its last term, for every t at once and outside of any loop; what is left to a
-loop carries ds alone. Transposed by JAX this is backpropagation through time, which carries ds
-alone as well and leaves the gradient of each weight to one product after the loop.
+The loop hands out s_tm1 and the derivative of activate at each step, by `jax.linearize`; or s_tm1
+alone, of which every z_t, and the derivative there, are formed again. All of dz_t but its last term
+is formed for every t at once as well; what is left to a loop carries ds alone. Transposed by JAX
+this is backpropagation through time, which carries ds alone as well and leaves the gradient of each
+weight to one product after the loop.
 
 The vehicle is `jax.custom_jvp`: its rule is made of ordinary operations, so that every
 transformation composes with it, where a `custom_vjp` would forbid the forward mode.
@@ -53,8 +54,8 @@ def unroll_affine(
       activate: `(params, state, z) -> state`, as in `cells.affine`.
       reverse: from T - 1 to 0.
       hoist: form `x W + b` for every t before the loop rather than in it.
-      again: the derivative forms every z_t again in one product, rather than have the loop hand
-        them out.
+      again: form every z_t again in one product, and the derivative of `activate` there, rather
+        than have the loop hand it out.
       params: W, U, b and whatever `activate` takes, of the dtype of `steps.x`.
       state: what is carried in.
       initial_state: what a reset restores.
@@ -75,19 +76,19 @@ def _unroll_affine_jvp(activate, reverse, hoist, again, primals, tangents):
     d_params, d_state, d_initial_state, d_steps = tangents
     inputs, preactivation = _inputs_and_preactivation(hoist, params, steps.x)
 
+    def linearize(before, z):
+        return jax.linearize(partial(_act, activate), params, before, z)
+
     def step(before, x):
-        z = preactivation(x, before.h)
-        after = _act(activate, params, before, z)
-        return after, (after.h, before, None if again else z)
+        after, d_activate = linearize(before, preactivation(x, before.h))
+        return after, after.h, before, None if again else d_activate
 
     out = scan_steps(reverse, step, state, initial_state, steps._replace(x=inputs))
-    final, (states, (ys, before, z)) = out
+    final, (states, ys, before, d_activate) = out
     before = checkpoint_name(before, STATES)
     if again:
         z = _plus_row(_project(steps.x, params.W) + _project(before.h, params.U), params.b)
-
-    def derivative(before, z):
-        return jax.linearize(partial(_act, activate), params, before, z)[1]
+        _, d_activate = jax.vmap(linearize)(before, z)
 
     dz = _project(d_steps.x, params.W) + _project(steps.x, d_params.W)
     dz = _plus_row(dz + _project(before.h, d_params.U), d_params.b)
@@ -99,7 +100,7 @@ def _unroll_affine_jvp(activate, reverse, hoist, again, primals, tangents):
         d_after = d_activate(d_params, d_state, dz)
         return d_after, d_after.h
 
-    now = steps._replace(x=(jax.vmap(derivative)(before, z), dz))
+    now = steps._replace(x=(d_activate, dz))
     d_out = scan_steps(reverse, d_step, d_state, d_initial_state, now)
     return (final, (states, ys)), d_out
 

@@ -1,7 +1,7 @@
 """A step scanned over time, where sequences begin, pause and end: resets, masks, direction, chunks.
 
-Everything here holds for any step `(state, x) -> (state, y)`: a cell, a cell that also tells its
-derivative, or that derivative itself, whose state is a tangent.
+Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of one, whose
+state is a tangent. What a step returns besides, such as its derivative, is handed out as it is.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jlstm.dtypes import Array
 from jlstm.masks import select
 
-Step = Callable[[Any, Any], tuple[Any, Any]]
+Step = Callable[[Any, Any], tuple[Any, ...]]
 
 
 class Steps(NamedTuple):
@@ -27,12 +27,12 @@ class Steps(NamedTuple):
 
 def scan_steps(
     reverse: bool, step: Step, state: Any, initial_state: Any, steps: Steps
-) -> tuple[Any, tuple[Any, Any]]:
+) -> tuple[Any, tuple[Any, ...]]:
     """Scans `step` over `steps`.
 
     Returns:
-      `(final_state, (states, ys))`: what stands after each step, and its output, which is zero
-      where the step was skipped.
+      `(final_state, (states, ys, …))`: what stands after each step; its output, which is zero where
+      the step was skipped; and what else it returned, there of `initial_state` and what is in `x`.
     """
 
     take = partial(take_step, reverse, step, initial_state)
@@ -40,14 +40,14 @@ def scan_steps(
 
 
 def take_step(reverse: bool, step: Step, initial_state: Any, before: Any, now: Steps):
-    """What `scan_steps` scans: `(carry, (state after the step, y))`, which differ by a reset."""
+    """What `scan_steps` scans: `(carry, (state after the step, y, …))`; a reset may divide them."""
     if now.reset is not None and not reverse:
         before = select(now.reset, initial_state, before)
-    after, y = _skipping(step, before, initial_state, now)
+    after, y, *more = _skipping(step, before, initial_state, now)
     carry = after
     if now.reset is not None and reverse:
         carry = select(now.reset, initial_state, after)
-    return carry, (after, y)
+    return carry, (after, y, *more)
 
 
 def _skipping(step, before, safe, now):
@@ -55,9 +55,9 @@ def _skipping(step, before, safe, now):
     if now.mask is None:
         return step(before, now.x)
     # A held state may be NaN. The step must not see it: its gradient would be 0 * NaN.
-    after, y = step(select(now.mask, before, safe), now.x)
+    after, y, *more = step(select(now.mask, before, safe), now.x)
     zeros = jax.tree.map(jnp.zeros_like, y)
-    return select(now.mask, after, before), select(now.mask, y, zeros)
+    return select(now.mask, after, before), select(now.mask, y, zeros), *more
 
 
 def scan_chunks(
