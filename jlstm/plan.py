@@ -32,28 +32,32 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     otherwise.
 
     Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
-    at each call, and its page faults cost more than computing a chunk again: of a narrow cell z,
-    in one product, of a wide one, where that costs more, the states. But each chunk adds to the
-    gradient of the weights; where these are the larger, nothing is computed again. A chunk is the
-    shortest of 5 to 16 steps that divides T, so that nothing is left over to be compiled apart.
+    at each call, and its page faults cost about what computing a chunk again does: of a narrow cell
+    z, in one product, of a wide one, where that costs more, the states. A chunk is five steps, or
+    as many as have 80,000 states, which a cache holds with all that comes of them; rather fewer if
+    T then divides, so that nothing is left over to be compiled apart. But each chunk adds to the
+    gradient of the weights; where these are the larger, nothing is computed again.
 
-    Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks;
-    minima of alternated runs:
+    Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks,
+    and long, of 3000 steps of 8 rows, with D 32 and H 64; minima of alternated runs, and in
+    brackets the MB of temporary memory:
 
-                                     stream  small    rl   medium  large   wide
-        Plan()                                 5.1           53.0    280
-        hoist                           2.9    5.0                          143
-        chunk of 5 or 8, "states"                   30.7     47.0    314*
-        chunk of 5 or 8, "z"                                         280    173*
-        (* 10; wide hoists, too)
+                           stream  small      long       rl   medium      large   wide
+        Plan()                3.1    5.2            45 (85)  51 (55)  265 (146)   163
+        hoist                 2.9    5.0  55 (104)                                144
+        5 or 8, "states"                  49  (25)  31 (27)  48 (18)  330  (57)
+        5 or 8, "z"                       65  (39)  44 (42)  48 (28)  287  (87)
+        100, "states"                     34  (25)
 
     >>> plan_for(T=100, B=256, D=32, H=64)
     Plan(hoist=False, chunk=5, keep='states')
     """
     hoist = B <= 16 and D * H >= 1024
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
-    kept, weights = (2 * gates + 4) * T * B * H * 4, gates * H * (D + H) * 4
-    chunk = next((k for k in range(5, 17) if T % k == 0), 16)
+    kept = (2 * gates + 5 + gates * hoist) * T * B * H * 4
+    weights = gates * H * (D + H) * 4
+    longest = max(5, 80_000 // max(B * H, 1))
+    chunk = next((k for k in range(longest, longest // 2, -1) if T % k == 0), longest)
     if kept < 32 * 2**20 or T // chunk * weights > 2 * kept:
         return Plan(hoist)
     return Plan(hoist, chunk, keep="states" if D + H <= 512 else "z")

@@ -1,7 +1,8 @@
 """A step scanned over time, where sequences begin, pause and end: resets, masks, direction, chunks.
 
-Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of one, whose
-state is a tangent. What a step returns besides, such as its derivative, is handed out as it is.
+Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of one,
+whose state is a tangent. What a step returns besides, such as its derivative, is handed out as it
+is.
 """
 
 from collections.abc import Callable
