@@ -3,6 +3,8 @@
 Those that need other libraries run in tests/oracles/test_notebooks.py.
 """
 
+import base64
+
 import nbformat
 import pytest
 from executed import FOLDER, WITH_PEERS, check_notebook
@@ -34,3 +36,10 @@ def test_notebook_is_small_and_says_nothing_of_the_machine_it_ran_on(stem):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
     assert not [o for cell in code for o in cell.outputs if o.get("name") == "stderr"]
+
+
+def test_the_picture_of_the_readme_is_the_one_in_the_notebook():
+    notebook = nbformat.read(FOLDER / "04_gradient_experiments.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+    assert (FOLDER.parent / "docs/flow.png").read_bytes() == base64.b64decode(pictures[0])

@@ -130,16 +130,21 @@ def test_a_dead_link_ends_the_command(house, tmp_path):
         api.main(str(tmp_path / "site"))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
-def test_the_links_of_the_pages_beside_it_lead_to_files(name):
-    text = (ROOT / name).read_text()
-    places = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text.splitlines()
-        if line.startswith("#")
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in places
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_the_pages_beside_it_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file, _, place = target.partition("#")
+        file = page.parent / file if file else page
+        assert file.exists(), target
+        assert not place or place in headings(file.read_text()), target
+
+
+def headings(text):
+    """The places that a link can lead to, as GitHub names them."""
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
