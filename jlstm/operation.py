@@ -20,8 +20,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jlstm.cells.form import Equations
-from jlstm.derivative import PREACTIVATION, STATES, unroll_affine
+from jlstm.derivative import STATES, unroll_affine
 from jlstm.plan import Plan, plan_for, with_chunk
+from jlstm.products import PREACTIVATION
 from jlstm.scan import Steps, scan_chunks
 
 
@@ -64,7 +65,7 @@ def _run(*leaves, choices, form):
     plan = with_chunk(planned, choices.chunk)
 
     def segment(state, steps):
-        static = (choices.activate, choices.reverse, plan.hoist, plan.keep == "states")
+        static = (choices.activate, choices.reverse, plan)
         state, (after, hs) = unroll_affine(*static, params, state, initial_state, steps)
         return state, (after if choices.states else hs)
 
