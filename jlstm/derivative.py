@@ -89,7 +89,7 @@ def _unroll_affine_jvp(activate, reverse, plan, primals, tangents):
 
     dz = project(d_steps.x, params.W) + project(steps.x, d_params.W)
     dz = plus_row(dz + project(before.h, d_params.U), d_params.b)
-    times_U = tangent_product(params.U, dz.dtype)
+    times_U = tangent_product(plan, params.U)
 
     def d_step(d_state, now):
         d_activate, dz = now

@@ -60,6 +60,16 @@ def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
+@pytest.mark.parametrize("hoist", [False, True])
+def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, hoist):
+    case = CASES["reset, mask, reverse, chunk"]
+    inputs, flags = case.draw()
+    by_columns = partial(case.ours, plan=jlstm.Plan(hoist, "columns"))
+    rule = jax.jit(partial(transformed, by_columns))(inputs, flags)
+    plain_autodiff = partial(case.ours, derivative="plain")
+    assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
+
+
 def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
     inputs, flags = CASES["reset"].draw()
     own = partial(ours, cell=lambda *step: jlstm.cell(*step))
@@ -111,13 +121,16 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
     assert_close(came, expected)
 
 
-@pytest.mark.parametrize("hoist", [False, True])
+@pytest.mark.parametrize(
+    "hoist, product",
+    [(False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")],
+)
 @pytest.mark.parametrize(
     "chunk, keep", [(None, None), (None, "states"), (2, None), (2, "states"), (2, "z")]
 )
-def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, chunk, keep):
+def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, product, chunk, keep):
     inputs, flags = CASES["reset, mask, reverse, chunk"].draw()
-    plan = jlstm.Plan(hoist=hoist, chunk=chunk, keep=keep)
+    plan = jlstm.Plan(hoist, product, chunk, keep)
 
     def gradient(**options):
         def number(inputs):

@@ -267,6 +267,11 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         TypeError,
         "plan: expected a Plan or None, got dict {'hoist': True}",
     ),
+    "plan with another product": (
+        unroll(plan=jlstm.Plan(product="row")),
+        ValueError,
+        "plan.product: expected 'rows' or 'joined' or 'columns', got 'row'",
+    ),
     "plan that keeps all": (
         unroll(plan=jlstm.Plan(chunk=2, keep=True)),
         ValueError,

@@ -1,6 +1,7 @@
 """The choices by static shape: visible, the same for every caller, and overruled by the caller."""
 
 from dataclasses import FrozenInstanceError
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +17,27 @@ from jlstm import LSTMState
     [
         ((1000, 1, 32, 64), jlstm.Plan(hoist=True)),
         ((200, 8, 64, 128), jlstm.Plan(hoist=True)),
-        ((100, 256, 32, 64), jlstm.Plan(chunk=5, keep="states")),
-        ((101, 256, 32, 64), jlstm.Plan(chunk=5, keep="states")),
+        ((100, 256, 32, 64), jlstm.Plan(product="joined", chunk=5, keep="states")),
+        ((101, 256, 32, 64), jlstm.Plan(product="joined", chunk=5, keep="states")),
         ((3000, 8, 32, 64), jlstm.Plan(hoist=True, chunk=150, keep="states")),
         ((2999, 8, 32, 64), jlstm.Plan(hoist=True, chunk=156, keep="states")),
         ((128, 32, 128, 256), jlstm.Plan(chunk=8, keep="states")),
-        ((100, 64, 512, 512), jlstm.Plan(chunk=5, keep="z")),
-        ((50, 16, 1024, 1024), jlstm.Plan(hoist=True)),
-        ((0, 1, 1, 1), jlstm.Plan()),
+        ((100, 64, 512, 512), jlstm.Plan(product="columns", chunk=5, keep="z")),
+        ((50, 16, 1024, 1024), jlstm.Plan(hoist=True, product="columns")),
+        ((50, 65, 1024, 1024), jlstm.Plan(chunk=5, keep="z")),
+        ((0, 1, 1, 1), jlstm.Plan(product="joined")),
     ],
 )
 def test_the_plan_for_a_shape(sizes, plan):
     assert jlstm.plan_for(*sizes) == plan
 
 
-def test_whether_to_hoist_does_not_depend_on_time():
+@pytest.mark.parametrize("H", [64, 128, 512])
+@pytest.mark.parametrize("B", [1, 16, 17, 256])
+def test_how_z_is_formed_does_not_depend_on_time(B, H):
     """Or a run split in two would not round as the whole does."""
-    for B in (1, 16, 17, 256):
-        assert len({jlstm.plan_for(T, B, 32, 64).hoist for T in (1, 2, 100, 10**6)}) == 1
+    plans = [jlstm.plan_for(T, B, 32, H) for T in (1, 2, 100, 10**6)]
+    assert len({(plan.hoist, plan.product) for plan in plans}) == 1
 
 
 def test_a_plan_is_a_value():
@@ -58,8 +62,9 @@ def test_unroll_follows_the_plan_unless_told_otherwise():
     sizes = (100, 256, 32, 64)
     planned = peak(sizes)
     assert planned == peak(sizes, plan=jlstm.plan_for(*sizes))
-    assert peak(sizes, chunk=5) == peak(sizes, plan=jlstm.Plan(chunk=5)) < planned
-    assert planned < peak(sizes, chunk=None) == peak(sizes, plan=jlstm.Plan())
+    joined, chunked = jlstm.Plan(product="joined"), jlstm.Plan(product="joined", chunk=5)
+    assert peak(sizes, chunk=5) == peak(sizes, plan=chunked) < planned
+    assert planned < peak(sizes, chunk=None) == peak(sizes, plan=joined)
 
 
 def own_cell(params, state, x):
@@ -98,15 +103,17 @@ def test_what_vmap_adds_is_planned_for_as_a_batch():
     assert temporary_memory(compiled) == peak(sizes)
 
 
+@pytest.mark.parametrize("product", ["rows", "joined", "columns"])
+@pytest.mark.parametrize("hoist", [False, True])
 @pytest.mark.parametrize("B", [1, 3, 16])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_hoisted_run_split_in_two_is_the_whole_bit_for_bit(B, dtype):
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, hoist, product):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
-    assert jlstm.plan_for(23, B, 12, 96).hoist
-    final, hs = jlstm.unroll(params, xs)
+    run = jax.jit(partial(jlstm.unroll, plan=jlstm.Plan(hoist, product)))
+    final, hs = run(params, xs)
     for t in (2, 9, 20):
-        state, first = jlstm.unroll(params, xs[:t])
-        state, second = jlstm.unroll(params, xs[t:], state)
+        state, first = run(params, xs[:t])
+        state, second = run(params, xs[t:], state)
         assert (jnp.concatenate([first, second]) == hs).all()
         assert (state.h == final.h).all() and (state.c == final.c).all()
