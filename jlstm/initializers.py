@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.custom_batching import sequential_vmap
 
 from jlstm.dtypes import Array, Key, Numeric, at_least_float32
 
@@ -30,30 +32,38 @@ def per_gate(initializer: Initializer) -> Initializer:
     True
     """
 
+    draw = one_by_one(initializer)
+
     def init(key: Key, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
-        blocks, block_shape = [], (*leading, width // GATES)
-        for k in jax.random.split(key, GATES):
-            k = after(blocks[-1] if blocks else None, k)
-            # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
-            blocks.append(initializer(k, block_shape, at_least_float32(dtype)))
+        keys, block_shape = jax.random.split(key, GATES), (*leading, width // GATES)
+        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+        blocks = [draw(k, block_shape, at_least_float32(dtype)) for k in keys]
         return jnp.concatenate(blocks, axis=-1).astype(dtype)
 
     return init
 
 
-def after(drawn: Array | None, key: Key) -> Key:
-    """`key`, which can be drawn from only when `drawn` is there.
+def one_by_one(initializer: Initializer) -> Initializer:
+    """The same, which under `vmap` draws one array after the other.
 
-    QR decompositions of a batch, as an orthogonal matrix is made from under `vmap`, can wait for
-    each other forever where several run side by side in XLA's threads on a CPU (jaxlib 0.10.2).
+    An orthogonal matrix is made from a QR decomposition. In jaxlib 0.10.2 those of a batch wait, in
+    a thread of XLA's, for what they give the same threads to do: where as many batches are under
+    way as a CPU has threads, side by side or on several devices, they wait forever.
+
+    >>> import jax
+    >>> draw = one_by_one(jax.nn.initializers.orthogonal())
+    >>> jax.vmap(lambda key: draw(key, (3, 3)))(jax.random.split(jax.random.key(0), 5)).shape
+    (5, 3, 3)
     """
-    if drawn is None or drawn.size == 0:
-        return key
-    never = jnp.isnan(drawn.ravel()[0]).astype(jnp.uint32)
-    data = jax.random.key_data(key)
-    data += jnp.broadcast_to(never, data.shape)
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+    def init(key: Key, shape, dtype=jnp.float32) -> Array:
+        def draw(key):
+            return initializer(key, shape, dtype)
+
+        return sequential_vmap(draw)(key) if isinstance(key, Tracer) else draw(key)
+
+    return init
 
 
 def forget_bias(value: Numeric) -> Initializer:

@@ -24,7 +24,6 @@ from jlstm.checks import (
     describe,
 )
 from jlstm.dtypes import Array, Key, Numeric
-from jlstm.initializers import after
 from jlstm.layout import check_state, sizes_of
 from jlstm.noise import Rates, check_noise, drop, unroll_with_noise
 from jlstm.params import LSTMState, init
@@ -85,14 +84,13 @@ def init_stack(
         check_size(f"hidden_sizes[{k}]", hidden_size)
     directions = 2 if bidirectional else 1
     inits = _each_layer("init", init, len(hidden_sizes))
-    layers, last = [], None
+    layers = []
     for draw, layer_key, hidden_size in zip(
         inits, jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True
     ):
         drawn = []
         for direction_key in jax.random.split(layer_key, directions):
-            drawn.append(draw(after(last, direction_key), input_size, hidden_size, **options))
-            last = drawn[-1].U
+            drawn.append(draw(direction_key, input_size, hidden_size, **options))
         layers.append(Bidirectional(*drawn) if bidirectional else drawn[0])
         input_size = directions * drawn[0].U.shape[0]  # a projected h is smaller than hidden_size
     return tuple(layers)

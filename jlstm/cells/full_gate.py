@@ -10,7 +10,7 @@ from jlstm.cells.gates import gate, init_gates, peepholes, split
 from jlstm.cells.linear import product
 from jlstm.cells.standard import preactivation
 from jlstm.dtypes import Array, Key, at_least_float32, common_dtype
-from jlstm.initializers import Initializer
+from jlstm.initializers import Initializer, one_by_one
 from jlstm.layout import Layout
 
 
@@ -101,6 +101,6 @@ def init_full_gate_recurrence(
     )
     keys = jax.random.split(jax.random.fold_in(key, 1), 9)
     shape, dtype = (hidden_size, hidden_size), at_least_float32(b.dtype)
-    blocks = [recurrent_init(k, shape, dtype) for k in keys]
+    blocks = [one_by_one(recurrent_init)(k, shape, dtype) for k in keys]
     R = jnp.block([blocks[:3], blocks[3:6], blocks[6:]]).astype(b.dtype)
     return FullGateParams(W, U, b, R, P)

@@ -23,6 +23,8 @@ GATES = {
     "layer_norm": "ifgo",
 }
 
+ALONE = [*GATES, "elman", "gru"]
+
 
 def block(array, gates, gate):
     return np.split(np.asarray(array), len(gates), axis=-1)[gates.index(gate)]
@@ -37,6 +39,16 @@ def test_gates_have_the_weights_that_the_standard_cell_has_from_the_same_key(nam
             np.testing.assert_array_equal(block(array, gates, gate), block(other, "ifgo", gate))
         opens = {"f": 2.0, "i": -2.0 if name == "coupled_forget" else 0.0}.get(gate, 0.0)
         np.testing.assert_array_equal(block(params.b, gates, gate), np.full(H, opens, np.float32))
+
+
+@pytest.mark.parametrize("init", [jlstm.init, *(getattr(cells, f"init_{n}") for n in ALONE)])
+def test_no_two_orthogonal_matrices_are_made_as_a_batch(init):
+    """Batches of QR decompositions may wait for each other forever."""
+    keys = jax.random.split(KEY, 5)
+    program = jax.jit(jax.vmap(lambda key: init(key, D, H))).lower(keys).as_text()
+    decompositions = [line for line in program.splitlines() if "lapack_sgeqrf" in line]
+    assert decompositions
+    assert all(f"tensor<{H}x{H}xf32>" in line and "<5x" not in line for line in decompositions)
 
 
 def test_peepholes_are_drawn_where_they_are_asked_for():
