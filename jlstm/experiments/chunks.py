@@ -8,6 +8,7 @@ import jax
 from jax.extend import core
 
 BYTES, MOST = 6 * 2**20, 8
+DECOMPOSITIONS = ("cholesky", "eig", "eigh", "lu", "qr", "schur", "svd", "triangular_solve")
 SCANS = ("scan", "lstm")  # an `unroll` that is not differentiated is one operation
 
 
@@ -24,12 +25,18 @@ def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None
         256  32  50  2  16     1.4 MB     61.5  59.1  56.1  60.5
         16   32  64  16 64     7.0 MB     16.9  21.0  24.2  43.3
 
+    Seeds whose matrices are decomposed, as for Lyapunov exponents, run one by one: batches of
+    decompositions may wait for each other forever, as `jlstm.initializers.one_by_one` tells.
+
     Other platforms than a CPU, on which nothing was measured, run all of their share.
     """
     if platform != "cpu":
         return None
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), keys)
-    kept = handed_out(jax.make_jaxpr(fn)(one).jaxpr)
+    jaxpr = jax.make_jaxpr(fn)(one).jaxpr
+    if decomposes(jaxpr):
+        return 1
+    kept = handed_out(jaxpr)
     return min(MOST, max(1, BYTES // max(1, kept)))
 
 
@@ -39,6 +46,15 @@ def handed_out(jaxpr: core.Jaxpr) -> int:
     outs: list[Any] = [out.aval for scan in scans for out in scan.outvars]
     own = sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
     return own + sum(handed_out(inner) for equation in jaxpr.eqns for inner in _inner(equation))
+
+
+def decomposes(jaxpr: core.Jaxpr) -> bool:
+    """Whether a program decomposes a matrix, which `vmap` would make a batch of."""
+    return any(
+        equation.primitive.name in DECOMPOSITIONS or any(map(decomposes, _inner(equation)))
+        for equation in jaxpr.eqns
+        if equation.primitive.name != "custom_vmap_call"
+    )
 
 
 def _inner(equation) -> Iterator[core.Jaxpr]:

@@ -34,6 +34,17 @@ def test_the_chunk_by_shape(sizes, chunk):
     assert auto_chunk(gradient, shapes(*sizes), "gpu") is None
 
 
+def exponents(key):
+    params, xs = jlstm.init(key, 2, 3), draw_array(1, (4, 2))
+    return jlstm.gradients.lyapunov_spectrum(params, xs, k=3).exponents
+
+
+def test_seeds_whose_matrices_are_decomposed_run_one_by_one():
+    keys = jax.random.split(jax.random.key(0), 5)
+    assert auto_chunk(exponents, keys, "cpu") == 1
+    assert auto_chunk(lambda key: jlstm.init(key, 2, 3), keys, "cpu") == 8  # does so by itself
+
+
 @pytest.mark.parametrize("sizes", [(1, 16, 50, 8, 32), (1, 32, 64, 16, 64)])
 def test_what_is_handed_out_is_the_memory_of_one_seed(sizes):
     one = jax.tree.map(
