@@ -60,7 +60,7 @@ def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
-@pytest.mark.parametrize("hoist", [False, True])
+@pytest.mark.parametrize("hoist", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, hoist):
     case = CASES["reset, mask, reverse, chunk"]
     inputs, flags = case.draw()
@@ -122,11 +122,17 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
 
 
 @pytest.mark.parametrize(
-    "hoist, product",
-    [(False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")],
-)
-@pytest.mark.parametrize(
-    "chunk, keep", [(None, None), (None, "states"), (2, None), (2, "states"), (2, "z")]
+    "hoist, product, chunk, keep",
+    [
+        (False, "rows", None, "states"),
+        (False, "rows", 2, "z"),
+        (False, "joined", None, None),
+        (False, "joined", 2, "states"),
+        (False, "columns", 2, "z"),
+        (True, "rows", None, None),
+        (True, "rows", 2, None),
+        (True, "columns", 2, "states"),
+    ],
 )
 def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, product, chunk, keep):
     inputs, flags = CASES["reset, mask, reverse, chunk"].draw()

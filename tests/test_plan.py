@@ -103,10 +103,11 @@ def test_what_vmap_adds_is_planned_for_as_a_batch():
     assert temporary_memory(compiled) == peak(sizes)
 
 
-@pytest.mark.parametrize("product", ["rows", "joined", "columns"])
-@pytest.mark.parametrize("hoist", [False, True])
-@pytest.mark.parametrize("B", [1, 3, 16])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "hoist, product",
+    [(False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")],
+)
+@pytest.mark.parametrize("B, dtype", [(1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)])
 def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, hoist, product):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
