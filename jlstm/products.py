@@ -65,7 +65,7 @@ def tangent_product(plan: Plan, U: Array) -> Callable[[Array], Array]:
         dh_T = jax.lax.optimization_barrier(_transposed(dh.astype(U.dtype)))
         contract = (((0,), (0,)), ((), ()))
         z_T = jax.lax.dot_general(U, dh_T, contract, preferred_element_type=dtype)
-        return z_T.T.reshape(*dh.shape[:-1], -1)
+        return z_T.T.reshape(*dh.shape[:-1], z_T.shape[0])
 
     if plan.product == "columns":
         return by_columns
@@ -89,7 +89,7 @@ def _by_columns(W: Array, k: int) -> Callable[[Array], Sequence[Array]]:
 
     def times_W(x):
         z_T = jnp.matmul(W_T, _transposed(x), preferred_element_type=at_least_float32(W.dtype))
-        return [z.T.reshape(*x.shape[:-1], -1) for z in jnp.split(z_T, k)]
+        return [z.T.reshape(*x.shape[:-1], z.shape[0]) for z in jnp.split(z_T, k)]
 
     return times_W
 
