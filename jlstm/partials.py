@@ -7,9 +7,11 @@ activations,
     dh_t = h_c ⊙ dc_t + h_o ⊙ dz_o
 
 where c_i = ∂c_t/∂z_i = i (1 - i) g, and so on. These six arrays are half of what JAX would keep
-of a step to differentiate it.
+of a step to differentiate it. They are kept as rows of B H numbers: XLA on a CPU runs along the
+last axis, and few hidden units make a short one.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -47,12 +49,18 @@ def _activate(state, z):
 
 @_activate.defjvp
 def _activate_jvp(primals, tangents):
-    (_, dc_tm1), dz = tangents
-    after, p = activate_and_partials(*primals)
-    dz_i, dz_f, dz_g, dz_o = jnp.split(dz, 4, axis=-1)
+    after, partials = activate_and_partials(*primals)
+    p = Partials(*map(_as_row, partials))
+    (_, dc), dz = tangents
+    dc_tm1, dz_i, dz_f, dz_g, dz_o = map(_as_row, [dc, *jnp.split(dz, 4, axis=-1)])
     dc_t = p.c_c * dc_tm1 + p.c_i * dz_i + p.c_f * dz_f + p.c_g * dz_g
     dh_t = p.h_c * dc_t + p.h_o * dz_o
-    return after, LSTMState(dh_t, dc_t)
+    return after, LSTMState(dh_t.reshape(dc.shape), dc_t.reshape(dc.shape))
+
+
+def _as_row(x):
+    """The last batch dimension and the hidden units as one; the others may lie on many devices."""
+    return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 
 def activate_and_partials(state: LSTMState, z: Array) -> tuple[LSTMState, Partials]:
