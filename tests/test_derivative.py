@@ -15,14 +15,13 @@ from jax.extend import core
 import jlstm
 from jlstm import LSTMParams, LSTMState, cells
 
-# The last of these holds all that the others hold one by one; those wait for the slow suite.
-ONE_LAYER = ["learned initial state", "reset, mask, reverse, chunk"]
-ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk"]
+# This holds what the others hold one by one; those wait for the slow suite.
+ALL_IN_ONE = "reset, mask, reverse, chunk"
+ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk", "learned initial state"]
 T, B, D, H = 6, 5, 3, 7
 F32 = jnp.float32
 PLAIN = ["full_gate_recurrence", "projected", "layer_norm", "gru"]  # their products are more than z
 AFFINE = [name for name in FAMILY if name not in PLAIN]
-FAST = ["peephole"]  # the others wait for the slow suite
 
 
 def loss(params, xs, **options):
@@ -50,7 +49,7 @@ def transformed(f, inputs, flags):
 
 
 @pytest.mark.parametrize(
-    "name", ONE_LAYER + [pytest.param(name, marks=pytest.mark.slow) for name in ONE_BY_ONE]
+    "name", [ALL_IN_ONE, *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_BY_ONE)]
 )
 def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
     case = CASES[name]
@@ -60,9 +59,10 @@ def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
-@pytest.mark.parametrize("hoist", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hoist", [False, True])
 def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, hoist):
-    case = CASES["reset, mask, reverse, chunk"]
+    case = CASES[ALL_IN_ONE]
     inputs, flags = case.draw()
     by_columns = partial(case.ours, plan=jlstm.Plan(hoist, "columns"))
     rule = jax.jit(partial(transformed, by_columns))(inputs, flags)
@@ -70,6 +70,7 @@ def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, hoist):
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
+@pytest.mark.slow
 def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
     inputs, flags = CASES["reset"].draw()
     own = partial(ours, cell=lambda *step: jlstm.cell(*step))
@@ -77,9 +78,8 @@ def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
     assert_close(jax.jit(partial(transformed, own))(inputs, flags), rule, 1e-12)
 
 
-@pytest.mark.parametrize(
-    "name", FAST + [pytest.param(k, marks=pytest.mark.slow) for k in AFFINE if k not in FAST]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AFFINE)
 def test_the_rule_of_a_variant_is_plain_autodiff(x64, quick_compilation, name):
     """Learned where sequences begin, with resets, skipped steps and chunks, backwards."""
     params, xs = draw_variant(name), draw_array(2, (3, 4, 2), jnp.float64)
@@ -135,7 +135,7 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
     ],
 )
 def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, product, chunk, keep):
-    inputs, flags = CASES["reset, mask, reverse, chunk"].draw()
+    inputs, flags = CASES[ALL_IN_ONE].draw()
     plan = jlstm.Plan(hoist, product, chunk, keep)
 
     def gradient(**options):

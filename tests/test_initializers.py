@@ -71,18 +71,18 @@ def test_chrono_bias_fits_into_drawn_parameters():
 
 def test_init_sets_the_forget_and_the_input_gate():
     """All seeds and units together have the quantiles of the formula; no other gate has a bias."""
-    keys = jax.random.split(jax.random.key(0), 40)
+    keys = jax.random.split(jax.random.key(0), 400)
     bias_init = chrono_bias(100)
-    params = jax.vmap(lambda key: jlstm.init(key, 2, 250, bias_init=bias_init, dtype="float32"))(
+    params = jax.vmap(lambda key: jlstm.init(key, 2, 25, bias_init=bias_init, dtype="float32"))(
         keys
     )
-    b_i, b_f, b_g, b_o = np.asarray(params.b).reshape(40, 4, 250).swapaxes(0, 1)
+    b_i, b_f, b_g, b_o = np.asarray(params.b).reshape(400, 4, 25).swapaxes(0, 1)
     np.testing.assert_array_equal(b_i, -b_f)
     assert not (b_g.any() or b_o.any())
     u = np.linspace(0.1, 0.9, 9)
     slack = 5 * np.sqrt(u * (1 - u) / b_f.size) * 98 / (1 + u * 98)
     assert (np.abs(np.quantile(b_f, u) - quantile(100, u)) < slack).all()
-    same = jlstm.init(keys[0], 2, 250)  # W and U are what they are without
+    same = jlstm.init(keys[0], 2, 25)  # W and U are what they are without
     np.testing.assert_array_equal(params.U[0], same.U)
 
 

@@ -174,7 +174,7 @@ def test_no_gradient_crosses_a_reset(reverse):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("shape", [(H,), (B, H)])
+@pytest.mark.parametrize("shape", [(H,), pytest.param((B, H), marks=pytest.mark.slow)])
 def test_a_learned_initial_state_is_reached_through_every_reset(reverse, shape):
     # The gradient is that of the sum over sequences, each run apart.
     params, new, xs = draw_params(0, D, H), draw_state(1, shape), draw_array(2, (T, B, D))

@@ -9,6 +9,7 @@ from draws import draw_array, draw_params, temporary_memory
 import jlstm
 
 B, D, H = 1, 8, 32
+OTHER_CHUNKS = (100_000, 316), (100, 1), (100, 100)
 
 
 def loss(params, xs, chunk):
@@ -50,7 +51,10 @@ def test_memory_is_bounded_by_the_chunk_and_not_by_time():
 
 
 @pytest.mark.parametrize("of", [loss, loss_of_all])
-@pytest.mark.parametrize("T, chunk", [(100_000, 316), (100, 1), (100, 7), (100, 100)])
+@pytest.mark.parametrize(
+    "T, chunk",
+    [(100, 7), *(pytest.param(*k, marks=pytest.mark.slow) for k in OTHER_CHUNKS)],
+)
 def test_the_gradient_is_the_same(of, T, chunk):
     params, xs = jlstm.init(jax.random.key(0), D, H), draw_array(1, (T, B, D))
     expected = jax.tree.leaves(compiled(of, T, None)(params, xs))

@@ -36,8 +36,15 @@ def assert_finite(tree):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("debug_nans", [False, True])
-@pytest.mark.parametrize("marks", ["mask", "mask and reset"])
+@pytest.mark.parametrize(
+    "marks, debug_nans",
+    [
+        ("mask and reset", True),
+        pytest.param("mask and reset", False, marks=pytest.mark.slow),
+        pytest.param("mask", True, marks=pytest.mark.slow),
+        pytest.param("mask", False, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("run", RUNS)
 def test_skipped_steps_are_not_looked_at(run, marks, debug_nans):
     params, xs = draw_params(0, D, H), draw_array(1, (T, B, D))
@@ -78,7 +85,7 @@ def test_the_state_before_a_reset_at_the_first_step_does_not_survive(bad):
     assert all((leaf == 0).all() for leaf in gradients[2])
 
 
-@BAD
+@pytest.mark.parametrize("bad", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("derivative", ["rule", "plain"])

@@ -17,6 +17,8 @@ T, B, D, H = 6, 3, 2, 4
 KEY = jax.random.key(0)
 LSTMState: Any = jlstm.LSTMState  # here it holds rates
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def assert_equal(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)

@@ -103,11 +103,19 @@ def test_what_vmap_adds_is_planned_for_as_a_batch():
     assert temporary_memory(compiled) == peak(sizes)
 
 
+FORMS = (False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")
+BATCHES = (1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)
+
+
 @pytest.mark.parametrize(
-    "hoist, product",
-    [(False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")],
+    "B, dtype, hoist, product",
+    [
+        # Each form with one batch, each batch with one form or two; the slow suite has all.
+        pytest.param(*batch, *form, marks=[] if m % 3 == n else [pytest.mark.slow])
+        for m, form in enumerate(FORMS)
+        for n, batch in enumerate(BATCHES)
+    ],
 )
-@pytest.mark.parametrize("B, dtype", [(1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)])
 def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, hoist, product):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)

@@ -161,7 +161,9 @@ def test_no_gradient_comes_from_the_future(reverse):
     np.testing.assert_array_equal(touched, (np.triu if reverse else np.tril)(np.ones((T, T))) > 0)
 
 
-@pytest.mark.parametrize("B, reverse", [((), False), ((2,), True)])
+@pytest.mark.parametrize(
+    "B, reverse", [pytest.param((), False, marks=pytest.mark.slow), ((2,), True)]
+)
 def test_gradients_are_central_differences(x64, B, reverse):
     """To second order, in both modes, with respect to the parameters, the input and the state."""
     case = draw_case(2, 3, B, 2, 2, jnp.float64)

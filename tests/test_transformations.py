@@ -11,15 +11,15 @@ from transformations import TRANSFORMATIONS, vjp
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
-# These hold all that the other cases hold one by one, which wait for the slow suite. There, too,
-# are Hessians of two layers, which take a minute to compile; their products with vectors do not.
-FAST = ("learned initial state", "reset, mask, reverse, chunk", "bidirectional")
+# All of the case that holds most of the others, and what composes the others of two more; the
+# slow suite has all.
+COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_map"]
+FAST = {
+    *product(TRANSFORMATIONS, ["reset, mask, reverse, chunk"]),
+    *product(COMPOSED, ["learned initial state", "bidirectional"]),
+}
 PAIRS = [
-    pytest.param(
-        *pair,
-        marks=[] if pair[1] in FAST and pair != ("hessian", "bidirectional") else pytest.mark.slow,
-        id=" of ".join(pair),
-    )
+    pytest.param(*pair, marks=[] if pair in FAST else [pytest.mark.slow], id=" of ".join(pair))
     for pair in product(TRANSFORMATIONS, CASES)
 ]
 
@@ -33,7 +33,9 @@ def test_agrees_with_plain_autodiff(transformation, case):
     assert_close(came, of_plain(plain, inputs, flags), tolerance=1e-10)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[] if c == "no state" else [pytest.mark.slow]) for c in CASES]
+)
 def test_agrees_without_jit(case):
     ours, plain, draw = CASES[case]
     inputs, flags = draw()

@@ -82,7 +82,7 @@ def test_vmap_over_rows_and_over_seeds_is_a_loop(x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), many, loop)
 
 
-@pytest.mark.parametrize("B", [(), (2,)])
+@pytest.mark.parametrize("B", [pytest.param((), marks=pytest.mark.slow), (2,)])
 def test_gradients_are_central_differences(x64, B):
     check_grads(jax.jit(jlstm.cell), draw_step(3, B, 2, 2), order=2, modes=["fwd", "rev"])
 

@@ -16,9 +16,9 @@ from transformations import TRANSFORMATIONS
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 # What composes the others, and cells whose states and weights differ most; the slow suite has all.
-COMPOSED = ["vmap over both", "grad through shard_map"]
+COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_map"]
 SEVERAL = ["general", "full_gate_recurrence", "projected", "elman", "gru"]
-FAST = {*product(["hvp, forward over reverse"], FAMILY), *product(COMPOSED, SEVERAL)}
+FAST = {*product(COMPOSED, SEVERAL)}
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in FAST else [pytest.mark.slow], id=" of ".join(pair))
     for pair in product(TRANSFORMATIONS, FAMILY)

@@ -186,7 +186,7 @@ def test_the_layers_of_a_stack_in_both_directions():
     assert_close(got, expected)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_lower_precision_is_computed_in_float32(dtype):
     params, xs = draw_params(1, D, H, dtype), draw_array(2, (T, D), dtype)
     found = leading_eigenvalue(

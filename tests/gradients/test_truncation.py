@@ -77,7 +77,13 @@ def by_hand(params, xs, options, d_final, d_hs, K):
 
 
 @pytest.mark.parametrize(
-    "reset, mask", [(False, False), (True, False), (False, True), (True, True)]
+    "reset, mask",
+    [
+        (False, False),
+        (True, True),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
 )
 def test_every_truncation_is_that_by_hand(reset, mask):
     params, xs, options = draw(reset, mask)
