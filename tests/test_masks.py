@@ -11,6 +11,7 @@ from draws import draw_array, draw_params, draw_state
 import jlstm
 
 T, B, D, H = 7, 3, 2, 4
+SINGLE_STARTS = (0,), (3,), (4,), (0, 3, 6)
 BOTH_WAYS = pytest.mark.parametrize("reverse", [False, True])
 
 
@@ -115,7 +116,9 @@ def test_packed_sequences_are_bit_for_bit_as_if_run_apart(reverse, chunk):
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("starts", [(0,), (3,), (4,), (0, 3, 6), (2, 3, 4)])
+@pytest.mark.parametrize(
+    "starts", [(2, 3, 4), *(pytest.param(s, marks=pytest.mark.slow) for s in SINGLE_STARTS)]
+)
 @pytest.mark.parametrize("split", [3, 4])
 def test_a_run_split_in_two_is_the_whole(reverse, starts, split):
     params, state, new = draw_params(0, D, H), draw_state(1, (B, H)), draw_state(2, (H,))

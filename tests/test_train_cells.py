@@ -97,6 +97,7 @@ def test_pictures_and_summary_tell_cells_apart(both, capsys):
     assert "cell lstm, forget bias 1: 0 of 2 seeds solved; loss " in out and "8 runs in " in out
 
 
+@pytest.mark.slow
 def test_cells_in_two_parts_are_the_whole_bit_for_bit(both, tmp_path, monkeypatch, capsys):
     """Stopped at a checkpoint of the second cell, and resumed."""
     from jlstm.experiments import segments

@@ -42,7 +42,7 @@ def values_and_gradients(f, inputs):
 
 
 @EVERY
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_values_and_gradients_are_those_of_the_equations(x64, quick_compilation, name, reverse):
     """With resets and masks; backwards also with chunks of time."""
     inputs = draw(name)

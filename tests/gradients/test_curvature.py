@@ -86,7 +86,9 @@ def test_a_product_is_a_difference_of_gradients(system):
     assert_close(hessian_vector_product(loss, params, xs, vector, state, **options), slope, 1e-6)
 
 
-@pytest.mark.parametrize("curvature", CURVATURES)
+@pytest.mark.parametrize(
+    "curvature", ["hessian", pytest.param("gauss_newton", marks=pytest.mark.slow)]
+)
 def test_the_leading_eigenvalue_is_that_of_the_dense_matrix(system, curvature):
     params, xs, state, options, matrices = system
     values = np.linalg.eigvalsh(matrices[curvature])
