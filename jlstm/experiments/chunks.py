@@ -21,9 +21,9 @@ def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None
     each, float32, jax 0.10.2, by the number of seeds together:
 
         S    B   T   D  H   kept by one      1     2     4     8
-        64   16  50  8  32     1.4 MB     12.8  12.1  11.3  11.6
-        256  32  50  2  16     1.4 MB     61.5  59.1  56.1  60.5
-        16   32  64  16 64     7.0 MB     16.9  21.0  24.2  43.3
+        64   16  50  8  32     1.4 MB     10.9  10.3   9.8  10.6
+        256  32  50  2  16     1.4 MB     50.8  50.0  47.8  54.8
+        16   32  64  16 64     7.0 MB     16.8  21.1  23.0  42.1
 
     Seeds whose matrices are decomposed, as for Lyapunov exponents, run one by one: batches of
     decompositions may wait for each other forever, as `jlstm.initializers.one_by_one` tells.
