@@ -13,7 +13,7 @@ jax.config.update("jax_num_cpu_devices", 4)  # for shard_map
 # one machine is seen on all. A fixture is set once a test, which is what `x64` is for.
 hypothesis.settings.register_profile(
     "jlstm",
-    max_examples=8,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[

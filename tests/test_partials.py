@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from agreement import assert_close
 from draws import draw_array, draw_params, draw_state
 
@@ -42,7 +43,18 @@ def test_each_partial_derivative_is_that_of_jax(x64):
     assert_close([own(c[0].c), own(h[0].c)], [p.c_c, p.h_c * p.c_c])
 
 
-def test_its_derivative_is_made_of_them(x64):
-    primals, tangents = draw(), (draw_state(5, (B, H), F64), draw_array(6, (B, 4 * H), F64))
+@pytest.mark.parametrize("batch", [(), (B,), (5, B), (5, 0)])
+def test_its_derivative_is_made_of_them(x64, batch):
+    def draw_pair(seed):
+        return draw_state(seed, (*batch, H), F64), draw_array(seed + 1, (*batch, 4 * H), F64)
+
+    primals, tangents = draw_pair(1), draw_pair(5)
     ours = jax.jvp(lambda *at: activate(None, *at), primals, tangents)
     assert_close(ours, jax.jvp(lambda *at: activate_and_partials(*at)[0], primals, tangents))
+
+
+def test_they_are_kept_as_rows(x64):
+    """Six arrays, in which the units of all rows of the last batch dimension lie side by side."""
+    state, z = draw_state(1, (5, B, H), F64), draw_array(2, (5, B, 4 * H), F64)
+    _, derivative = jax.linearize(lambda *at: activate(None, *at), state, z)
+    assert [leaf.shape for leaf in jax.tree.leaves(derivative)] == 6 * [(5, B * H)]

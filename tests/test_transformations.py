@@ -11,8 +11,8 @@ from transformations import TRANSFORMATIONS, vjp
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
-# All of the case that holds most of the others, and what composes the others of two more; the
-# slow suite has all.
+# Every transformation of the case that holds most of what the others hold, and of two more cases
+# the transformations that compose the others; the slow suite has every pair.
 COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_map"]
 FAST = {
     *product(TRANSFORMATIONS, ["reset, mask, reverse, chunk"]),
