@@ -24,9 +24,9 @@ import jax
 import pdoc.doc
 import pdoc.render
 
-from jlstm.dtypes import Array, Numeric
-from jlstm.initializers import Initializer
-from jlstm.recurrence import Cell
+from jlstm._src.cell import Cell
+from jlstm._src.dtypes import Array
+from jlstm._src.initializers import Initializer
 
 HERE = Path(__file__).parent
 ROOTS = "jlstm", "jlstm.experiments", "jlstm.plots", "jlstm.reference"
@@ -37,7 +37,6 @@ ALIASES = [
     (chex.ArrayTree, "ArrayTree"),
     (chex.Numeric | None, "Numeric | None"),
     (chex.Numeric, "Numeric"),
-    (Numeric, "Numeric"),
     (Array, "Array"),
     (jax.Array, "Array"),
 ]

@@ -8,23 +8,28 @@
 >>> state, h = jlstm.cell(params, state, xs[0])             # one more step
 >>> loss = lambda params: (jlstm.unroll(params, xs)[1] ** 2).mean()
 >>> gradient = jax.jit(jax.grad(loss))(params)              # LSTMParams, as params
+
+The sub-packages `cells`, `experiments`, `gradients`, `initializers`, `interop`, `plots` and
+`reference` are imported when they are first used.
 """
 
-from jlstm import cells, gradients, initializers, interop
-from jlstm.cells import cell
-from jlstm.masks import episode_starts, length_mask, select
-from jlstm.params import (
-    Gate,
-    LSTMParams,
-    LSTMState,
-    init,
-    pack_gates,
-    unpack_gates,
-    zero_state,
-)
-from jlstm.plan import Plan, plan_for
-from jlstm.recurrence import unroll
-from jlstm.stack import Bidirectional, init_stack, unroll_stack
+from typing import TYPE_CHECKING
+
+from jlstm._src.gates import Gate, pack_gates, unpack_gates
+from jlstm._src.lstm import LSTMParams, LSTMState, init, zero_state
+from jlstm._src.lstm import lstm as cell
+from jlstm._src.masks import episode_starts, length_mask, select
+from jlstm._src.modules import lazy_modules
+from jlstm._src.plan import Plan, plan_for
+from jlstm._src.stack import Bidirectional, init_stack, unroll_stack
+from jlstm._src.unroll import unroll
+
+if TYPE_CHECKING:
+    from jlstm import cells, gradients, initializers, interop, reference
+    from jlstm import experiments as experiments
+    from jlstm import plots as plots
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Bidirectional",
@@ -43,9 +48,18 @@ __all__ = [
     "length_mask",
     "pack_gates",
     "plan_for",
+    "reference",
     "select",
     "unpack_gates",
     "unroll",
     "unroll_stack",
     "zero_state",
 ]
+
+_bare = ("cells", "gradients", "initializers", "interop", "reference")
+_extra = ("experiments", "plots")  # not in __all__, which a bare install can import
+__getattr__ = lazy_modules(__name__, (*_bare, *_extra))
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_extra, "__version__"])

@@ -14,6 +14,7 @@ and rows: resets, masks, directions and layers, each on a line of its own.
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,16 @@ def run(X: np.ndarray, gates: dict[str, Gate]) -> tuple[np.ndarray, np.ndarray]:
     return np.reshape(H, shape), np.reshape(C, shape)
 
 
-def unroll(params, xs, state=None, *, initial_state=None, reset=None, mask=None, reverse=False):
+def unroll(
+    params: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    initial_state: Any = None,
+    reset: Any = None,
+    mask: Any = None,
+    reverse: bool = False,
+) -> tuple[Any, np.ndarray, Any]:
     """The contract of `jlstm.unroll`, step by step and row by row.
 
     Args:
@@ -129,7 +139,15 @@ def _step(params, h_tm1, c_tm1, x):
     return sigmoid(o) * np.tanh(c_t), c_t
 
 
-def unroll_stack(layers, xs, states=None, *, initial_states=None, reset=None, mask=None):
+def unroll_stack(
+    layers: Any,
+    xs: Any,
+    states: Any = None,
+    *,
+    initial_states: Any = None,
+    reset: Any = None,
+    mask: Any = None,
+) -> tuple[tuple, np.ndarray]:
     """The contract of `jlstm.unroll_stack` without noise: each layer reads the one below.
 
     Args:

@@ -3,8 +3,10 @@
 import ast
 import doctest
 import graphlib
+import importlib.metadata
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 from operator import attrgetter
@@ -26,7 +28,9 @@ def room_of(path):
 
 
 ROOMS = {room_of(path): path for path in HOUSE.rglob("*.py")}
-FACES = {room for room in ROOMS if room.split(".")[0] in ("cli", "commands", "__main__")}
+FACES = {room for room in ROOMS if room.split(".")[0] in ("cli", "__main__")}
+WINGS = ("experiments", "gradients", "interop", "plots")
+EXTRAS = ("experiments", "plots")
 POSITIONAL = {
     "cell": ["params", "state", "x"],
     "init": ["key", "input_size", "hidden_size"],
@@ -37,10 +41,14 @@ POSITIONAL = {
 }
 
 
+def public_modules():
+    """`jlstm` and the modules that it names."""
+    return [jlstm, *filter(inspect.ismodule, (getattr(jlstm, name) for name in dir(jlstm)))]
+
+
 def public_functions():
     """The functions of `jlstm` and of the modules that it names."""
-    modules = [jlstm, *filter(inspect.ismodule, vars(jlstm).values())]
-    named = [module for module in modules if module.__name__.split(".")[-1] in jlstm.__all__]
+    named = [module for module in public_modules() if module is not jlstm]
     functions = {f"jlstm.{name}": getattr(jlstm, name) for name in jlstm.__all__}
     for module in named:
         own = [name for name, value in vars(module).items() if belongs(value, module)]
@@ -55,9 +63,17 @@ def belongs(value, module):
     return own and not value.__name__.startswith("_")
 
 
+class _Executed(ast.NodeTransformer):
+    """Leaves out what type checkers alone read."""
+
+    def visit_If(self, node):
+        only_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if only_types else self.generic_visit(node)
+
+
 def imports_of(room):
     """The names of all modules that a room imports, wherever in it; `jlstm.x` for a house's own."""
-    for node in ast.walk(ast.parse(ROOMS[room].read_text())):
+    for node in ast.walk(_Executed().visit(ast.parse(ROOMS[room].read_text()))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -116,6 +132,11 @@ def test_imports_point_one_way():
     readers = {room for room, behind in graph.items() if behind & {"cli", "plots"}}
     assert readers <= FACES
     assert not graph["reference"]
+    for wing in WINGS:
+        inside = [behind for room, behind in graph.items() if room.split(".")[0] == wing]
+        assert not {name.split(".")[0] for name in set().union(*inside)} & {*WINGS} - {wing}
+    core = [behind for room, behind in graph.items() if room.split(".")[0] == "_src"]
+    assert {name.split(".")[0] for name in set().union(*core)} == {"_src"}
     assert not any(name.startswith("jax") for name in imports_of("reference"))
 
 
@@ -125,31 +146,86 @@ def test_only_commands_print(room):
     assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
 
 
-def test_importing_jlstm_brings_nothing_that_jax_does_not():
-    """Not even chex: no type of jlstm needs it, and its own imports are many."""
-    program = """
-import sys, json, jax
+def printed_by(program):
+    """The JSON that a fresh process prints."""
+    command = [sys.executable, "-c", program]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_importing_jlstm_brings_the_core_and_nothing_that_jax_and_chex_do_not():
+    brought = printed_by("""
+import sys, json, jax, chex
 before = set(sys.modules)
 import jlstm
-print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - before})))
-"""
-    command = [sys.executable, "-c", program]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    brought = set(json.loads(printed)) - set(sys.stdlib_module_names)
-    assert brought <= {"jlstm", "jax", "jaxlib", "numpy"}
+print(json.dumps(sorted(set(sys.modules) - before)))
+""")
+    brought = {name for name in brought if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in brought} <= {"jlstm", "jax", "jaxlib", "numpy"}
+    own = {name for name in brought if name.split(".")[0] == "jlstm"}
+    assert own and all(name == "jlstm" or name.startswith("jlstm._src") for name in own)
 
 
-def test_a_room_of_interop_is_imported_when_it_is_asked_for():
-    program = """
-import sys, jlstm
-room = "jlstm.interop.files"
-print(room in sys.modules, jlstm.interop.files is sys.modules[room])
-"""
-    command = [sys.executable, "-c", program]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert printed == "False True\n"
-    with pytest.raises(AttributeError, match="'jlstm.interop' has no attribute 'tensorflow'"):
-        attrgetter("tensorflow")(jlstm.interop)
+def test_sub_packages_are_imported_when_they_are_asked_for():
+    loaded = printed_by("""
+import sys, json, jlstm
+def load(name):
+    before = name in sys.modules
+    module = jlstm
+    for part in name.split(".")[1:]:
+        module = getattr(module, part)
+    return [before, module is sys.modules[name]]
+names = ["cells", "experiments", "gradients", "initializers", "interop", "plots", "reference"]
+names.append("interop.files")
+print(json.dumps({name: load(f"jlstm.{name}") for name in names}))
+""")
+    assert set(loaded) >= {*WINGS, "cells", "reference"}
+    assert all(before_and_after == [False, True] for before_and_after in loaded.values())
+    for module in (jlstm, jlstm.interop):
+        message = f"'{module.__name__}' has no attribute 'tensorflow'"
+        with pytest.raises(AttributeError, match=message):
+            attrgetter("tensorflow")(module)
+
+
+@pytest.mark.parametrize("extra, module", [("experiments", "optax"), ("plots", "matplotlib")])
+def test_a_missing_extra_is_one_line_at_first_use(extra, module):
+    message = printed_by(f"""
+import sys, json
+sys.modules["{module}"] = None
+import jlstm
+from jlstm import *
+try:
+    jlstm.{extra}
+except ImportError as error:
+    print(json.dumps(str(error)))
+""")
+    assert message == f"{module} is missing: pip install 'jlstm[{extra}]'"
+
+
+def test_dir_shows_the_public_names_and_nothing_of_the_engine():
+    assert dir(jlstm) == sorted([*jlstm.__all__, *EXTRAS, "__version__"])
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_public_names_carry_their_public_module(module):
+    """So that representations, pickles and exports do not name a file of the core."""
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__.startswith("jlstm")
+            assert "_src" not in value.__module__
+            home = importlib.import_module(value.__module__)
+            assert getattr(home, value.__qualname__) is value
+            assert pickle.loads(pickle.dumps(value)) is value
+
+
+def test_the_lstm_is_a_cell_of_the_family():
+    assert jlstm.cells.lstm is jlstm.cell
+    assert jlstm.cells.init_lstm is jlstm.init
+    assert jlstm.cell.__name__ == "lstm" and jlstm.cell.__module__ == "jlstm.cells"
+
+
+def test_the_version_is_the_installed_one():
+    assert jlstm.__version__ == importlib.metadata.version("jlstm")
 
 
 def test_the_package_is_typed():

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from jlstm import LSTMState
-from jlstm.checks import check_flags, check_floats, check_key, check_size, describe, describe_tree
+from jlstm._src.checks import (
+    check_flags,
+    check_floats,
+    check_key,
+    check_size,
+    describe,
+    describe_tree,
+)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from jlstm import cli, files, reference
-from jlstm.commands import forward
+from jlstm import cli, reference
+from jlstm._src import files
+from jlstm.cli import forward
 from jlstm.interop.files import load_params, save_params
 
 EXPECTED_OUTPUT = (Path(__file__).parent / "data" / "expected_output.txt").read_text()
@@ -425,7 +426,7 @@ def test_states_that_are_not_finite_are_refused(folder, capsys, monkeypatch):
 def test_without_matplotlib_a_picture_is_refused(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli.main(["forward", "--plot", "a.png"]) == 2
-    message = "argument --plot: needs matplotlib, which is in the extra jlstm[plots]"
+    message = "matplotlib is missing: pip install 'jlstm[plots]'"
     assert capsys.readouterr() == ("", f"jlstm: error: {message}\n")
 
 

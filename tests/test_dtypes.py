@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jlstm.dtypes import at_least_float32, common_dtype
+from jlstm._src.dtypes import at_least_float32, common_dtype
 
 TABLE = [
     ("bfloat16", "bfloat16", "bfloat16"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jlstm import files
+from jlstm._src import files
 
 
 def write(folder, name, content):

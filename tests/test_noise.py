@@ -11,7 +11,7 @@ from family import FAMILY, draw_carried, draw_variant
 
 import jlstm
 from jlstm import LSTMParams
-from jlstm.noise import drop
+from jlstm._src.noise import drop
 
 T, B, D, H = 6, 3, 2, 4
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jlstm import cells, cli
-from jlstm.commands import settings
+from jlstm.cli import settings
 
 GRID = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
 GRID += ["--seeds", "2", "--forget-bias", "1,chrono", "--steps", "6", "--checkpoint-every", "2"]

@@ -15,10 +15,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jlstm import cli
-from jlstm.commands import settings, train
+from jlstm import LSTMParams, cli
+from jlstm.cli import settings, train
 from jlstm.interop.files import save_params
-from jlstm.params import LSTMParams
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
 GRID = ["--seeds", "3", "--learning-rate", "1e-3,3e-2", "--forget-bias", "1,chrono"]

@@ -10,6 +10,11 @@ parameters. All run in `unroll` and in `unroll_stack`:
 (10, 3)
 """
 
+from jlstm._src.cell import Layout, affine, affine_in_closed_form, cell_of
+from jlstm._src.lstm import init as init_lstm
+from jlstm._src.lstm import lstm
+from jlstm._src.matmul import preactivation
+from jlstm._src.modules import publish
 from jlstm.cells.ablations import (
     init_no_forget_gate,
     init_no_input_activation,
@@ -24,7 +29,6 @@ from jlstm.cells.ablations import (
 )
 from jlstm.cells.activations import Activation
 from jlstm.cells.baselines import ElmanParams, GRUParams, RNNState, elman, gru, init_elman, init_gru
-from jlstm.cells.form import affine, cell_of
 from jlstm.cells.full_gate import (
     FullGateParams,
     FullGateState,
@@ -43,8 +47,6 @@ from jlstm.cells.peephole import (
     peephole,
 )
 from jlstm.cells.projected import ProjectedParams, init_projected, projected
-from jlstm.cells.standard import cell, preactivation
-from jlstm.layout import Layout
 
 __all__ = [
     "Activation",
@@ -59,7 +61,7 @@ __all__ = [
     "ProjectedParams",
     "RNNState",
     "affine",
-    "cell",
+    "affine_in_closed_form",
     "cell_of",
     "coupled_forget",
     "coupled_input",
@@ -74,6 +76,7 @@ __all__ = [
     "init_gates",
     "init_gru",
     "init_layer_norm",
+    "init_lstm",
     "init_no_forget_gate",
     "init_no_input_activation",
     "init_no_input_gate",
@@ -82,6 +85,7 @@ __all__ = [
     "init_peephole",
     "init_projected",
     "layer_norm",
+    "lstm",
     "no_forget_gate",
     "no_input_activation",
     "no_input_gate",
@@ -91,3 +95,5 @@ __all__ = [
     "preactivation",
     "projected",
 ]
+
+publish(__name__, globals())

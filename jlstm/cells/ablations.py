@@ -1,18 +1,18 @@
 """The LSTM with one of its parts left out, from "LSTM: a search space odyssey" (Greff et al. 2017).
 
-The paper takes each part out of the LSTM with peepholes. Here every variant may be drawn with them,
-as in the paper, or without, which leaves the standard cell of jlstm without that part: P is None.
+The paper removes each part from the LSTM with peepholes. Here every variant can be drawn with them,
+as in the paper, or without, which is the standard cell of jlstm without that part: P is None.
 """
 
 import jax.numpy as jnp
 
-from jlstm.cells.form import affine
-from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
-from jlstm.dtypes import Array, Key
-from jlstm.params import LSTMState
+from jlstm._src.cell import affine
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTMState
+from jlstm.cells.gates import PeepholeParams, gate, gated, init_of, peepholes, split
 
 
-@affine(gated("fgo"))
+@affine(gated("fgo"), elementwise=True)
 def no_input_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step without an input gate, i = 1 (NIG of Greff et al. 2017).
 
@@ -36,7 +36,7 @@ def no_input_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSta
     return LSTMState(h_t, c_t)
 
 
-@affine(gated("igo"))
+@affine(gated("igo"), elementwise=True)
 def no_forget_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step without a forget gate, f = 1 (NFG of Greff et al. 2017).
 
@@ -63,7 +63,7 @@ def no_forget_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
     return LSTMState(h_t, c_t)
 
 
-@affine(gated("ifg"))
+@affine(gated("ifg"), elementwise=True)
 def no_output_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step without an output gate, o = 1 (NOG of Greff et al. 2017).
 
@@ -86,7 +86,7 @@ def no_output_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
     return LSTMState(jnp.tanh(c_t), c_t)
 
 
-@affine(gated("ifgo"))
+@affine(gated("ifgo"), elementwise=True)
 def no_input_activation(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step whose candidate is not squashed (NIAF of Greff et al. 2017).
 
@@ -110,7 +110,7 @@ def no_input_activation(params: PeepholeParams, state: LSTMState, z: Array) -> L
     return LSTMState(h_t, c_t)
 
 
-@affine(gated("ifgo"))
+@affine(gated("ifgo"), elementwise=True)
 def no_output_activation(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step whose output is not squashed (NOAF of Greff et al. 2017).
 
@@ -134,51 +134,8 @@ def no_output_activation(params: PeepholeParams, state: LSTMState, z: Array) -> 
     return LSTMState(h_t, c_t)
 
 
-def init_no_input_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
-    """Draws the blocks f, g, o: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
-
-    Options are those of `jlstm.init`; `peepholes=True` draws P `[2H]` by `peephole_init`, else it
-    is None.
-    """
-    return init_gates("fgo", key, input_size, hidden_size, **options)
-
-
-def init_no_forget_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
-    """Draws the blocks i, g, o: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
-
-    Options are those of `jlstm.init`, though without a gate to take it forget_bias does nothing,
-    and of chrono biases that of i is left; `peepholes=True` draws P `[2H]` by `peephole_init`, else
-    it is None.
-    """
-    return init_gates("igo", key, input_size, hidden_size, **options)
-
-
-def init_no_output_gate(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
-    """Draws the blocks i, f, g: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P)`.
-
-    Options are those of `jlstm.init`; `peepholes=True` draws P `[2H]` by `peephole_init`, else it
-    is None.
-    """
-    return init_gates("ifg", key, input_size, hidden_size, **options)
-
-
-def init_no_input_activation(
-    key: Key, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
-    """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P)`.
-
-    Options are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, else it
-    is None.
-    """
-    return init_gates("ifgo", key, input_size, hidden_size, **options)
-
-
-def init_no_output_activation(
-    key: Key, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
-    """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P)`.
-
-    Options are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, else it
-    is None.
-    """
-    return init_gates("ifgo", key, input_size, hidden_size, **options)
+init_no_input_gate = init_of("no_input_gate", "fgo")
+init_no_forget_gate = init_of("no_forget_gate", "igo")
+init_no_output_gate = init_of("no_output_gate", "ifg")
+init_no_input_activation = init_of("no_input_activation", "ifgo")
+init_no_output_activation = init_of("no_output_activation", "ifgo")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jlstm.checks import describe
-from jlstm.dtypes import Array
+from jlstm._src.checks import describe
+from jlstm._src.dtypes import Array
 
 
 def affine(x: Array, alpha: float = 1.0, beta: float = 0.0) -> Array:

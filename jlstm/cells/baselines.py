@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
+import chex
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from jlstm.cells.form import affine, cell_of
+from jlstm._src.cell import Layout, affine, cell_of
+from jlstm._src.dtypes import Array
+from jlstm._src.matmul import matmul, row
 from jlstm.cells.gates import init_gates, split
-from jlstm.cells.linear import product, row
-from jlstm.dtypes import Array, Key, Numeric, common_dtype
-from jlstm.layout import Layout
 
 
 class RNNState(NamedTuple):
@@ -49,7 +49,7 @@ class GRUParams(NamedTuple):
     b_n: Array
 
 
-@affine(Layout(ElmanParams, ("D H", "H H", "H"), RNNState, ("H",)))
+@affine(Layout(ElmanParams, ("D H", "H H", "H"), RNNState, ("H",)), elementwise=True)
 def elman(params: ElmanParams, state: RNNState, z: Array) -> RNNState:
     """One step of the simple recurrent network (Elman 1990), with tanh.
 
@@ -85,8 +85,8 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
     Returns:
       `(RNNState(h_t), h_t)`.
     """
-    h_tm1, dtype = state.h, common_dtype(params, x)
-    a, d = product(x, params.W, dtype), product(h_tm1, params.U, dtype)
+    h_tm1 = state.h
+    a, d = matmul(x, params.W), matmul(h_tm1, params.U)
     a_r, a_u, a_n = split(a + row(params.b, a), 3)
     d_r, d_u, d_n = split(d, 3)
     r, u = sigmoid(a_r + d_r), sigmoid(a_u + d_u)
@@ -94,7 +94,7 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
     return RNNState((1 - u) * n + u * h_tm1)
 
 
-def init_elman(key: Key, input_size: int, hidden_size: int, **options) -> ElmanParams:
+def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
     """Draws `ElmanParams(W [D, H], U [H, H], b [H])`, the bias zero.
 
     Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, of which
@@ -105,11 +105,11 @@ def init_elman(key: Key, input_size: int, hidden_size: int, **options) -> ElmanP
 
 
 def init_gru(
-    key: Key,
+    key: chex.PRNGKey,
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: Numeric = 0.0,
+    forget_bias: chex.Numeric = 0.0,
     **options,
 ) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.

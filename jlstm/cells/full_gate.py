@@ -2,16 +2,15 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.cells.form import cell_of
+from jlstm._src.cell import Layout, cell_of
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.initializers import Initializer, one_by_one
+from jlstm._src.matmul import matmul, preactivation
 from jlstm.cells.gates import gate, init_gates, peepholes, split
-from jlstm.cells.linear import product
-from jlstm.cells.standard import preactivation
-from jlstm.dtypes import Array, Key, at_least_float32, common_dtype
-from jlstm.initializers import Initializer, one_by_one
-from jlstm.layout import Layout
 
 
 class FullGateParams(NamedTuple):
@@ -70,9 +69,8 @@ def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array)
       `(FullGateState(h_t, c_t, i_t, f_t, o_t), h_t)`.
     """
     _, c_tm1, i_tm1, f_tm1, o_tm1 = state
-    dtype = common_dtype(params, x)
     z = preactivation(params, x, state.h)
-    r = product(jnp.concatenate([i_tm1, f_tm1, o_tm1], axis=-1), params.R, dtype)
+    r = matmul(jnp.concatenate([i_tm1, f_tm1, o_tm1], axis=-1), params.R)
     z_i, z_f, z_g, z_o = split(z, 4)
     r_i, r_f, r_o = split(r, 3)
     p_i, p_f, p_o = peepholes(params, 3)
@@ -84,7 +82,7 @@ def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array)
 
 
 def init_full_gate_recurrence(
-    key: Key,
+    key: chex.PRNGKey,
     input_size: int,
     hidden_size: int,
     *,

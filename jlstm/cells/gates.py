@@ -1,18 +1,19 @@
 """What gated variants share: blocks of gates, peepholes on the cell state, how both are drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from jlstm.cells.linear import row
-from jlstm.checks import check_bool
-from jlstm.dtypes import Array, Key
-from jlstm.initializers import Initializer
-from jlstm.layout import Layout
-from jlstm.params import GATE_ORDER, LSTMState, init
+from jlstm._src.cell import Layout
+from jlstm._src.checks import check_bool
+from jlstm._src.dtypes import Array
+from jlstm._src.initializers import Initializer
+from jlstm._src.lstm import GATE_ORDER, LSTMState, init
+from jlstm._src.matmul import row
 
 
 class PeepholeParams(NamedTuple):
@@ -40,7 +41,7 @@ def gated(gates: str, peepholes: str = "?") -> Layout:
 
 def init_gates(
     gates: str,
-    key: Key,
+    key: chex.PRNGKey,
     input_size: int,
     hidden_size: int,
     *,
@@ -78,6 +79,24 @@ def init_gates(
     shape = (len(gates.replace("g", "")) * hidden_size,)
     P = peephole_init(jax.random.fold_in(key, 0), shape, b.dtype) if peepholes else None
     return PeepholeParams(W, U, b, P)
+
+
+def init_of(name: str, gates: str) -> Callable[..., PeepholeParams]:
+    """Makes `init_name`, the function that draws the parameters of a variant with those blocks."""
+    k, n = len(gates), len(gates.replace("g", ""))
+
+    def init(
+        key: chex.PRNGKey, input_size: int, hidden_size: int, **options: Any
+    ) -> PeepholeParams:
+        return init_gates(gates, key, input_size, hidden_size, **options)
+
+    init.__name__ = init.__qualname__ = f"init_{name}"
+    init.__doc__ = f"""Draws `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P)` of `{name}`.
+
+    The blocks are {", ".join(gates)}. Options are those of `jlstm.init`, as far as a gate is there
+    to use them. `peepholes=True` draws P `[{n}H]` by `peephole_init`, else it is None.
+    """
+    return init
 
 
 def split(z: Array, k: int) -> Sequence[Array]:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 
+from jlstm._src.cell import AffineCell, affine
+from jlstm._src.checks import describe
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTMState
 from jlstm.cells.activations import Activation, activate
-from jlstm.cells.form import AffineCell, affine
 from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
-from jlstm.checks import describe
-from jlstm.dtypes import Array
-from jlstm.params import LSTMState
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def general(options: Options) -> AffineCell:
     def bounded(activation: Activation, z: Array) -> Array:
         return activate(activation, z if options.clip is None else _clip(z, options.clip))
 
-    @affine(gated(gates))
+    @affine(gated(gates), elementwise=True)
     def cell(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
         """One step of the LSTM with `Options`."""
         c_tm1 = state.c

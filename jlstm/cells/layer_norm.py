@@ -2,16 +2,16 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from jlstm.cells.form import cell_of
+from jlstm._src.cell import Layout, cell_of
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTMState, init
+from jlstm._src.matmul import matmul, row
 from jlstm.cells.gates import split
-from jlstm.cells.linear import product, row
-from jlstm.dtypes import Array, Key, common_dtype
-from jlstm.layout import Layout
-from jlstm.params import LSTMState, init
 
 EPSILON = 1e-5
 
@@ -63,16 +63,17 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
       `(LSTMState(h_t, c_t), h_t)`.
     """
     h_tm1, c_tm1 = state
-    dtype = common_dtype(params, x)
-    a = _normal(product(x, params.W, dtype), params.gain_x)
-    d = _normal(product(h_tm1, params.U, dtype), params.gain_h)
+    a = _normal(matmul(x, params.W), params.gain_x)
+    d = _normal(matmul(h_tm1, params.U), params.gain_h)
     z_i, z_f, z_g, z_o = split(a + d + row(params.b, a), 4)
     c_t = sigmoid(z_f) * c_tm1 + sigmoid(z_i) * jnp.tanh(z_g)
     h_t = sigmoid(z_o) * jnp.tanh(_normal(c_t, params.gain_c) + row(params.bias_c, c_t))
     return LSTMState(h_t, c_t)
 
 
-def init_layer_norm(key: Key, input_size: int, hidden_size: int, **options) -> LayerNormParams:
+def init_layer_norm(
+    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+) -> LayerNormParams:
     """Draws W, U and b as `jlstm.init` does, with its options; gains are one, bias_c is zero."""
     W, U, b = init(key, input_size, hidden_size, **options)
     ones, one = jnp.ones_like(b), jnp.ones((hidden_size,), b.dtype)

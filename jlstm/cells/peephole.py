@@ -1,16 +1,17 @@
 """Gates that see the cell state, and gates that are coupled."""
 
+import chex
 import jax.numpy as jnp
 
-from jlstm.cells.form import affine
-from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, peepholes, split
-from jlstm.dtypes import Array, Key, Numeric
-from jlstm.initializers import Initializer
-from jlstm.initializers import forget_bias as forgetting
-from jlstm.params import LSTMState
+from jlstm._src.cell import affine
+from jlstm._src.dtypes import Array
+from jlstm._src.initializers import Initializer
+from jlstm._src.initializers import forget_bias as forgetting
+from jlstm._src.lstm import LSTMState
+from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, init_of, peepholes, split
 
 
-@affine(gated("ifgo", peepholes=""))
+@affine(gated("ifgo", peepholes=""), elementwise=True)
 def peephole(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step of the LSTM with peepholes (Gers & Schmidhuber 2000).
 
@@ -43,7 +44,7 @@ def peephole(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     return LSTMState(h_t, c_t)
 
 
-@affine(gated("igo"))
+@affine(gated("igo"), elementwise=True)
 def coupled_forget(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step with a forget gate coupled to the input gate: f = 1 - i.
 
@@ -71,7 +72,7 @@ def coupled_forget(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
     return LSTMState(h_t, c_t)
 
 
-@affine(gated("fgo"))
+@affine(gated("fgo"), elementwise=True)
 def coupled_input(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step with an input gate coupled to the forget gate: i = 1 - f.
 
@@ -99,7 +100,9 @@ def coupled_input(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSta
     return LSTMState(h_t, c_t)
 
 
-def init_peephole(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
+def init_peephole(
+    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
+) -> PeepholeParams:
     """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
 
     Options are those of `jlstm.init`, and `peephole_init` for P, by default normal with a deviation
@@ -109,11 +112,11 @@ def init_peephole(key: Key, input_size: int, hidden_size: int, **options) -> Pee
 
 
 def init_coupled_forget(
-    key: Key,
+    key: chex.PRNGKey,
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: Numeric = 1.0,
+    forget_bias: chex.Numeric = 1.0,
     bias_init: Initializer | None = None,
     **options,
 ) -> PeepholeParams:
@@ -130,16 +133,11 @@ def init_coupled_forget(
 def _coupled(bias_init: Initializer) -> Initializer:
     """The same biases, but for `b_i = -b_f`."""
 
-    def init(key: Key, shape, dtype=jnp.float32) -> Array:
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         _, b_f, b_g, b_o = split(bias_init(key, shape, dtype), 4)
         return jnp.concatenate([-b_f, b_f, b_g, b_o], axis=-1)
 
     return init
 
 
-def init_coupled_input(key: Key, input_size: int, hidden_size: int, **options) -> PeepholeParams:
-    """Draws the blocks f, g, o of `coupled_input`; `peepholes=True` draws P as well.
-
-    Further options are those of `jlstm.init`, and `peephole_init`.
-    """
-    return init_gates("fgo", key, input_size, hidden_size, **options)
+init_coupled_input = init_of("coupled_input", "fgo")

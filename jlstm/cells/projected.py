@@ -2,18 +2,17 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 
-from jlstm.cells.form import cell_of
+from jlstm._src.cell import Layout, cell_of
+from jlstm._src.checks import check_size
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.initializers import Initializer, per_gate
+from jlstm._src.lstm import LSTMState
+from jlstm._src.matmul import matmul, preactivation
 from jlstm.cells.gates import init_gates
-from jlstm.cells.linear import product
 from jlstm.cells.peephole import peephole
-from jlstm.cells.standard import preactivation
-from jlstm.checks import check_size
-from jlstm.dtypes import Array, Key, at_least_float32, common_dtype
-from jlstm.initializers import Initializer, per_gate
-from jlstm.layout import Layout
-from jlstm.params import LSTMState
 
 
 class ProjectedParams(NamedTuple):
@@ -50,11 +49,11 @@ def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
       `(LSTMState(h_t, c_t), h_t)`.
     """
     m_t, c_t = peephole.activate(params, state, preactivation(params, x, state.h))
-    return LSTMState(product(m_t, params.V, common_dtype(params, x)), c_t)
+    return LSTMState(matmul(m_t, params.V), c_t)
 
 
 def init_projected(
-    key: Key,
+    key: chex.PRNGKey,
     input_size: int,
     hidden_size: int,
     *,

@@ -4,22 +4,25 @@
 `grid` lays these out, and `segments` runs them piece by piece, so that one may look, save or stop.
 """
 
-from jlstm.experiments import segments, tasks
-from jlstm.experiments.checkpoints import Checkpoint, checkpointing, restore
-from jlstm.experiments.grid import Grid, grid
-from jlstm.experiments.model import Model, apply_model, init_model
-from jlstm.experiments.seeds import over_seeds
-from jlstm.experiments.training import (
-    Curves,
-    Run,
-    Settings,
-    Setup,
-    Training,
-    advance,
-    begin,
-    finish,
-    train,
-)
+from jlstm._src.modules import extra, publish
+
+with extra("experiments"):
+    from jlstm.experiments import segments, tasks
+    from jlstm.experiments.checkpoints import Checkpoint, checkpointing, restore
+    from jlstm.experiments.grid import Grid, grid
+    from jlstm.experiments.model import Model, apply_model, init_model
+    from jlstm.experiments.seeds import over_seeds
+    from jlstm.experiments.training import (
+        Curves,
+        Run,
+        Settings,
+        Setup,
+        Training,
+        advance,
+        begin,
+        finish,
+        train,
+    )
 
 __all__ = [
     "Checkpoint",
@@ -43,3 +46,5 @@ __all__ = [
     "tasks",
     "train",
 ]
+
+publish(__name__, globals())

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.checks import check_arrays, check_count, check_size
+from jlstm._src.checks import check_arrays, check_count, check_size
 
 UNNAMED = ".orbax-checkpoint-tmp"  # how orbax calls what is not whole
 DIGESTS, UNSEALED = "digests", ("digests", "_CHECKPOINT_METADATA", "commit_success.txt")

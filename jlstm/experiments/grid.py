@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm.checks import check_size, describe
+from jlstm._src.checks import check_size, describe
 from jlstm.experiments.training import Settings
 
 CHRONO = "chrono"  # among forget biases

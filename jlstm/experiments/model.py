@@ -7,14 +7,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.dtypes import Array
-from jlstm.initializers import Initializer, chrono_bias
-from jlstm.initializers import forget_bias as constant_bias
-from jlstm.noise import drop
-from jlstm.params import init
-from jlstm.recurrence import Cell
-from jlstm.stack import Init, init_stack, unroll_stack
+from jlstm._src.cell import Cell
+from jlstm._src.dtypes import Array
+from jlstm._src.initializers import Initializer, chrono_bias
+from jlstm._src.initializers import forget_bias as constant_bias
+from jlstm._src.lstm import init, lstm
+from jlstm._src.noise import drop
+from jlstm._src.stack import Init, init_stack, unroll_stack
 
 
 class Model(NamedTuple):
@@ -83,7 +82,7 @@ def apply_model(
     answers: str = "every",
     dropout: chex.Numeric = 0.0,
     key: chex.PRNGKey | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> Array:
     """The outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
 

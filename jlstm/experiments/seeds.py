@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jlstm.checks import check_chunk, check_devices, check_leading_axis
+from jlstm._src.checks import check_arrays, check_chunk, describe
 from jlstm.experiments.chunks import auto_chunk
 
 SHARED, EVERYWHERE = PartitionSpec("seeds"), PartitionSpec()
@@ -57,10 +57,10 @@ def over_seeds(
     >>> params.W.shape
     (5, 2, 12)
     """
-    S = check_leading_axis("keys", keys)
+    S = _check_leading_axis("keys", keys)
     check_chunk(chunk)
     if devices is not None:
-        mesh = Mesh(np.array(check_devices(devices)), "seeds")
+        mesh = Mesh(np.array(_check_devices(devices)), "seeds")
     elif jax.sharding.get_abstract_mesh().manual_axes:
         mesh = None
     else:
@@ -116,3 +116,21 @@ def _place(keys, S, mesh):
     if mesh is None or mesh.is_multi_process or traced:
         return keys
     return jax.device_put(keys, NamedSharding(mesh, EVERYWHERE if S % mesh.size else SHARED))
+
+
+def _check_leading_axis(name: str, tree: Any) -> int:
+    """Checks that all arrays of a tree have one leading axis; returns its length."""
+    check_arrays(name, tree)
+    leaves = jax.tree.leaves(tree)
+    if any(not leaf.shape for leaf in leaves) or len({leaf.shape[0] for leaf in leaves}) > 1:
+        raise ValueError(f"{name}: expected one leading axis, got {describe(tree)}")
+    return leaves[0].shape[0]
+
+
+def _check_devices(devices: Sequence[Any]) -> list[Any]:
+    """Checks that `devices` has one device or more, each once; returns them as a list."""
+    if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
+        raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(f"devices: expected one or more, each once, got {list(devices)}")
+    return list(devices)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jlstm.checks import check_size
+from jlstm._src.checks import check_size
 from jlstm.experiments.chunks import auto_chunk
 from jlstm.experiments.seeds import over_seeds
 from jlstm.experiments.tasks.task import Task

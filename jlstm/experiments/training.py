@@ -22,14 +22,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jlstm import cells
-from jlstm.checks import check_key, check_size
-from jlstm.dtypes import Array
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_key, check_size
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import init, lstm
+from jlstm._src.stack import Init
 from jlstm.experiments.model import Model, apply_model, init_model
 from jlstm.experiments.tasks.task import Batch, Task
-from jlstm.params import init
-from jlstm.recurrence import Cell
-from jlstm.stack import Init
 
 UNSOLVED = -1
 
@@ -52,7 +51,7 @@ class Setup:
     batch_size: int = 64
     steps: int = 3000
     optimizer: Callable[..., optax.GradientTransformation] = optax.adam
-    cell: Cell = cells.cell
+    cell: Cell = lstm
     init: Init = init
 
 

@@ -1,5 +1,6 @@
 """How gradients travel through a recurrent network, a file for each question."""
 
+from jlstm._src.modules import publish
 from jlstm.gradients.curvature import (
     HessianTrace,
     LeadingEigenvalue,
@@ -63,3 +64,5 @@ __all__ = [
     "truncated_gradient",
     "truncation_study",
 ]
+
+publish(__name__, globals())

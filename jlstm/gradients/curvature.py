@@ -12,15 +12,16 @@ so that the second is positive semi-definite wherever the loss is convex in the 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jlstm import cells
-from jlstm.checks import check_choice, check_key, check_size, describe
-from jlstm.dtypes import Array, Key, at_least_float32
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_choice, check_key, check_size, describe
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.lstm import lstm
 from jlstm.gradients.sequence import Loss, check_loss, read_sequence, run
-from jlstm.recurrence import Cell
 
 Curvature = Literal["hessian", "gauss_newton"]
 
@@ -59,7 +60,7 @@ def hessian_vector_product(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> Any:
     """The product of the Hessian of the loss with a vector, `∂²loss/∂θ² v`.
 
@@ -108,7 +109,7 @@ def gauss_newton_vector_product(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> Any:
     """The product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
 
@@ -138,13 +139,13 @@ def leading_eigenvalue(
     xs: Any,
     state: Any = None,
     *,
-    key: Key,
+    key: chex.PRNGKey,
     iterations: int = 32,
     curvature: Curvature = "hessian",
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> LeadingEigenvalue:
     """The largest eigenvalue of the curvature, the sharpness, by Lanczos's method.
 
@@ -205,13 +206,13 @@ def hessian_trace(
     xs: Any,
     state: Any = None,
     *,
-    key: Key,
+    key: chex.PRNGKey,
     samples: int = 64,
     curvature: Curvature = "hessian",
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> HessianTrace:
     """The trace of the curvature, estimated by Hutchinson's method.
 

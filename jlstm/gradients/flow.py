@@ -16,17 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.cells.form import layout_of
-from jlstm.checks import check_bool
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.cell import Cell, activate_of, blocks, cell_of, layout_of
+from jlstm._src.checks import check_bool
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.lstm import lstm
+from jlstm._src.masks import select
+from jlstm._src.matmul import preactivation
+from jlstm._src.scan import take_step
 from jlstm.gradients.sequence import check_any_step, check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.transition import ravel, recurrence_of
-from jlstm.masks import select
-from jlstm.params import LSTMParams, LSTMState
-from jlstm.partials import activate
-from jlstm.recurrence import Cell
-from jlstm.scan import take_step
 
 
 class GradientFlow(NamedTuple):
@@ -34,7 +32,8 @@ class GradientFlow(NamedTuple):
 
     h: `[T, *B]`, ‖∂loss/∂h_t‖, in units of the loss per unit of h; `[T, *B, H]` as vectors.
     c: `[T, *B]`, ‖∂loss/∂c_t‖, that of c_t as it is handed on; `[T, *B, H]` as vectors.
-    gates: `[T, *B, 4]`, ‖∂loss/∂z_t‖ of the pre-activations of i, f, g, o; `[T, *B, 4, H]`.
+    gates: `[T, *B, k]`, ‖∂loss/∂z_t‖ of the k blocks of preactivations of an affine cell, i, f, g,
+      o of the LSTM; `[T, *B, k, H]` as vectors.
     """
 
     h: Array
@@ -59,7 +58,7 @@ def gradient_flow(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> Any:
     """The gradient of a loss by the states and gates of every step, in one backward pass.
 
@@ -85,11 +84,11 @@ def gradient_flow(
       mask: bool `[T, *B]`, False skips step t.
       cell: `(params, state, x) -> (state, y)`. Of a cell of your own, h and c are the fields of
         these names in its state; where there is no h, it is the whole state as one vector, and
-        where there is no c, that is None. Its gates are None, as it need not have any. Its output
-        counts as h_t where it is the same array, `return State(h), h`.
+        where there is no c, that is None. Its gates are None unless `jlstm.cells.affine` made it.
+        Its output counts as h_t where it is the same array, `return State(h), h`.
 
     Returns:
-      `GradientFlow(h [T, *B], c [T, *B], gates [T, *B, 4])`; for a stack a tuple of them, one a
+      `GradientFlow(h [T, *B], c [T, *B], gates [T, *B, k])`; for a stack a tuple of them, one a
       layer.
 
     Raises:
@@ -110,8 +109,8 @@ def gradient_flow(
     check_any_step(mask)
     sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_loss(loss, params, sequence, cell)
-    step, first, initial_state, steps = recurrence_of(params, sequence, cell)
-    step, nothing = _open(step, params, first, jax.tree.map(lambda x: x[0], steps.x), cell)
+    _, first, initial_state, steps = recurrence_of(params, sequence, cell)
+    step, nothing = _open(params, first, jax.tree.map(lambda x: x[0], steps.x), cell)
 
     def advance(nothing, before, now):
         return take_step(
@@ -127,43 +126,49 @@ def gradient_flow(
         _, pull = jax.vjp(lambda nothing, before: advance(nothing, before, now), nothing, before)
         d_nothing, d_before = pull((d_after, d_y))
         if now.mask is not None:
-            handed_on = select(now.mask, d_nothing.state, d_after)
-            d_nothing = d_nothing._replace(state=handed_on)
+            d_nothing = _select_state(now.mask, d_nothing, d_after)
         return d_before, measure(d_nothing)
 
-    measure = partial(_measure, vectors, cell, is_stack(params, cell))
+    measure = partial(_measure, vectors, cell)
     final, (before, ys) = jax.lax.scan(forward, first, steps)
     d_final, d_ys = jax.grad(lambda out: loss(*out))((final, ys))
     return jax.lax.scan(backward, d_final, (before, d_ys, steps), reverse=True)[1]
 
 
-def _open(step, params, state, x, cell):
+def _open(params, state, x, cell):
     """The step to which nothing is added, `(params, state, x, nothing) -> (state, y)`, and that."""
-    nothing = jax.tree.map(jnp.zeros_like, state)
-    if is_stack(params, cell):
-        return _add_to_layers, _Nothing(nothing, tuple(map(_no_gates, state)))
-    if cell is cells.cell:
-        return _add_to_lstm, _Nothing(nothing, _no_gates(state))
-    output = _output_in_state(cell, params, state, x)
-    return partial(_add_to_own, step, output), _Nothing(nothing, ())
+    if not is_stack(params, cell):
+        zeros = jax.tree.map(jnp.zeros_like, state)
+        if activate_of(cell):
+            return partial(_add_to_affine, cell), _Nothing(zeros, _zero_z(params, state))
+        output = _output_in_state(cell, params, state, x)
+        return partial(_add_to_own, cell, output), _Nothing(zeros, ())
+    opened = [_open(layer, s, None, cell) for layer, s in zip(params, state, strict=True)]
+    steps, nothing = zip(*opened, strict=True)
+    return partial(_add_to_layers, steps), nothing
 
 
-def _no_gates(state):
-    *B, H = state.h.shape
-    return jnp.zeros((*B, 4 * H), at_least_float32(state.h.dtype))
+def _zero_z(params, state):
+    dtype = at_least_float32(state.h.dtype)
+    return jnp.zeros((*state.h.shape[:-1], params.b.shape[-1]), dtype)
 
 
-def _add_to_lstm(params: LSTMParams, state: LSTMState, x, nothing: _Nothing):
-    z = cells.preactivation(params, x, state.h) + nothing.z
-    h_t, c_t = activate(params, state, z)
-    h_t, c_t = h_t.astype(state.h.dtype) + nothing.state.h, c_t + nothing.state.c
-    return LSTMState(h_t, c_t), h_t.astype(common_dtype(params, x))
+def _add_to_affine(cell, params, state, x, nothing: _Nothing):
+    activate: Any = activate_of(cell)
+
+    def equations(params, state, x):
+        return activate(params, state, preactivation(params, x, state.h) + nothing.z)
+
+    layout: Any = layout_of(cell)
+    after, y = cell_of(layout)(equations)(params, state, x)
+    after = jax.tree.map(jnp.add, after, nothing.state)
+    return after, after.h.astype(y.dtype)
 
 
-def _add_to_layers(params, states, x, nothing: _Nothing):
+def _add_to_layers(steps, params, states, x, nothing: tuple[_Nothing, ...]):
     after = []
-    for layer, state, *added in zip(params, states, *nothing, strict=True):
-        state, x = _add_to_lstm(layer, state, x, _Nothing(*added))
+    for step, *layer, added in zip(steps, params, states, nothing, strict=True):
+        state, x = step(*layer, x, added)
         after.append(state)
     return tuple(after), x
 
@@ -198,16 +203,23 @@ def _same(program, k, m):
     return False
 
 
-def _measure(vectors, cell, stacked, gradient: _Nothing):
-    """What is told of one step's gradient."""
+def _select_state(mask, d_nothing, d_after):
+    """A skipped step hands on the state before, by which it is differentiated."""
+    if isinstance(d_nothing, _Nothing):
+        return d_nothing._replace(state=select(mask, d_nothing.state, d_after))
+    return tuple(map(partial(_select_state, mask), d_nothing, d_after))
+
+
+def _measure(vectors, cell, gradient):
+    """The norms or vectors of one step's gradient; of a stack a tuple, with an entry a layer."""
+    if not isinstance(gradient, _Nothing):
+        return tuple(_measure(vectors, cell, layer) for layer in gradient)
     state, z = gradient
-    if stacked:
-        layers = zip(state, z, strict=True)
-        return tuple(_measure(vectors, cell, False, _Nothing(*layer)) for layer in layers)
     h = ravel(getattr(state, "h", state))
     c = ravel(state.c) if hasattr(state, "c") else None
-    gates = None
-    if cell is cells.cell:
-        gates = z.reshape(*z.shape[:-1], 4, z.shape[-1] // 4)
-    told = GradientFlow(h, c, gates)
-    return told if vectors else jax.tree.map(norm, told)
+    layout, gates = layout_of(cell), None
+    if layout and activate_of(cell):
+        k = blocks(layout)
+        gates = z.reshape(*z.shape[:-1], k, z.shape[-1] // k)
+    flow = GradientFlow(h, c, gates)
+    return flow if vectors else jax.tree.map(norm, flow)

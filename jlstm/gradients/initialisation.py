@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.checks import check_key, check_size, check_tuple
-from jlstm.dtypes import Array, Key
+from jlstm._src.checks import check_key, check_size, check_tuple
+from jlstm._src.dtypes import Array
+from jlstm._src.initializers import chrono_bias, forget_bias
+from jlstm._src.lstm import init
 from jlstm.gradients.flow import gradient_flow
-from jlstm.initializers import chrono_bias, forget_bias
-from jlstm.params import init
 
 
 class InitialisationStudy(NamedTuple):
@@ -28,7 +29,7 @@ class InitialisationStudy(NamedTuple):
 
 
 def initialisation_study(
-    key: Key,
+    key: chex.PRNGKey,
     lengths: Sequence[int],
     *,
     seeds: int = 32,

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm import cells
-from jlstm.checks import check_floats, check_size, describe
-from jlstm.dtypes import Array
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_floats, check_size, describe
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import lstm
 from jlstm.gradients.transition import identity, push_columns, read_recurrence, take
-from jlstm.recurrence import Cell
 
 
 class StateJacobians(NamedTuple):
@@ -62,7 +62,7 @@ def state_jacobians(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> StateJacobians:
     """The derivative of each state by the one before (Pascanu et al. 2013).
 

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm import cells
-from jlstm.checks import check_count, check_floats, check_size, describe
-from jlstm.dtypes import Array
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_count, check_floats, check_size, describe
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import lstm
+from jlstm._src.masks import select
 from jlstm.gradients.transition import push_columns, ravel, read_recurrence, take
-from jlstm.masks import select
-from jlstm.recurrence import Cell
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -55,7 +55,7 @@ def lyapunov_spectrum(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> LyapunovSpectrum:
     """The leading Lyapunov exponents of a network that is driven by a sequence.
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.checks import check_choice, check_floats, describe
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.cell import Cell, is_elementwise
+from jlstm._src.checks import check_choice, check_floats, describe
+from jlstm._src.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.lstm import lstm
 from jlstm.gradients.sequence import check_scalar, is_stack
-from jlstm.gradients.snap import snap_lstm
+from jlstm.gradients.snap import snap_elementwise
 from jlstm.gradients.transition import (
     Recurrence,
     identity,
@@ -28,14 +29,13 @@ from jlstm.gradients.transition import (
     shapes_at_a_step,
     take,
 )
-from jlstm.recurrence import Cell
 
 
 class RTRLGradient(NamedTuple):
-    """What real-time recurrent learning returns.
+    """The result of real-time recurrent learning.
 
     loss: the sum of the losses of all steps.
-    gradient: its derivative by the parameters, like them.
+    gradient: its derivative by the parameters, a tree like the parameters.
     """
 
     loss: Array
@@ -53,7 +53,7 @@ def rtrl_gradient(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> RTRLGradient:
     """The gradient of a sum of losses by forward differentiation, in memory that T does not touch.
 
@@ -66,10 +66,10 @@ def rtrl_gradient(
         S_t = (J_t S_tm1 + I_t) ⊙ [I ≠ 0]
 
     With P = 4H (D + H + 1) parameters, the exact gradient costs O(T H² P), so O(T H⁴) for D ≤ H,
-    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM costs O(T P), which is that of
-    backpropagation, and O(P) memory. For a stack or a cell of your own jlstm does not know which
-    entries those are: it keeps those that some I_t has had so far, at the cost of the exact
-    gradient.
+    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM, or of another cell declared
+    elementwise, costs O(T P) as backpropagation does, and O(P) memory. For a stack or any other
+    cell, SnAp-1 costs as much as the exact gradient. An entry is kept once some I_t so far was not
+    zero there.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`, of one step's outputs `[*B, H]`. As `unroll` returns
@@ -108,8 +108,8 @@ def rtrl_gradient(
     _check(step_loss, params, recurrence, targets)
     if approximation == "exact":
         follow, influence = _exactly(step_loss, params, recurrence)
-    elif cell is cells.cell and not is_stack(params, cell):
-        follow, influence = snap_lstm(step_loss, params, recurrence)
+    elif is_elementwise(cell) and not is_stack(params, cell):
+        follow, influence = snap_elementwise(step_loss, params, recurrence, cell)
     else:
         follow, influence = _by_pattern(step_loss, params, recurrence)
 

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.checks import check_bool, check_floats, describe, is_real
-from jlstm.dtypes import Array
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_bool, check_floats, describe, is_real
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import lstm
+from jlstm._src.masks import select
 from jlstm.gradients.sequence import (
     Sequence,
     check_some_step,
@@ -24,8 +26,6 @@ from jlstm.gradients.sequence import (
     read_sequence,
     steps_of,
 )
-from jlstm.masks import select
-from jlstm.recurrence import Cell
 
 
 class InputSensitivity(NamedTuple):
@@ -62,7 +62,7 @@ def input_sensitivity(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> InputSensitivity:
     """The Jacobian of the last output by each input, as its norms: the saliency over the input.
 
@@ -116,7 +116,7 @@ def memory_horizon(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> MemoryHorizon:
     """The lag from which on the last output answers to inputs by less than a fraction of its most.
 

@@ -1,6 +1,7 @@
-"""What is asked about: a cell, or a stack of layers, over a sequence with resets and masks."""
+"""Reading the arguments of a gradient experiment: a cell or a stack, over a sequence."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,23 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm import cells
-from jlstm.checks import describe
-from jlstm.dtypes import Array, at_least_float32
-from jlstm.masks import select
-from jlstm.params import LSTMParams, zero_state
-from jlstm.recurrence import Cell, fill_in, unroll
-from jlstm.stack import Bidirectional, unroll_stack
+from jlstm._src.cell import Cell, layout_of
+from jlstm._src.checks import check_tuple, describe
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.masks import select
+from jlstm._src.stack import Bidirectional, Direction, read_stack, unroll_stack
+from jlstm._src.unroll import read_arguments, unroll
 
 Loss = Callable[[Any, Any], Any]
 
 
 class Sequence(NamedTuple):
-    """What a cell runs over.
+    """The sequence that a cell runs over.
 
     xs: `[T, *B, D]`, or a pytree of such for a cell of the caller's own.
-    state, initial_state: what is carried in, and what a reset restores, in the shapes and dtypes
-      that are carried from step to step.
+    state, initial_state: the state carried in, and the state that a reset restores, in the shapes
+      and dtypes that are carried from step to step.
     reset, mask: bool `[T, *B]` or None.
     """
 
@@ -44,76 +44,69 @@ def read_sequence(
     mask: Array | None,
     cell: Cell,
 ) -> Sequence:
-    """The arguments of `unroll` or `unroll_stack`, checked by them, with the states filled in."""
+    """Checks the arguments of `unroll` or `unroll_stack`, and fills in the states."""
     if is_stack(params, cell):
-        state, initial_state = (_fill_layers(params, s) for s in (state, initial_state))
-    given = Sequence(xs, state, initial_state, reset, mask)
-    like, _ = jax.eval_shape(lambda: run(params, given, cell))
-    state, initial_state = fill_in(state, initial_state, like)
+        check_tuple("params", params)
+        cells = (cell,) * len(params)
+        layers = read_stack(cells, params, xs, state, initial_state, reset, mask)
+        state, initial_state = (_each_direction(layers, f) for f in ("state", "initial_state"))
+    else:
+        read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
+        state, initial_state = read.state, read.initial_state
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     return Sequence(xs, state, initial_state, reset, mask)
 
 
+def _each_direction(layers, field):
+    def is_direction(tree):
+        return isinstance(tree, Direction)
+
+    return jax.tree.map(lambda one: getattr(one, field), layers, is_leaf=is_direction)
+
+
 def run(params: Any, sequence: Sequence, cell: Cell, **options) -> tuple[Any, Any]:
-    """`(final_state, hs)` of a cell or of a stack of layers."""
+    """Returns `(final_state, hs)` of a cell or of a stack of layers."""
     xs, state, initial_state, reset, mask = sequence
-    flags: Any = {"reset": reset, "mask": mask}
+    options |= {"reset": reset, "mask": mask, "cell": cell}
     if is_stack(params, cell):
-        return unroll_stack(params, xs, state, initial_states=initial_state, **flags, **options)
-    flags |= {"initial_state": initial_state, "cell": cell}
-    return unroll(params, xs, state, **flags, **options)
+        return unroll_stack(params, xs, state, initial_states=initial_state, **options)
+    return unroll(params, xs, state, initial_state=initial_state, **options)
 
 
 def is_stack(params: Any, cell: Cell) -> bool:
-    """Whether these are the layers of `unroll_stack`, rather than what a cell takes."""
-    return cell is cells.cell and isinstance(params, tuple) and not hasattr(params, "_fields")
+    """Whether `params` are the layers of a stack: a plain tuple, and a cell that has a layout."""
+    plain_tuple = isinstance(params, tuple) and not hasattr(params, "_fields")
+    return plain_tuple and layout_of(cell) is not None
 
 
 def one_step(params: Any, cell: Cell) -> Cell:
-    """The function `(params, state, x) -> (state, y)` of one step: the cell, or a stack's.
+    """The function `(params, state, x) -> (state, y)` of one step: of the cell, or of a stack.
 
     Raises:
-      ValueError: a layer has two directions, so that no state is handed on from step to step.
+      ValueError: a layer has two directions, so that no state is carried from step to step.
     """
     if not is_stack(params, cell):
         return cell
     if any(isinstance(layer, Bidirectional) for layer in params):
         expected = "layers in one direction, which hand on a state from step to step"
         raise ValueError(f"params: expected {expected}, got {describe(params)}")
-    return _step_layers
+    return partial(_step_layers, cell)
 
 
-def _step_layers(params: tuple[LSTMParams, ...], states: tuple, x: Array) -> tuple[tuple, Array]:
-    """One step of a stack: each layer reads what the one below has just put out."""
+def _step_layers(cell: Cell, params: tuple, states: tuple, x: Array) -> tuple[tuple, Array]:
+    """One step of a stack: each layer reads the new output of the layer below."""
     after = []
     for layer, state in zip(params, states, strict=True):
-        state, x = cells.cell(layer, state, x)
+        state, x = cell(layer, state, x)
         after.append(state)
     return tuple(after), x
 
 
-def _fill_layers(params, states):
-    """A layer's None as its zeros; anything malformed as it came, to be refused with the rest."""
-    if not isinstance(states, tuple) or len(states) != len(params):
-        return states
-    zeros = [_zeros(layer) for layer in params]
-    return tuple(z if state is None else state for state, z in zip(states, zeros, strict=True))
-
-
-def _zeros(layer):
-    if isinstance(layer, Bidirectional):
-        return Bidirectional(*(zero_state(one) for one in layer))
-    return zero_state(layer)
-
-
 def steps_of(params: Any, sequence: Sequence, cell: Cell) -> tuple[Any, Any]:
-    """What each step starts from and reads: `(before, xs)`, states `[T, *B, …]` and inputs.
-
-    At a skipped step both are made safe to compute with.
-    """
+    """The state before each step `[T, *B, …]` and its input, safe to compute with if skipped."""
     xs, state, initial_state, reset, mask = sequence
     step = one_step(params, cell)
-    # A stack of layers is here a cell of the caller's own.
+    # Here a stack is a cell of the caller's own.
     states = unroll(params, *sequence[:2], **_flags(sequence), cell=step, states=True)[1]
     before = jax.tree.map(lambda s, ss: jnp.concatenate([s[None], ss[:-1]]), state, states)
     first = jax.tree.map(lambda s, ss: jnp.broadcast_to(s[None], ss.shape), initial_state, before)
@@ -130,13 +123,13 @@ def _flags(sequence):
 
 
 def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
-    """Refuses a loss of `(final_state, hs)` that is not one real number, or is of no step."""
+    """Checks that the loss of `(final_state, hs)` is one real number, and of some step."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
     check_any_step(sequence.mask)
 
 
 def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
-    """Refuses what is not a function that makes one real number of what `make` gives it."""
+    """Checks that `function`, called with the results of `make`, returns one real number."""
     if not callable(function):
         raise TypeError(f"{name}: expected a function of {arguments}, got {describe(function)}")
     value = jax.eval_shape(lambda *args: function(*make(*args)), *shapes)
@@ -160,7 +153,7 @@ def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
 
 
 def check_any_step(mask: Array | None) -> None:
-    """Refuses a mask that is known to skip every step of every row."""
+    """Checks that a mask does not skip every step of every row, if its values are known."""
     if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
         return
     if not np.asarray(mask).any():
@@ -168,7 +161,7 @@ def check_any_step(mask: Array | None) -> None:
 
 
 def check_some_step(xs: Array, mask: Array | None) -> None:
-    """Refuses a sequence without a step, and, where its values are known, a mask without one."""
+    """Checks that each row has a step, as far as the values of the mask are known."""
     if len(xs) == 0:
         raise ValueError(f"xs: expected one step or more, got {describe(xs)}")
     if mask is None or isinstance(mask, Tracer):

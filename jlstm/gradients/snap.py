@@ -1,91 +1,146 @@
-"""SnAp-1 of an LSTM: each parameter's influence on h and c of its own unit, and on no other.
+"""SnAp-1 of an elementwise cell: the influence of each parameter on the state of its own unit.
 
-Stack W, U and b; the parameter in row n and in the column of gate k and unit j multiplies `v[n]`,
-v = (x_t, h_tm1, 1), in z of that gate and unit. With S^h and S^c its influence on h and c of unit
-j, and u_k = U[j, (k, j)] the weight by which the unit's own h enters its gate k,
+The parameter in row r and in the column of block q and unit j multiplies `v[r]`, v = (x_t, h_tm1,
+1), in z of that block and unit. An entry of a vector parameter reaches its unit directly, with
+v = 1. With S^a its influence on the field a of the state of unit j, and u_k = U[j, (k, j)] the
+weight by which the unit's own h enters its block k,
 
-    S^c_t = (Σ_k c_k u_k) S^h_tm1 + c_c S^c_tm1 + c_k v
-    S^h_t = h_c S^c_t + h_o u_o S^h_tm1 + (h_o v where k is the output gate)
+    J^ab = ∂a_t/∂b_tm1 + [b = h] Σ_k ∂a_t/∂z_k u_k
+    S^a_t = (Σ_b J^ab S^b_tm1 + ∂a_t/∂z_q v_r) ⊙ [∂a/∂z_q ≠ 0 at some step so far]
 
-where c_k = ∂c_t/∂z_k and the like are the partial derivatives of `jlstm.partials`. An output
-gate's z does not touch c_t, so c_o = 0, and S^c of its parameters is held at 0.
+The partial derivatives are one jvp for each block of z, field of the state and block of a vector.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.cell import Cell, activate_of, blocks, layout_of
+from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
+from jlstm._src.masks import select
+from jlstm._src.matmul import preactivation
 from jlstm.gradients.transition import Recurrence
-from jlstm.masks import select
-from jlstm.params import LSTMParams, LSTMState
-from jlstm.partials import activate_and_partials
 
 
 class Influence(NamedTuple):
-    """What the parameters, W, U and b stacked, change of their own unit.
+    """The influence of parameters on their unit's state, for parameters in R rows and k blocks.
 
-    h, c: `[*B, D + H + 1, 4, H]` each.
+    values: `[*B, F, R, k, H]`, on each of the F fields of the state.
+    seen: bool `[*B, F, k, H]`, where the immediate influence was not zero at some step so far.
     """
 
-    h: Array
-    c: Array
+    values: Array
+    seen: Array
 
 
-def snap_lstm(step_loss, params: LSTMParams, recurrence: Recurrence):
+def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence, cell: Cell):
     """`((s, S), now, target) -> (s, S), loss_t, gradient_t`, and S at the start."""
     first = recurrence.initial_state
     *B, H = first.h.shape
     dtype = at_least_float32(common_dtype([params, first]))
-    own = jnp.diagonal(params.U.reshape(H, 4, H), axis1=0, axis2=2).astype(dtype)
-    zeros = jnp.zeros((*B, params.W.shape[0] + H + 1, 4, H), dtype)
-    nothing = Influence(zeros, zeros)
+    vectors = {
+        name: array.size // H
+        for name, array in params._asdict().items()
+        if name not in ("W", "U", "b") and array is not None
+    }
+    layout: Any = layout_of(cell)
+    k = blocks(layout)
+    own = jnp.diagonal(params.U.reshape(H, k, H), axis1=0, axis2=2).astype(dtype)
+    one = jnp.ones((*B, 1), dtype)
+
+    def nothing(rows, k):
+        shape = (*B, len(first), rows, k, H)
+        return Influence(jnp.zeros(shape, dtype), jnp.zeros((*B, len(first), k, H), bool))
+
+    none = {"weights": nothing(params.W.shape[0] + H + 1, k)}
+    none |= {name: nothing(1, m) for name, m in vectors.items()}
 
     def follow(carry, now, target):
         if now.reset is not None:
-            carry = select(now.reset, (first, nothing), carry)
+            state, S = carry
+            fresh = {name: s._replace(values=none[name].values) for name, s in S.items()}
+            carry = select(now.reset, (first, fresh), carry)
         held = carry
         if now.mask is not None:  # a held state may be NaN
-            carry = select(now.mask, carry, (first, nothing))
-        before, S = carry
-        z = cells.preactivation(params, now.x, before.h)
-        (h_t, c_t), partials = activate_and_partials(before, z)
-        S = _influence(own, partials, now.x, before.h, S)
-        h_t = h_t.astype(before.h.dtype)
-        carry, y = (LSTMState(h_t, c_t), S), h_t.astype(common_dtype(params, now.x))
+            carry = select(now.mask, carry, (first, none))
+        state, S = carry
+        after, y = cell(params, state, now.x)
+        v = jnp.concatenate([now.x.astype(dtype), state.h.astype(dtype), one], axis=-1)
+        J, by_z, by_vector = as_dtype(_partials(cell, params, state, now.x, vectors), dtype)
+        through_z = (by_z * jnp.broadcast_to(own, by_z.shape)).sum(axis=-2)
+        J = J.at[..., first._fields.index("h"), :].add(through_z)
+        follow_one = partial(_follow, J)
+        S = {"weights": follow_one(by_z, v, S["weights"])} | {
+            name: follow_one(by, one, S[name]) for name, by in by_vector.items()
+        }
+        carry = after, S
         if now.mask is not None:
             carry, y = select(now.mask, (carry, y), (held, jnp.zeros_like(y)))
         value, by_h = jax.value_and_grad(step_loss)(y, target)
         if now.mask is not None:
             by_h = select(now.mask, by_h, jnp.zeros_like(by_h))
-        gradient = _over_units(by_h.astype(dtype)) * S.h
-        return carry, value, _unstack(gradient.sum(axis=tuple(range(len(B)))), params)
+        by_h = by_h.astype(dtype)[..., None, None, :]
+        h, batch = first._fields.index("h"), tuple(range(len(B)))
+        gradient = {
+            name: (by_h * s.values[..., h, :, :, :]).sum(axis=batch) for name, s in carry[1].items()
+        }
+        return carry, value, _unpack(gradient, params)
 
-    return follow, nothing
-
-
-def _influence(own, p, x, h_tm1, S: Influence) -> Influence:
-    """S_t of S_tm1 and the partial derivatives of the step."""
-    none = jnp.zeros_like(p.c_i)
-    c_z = jnp.stack([p.c_i, p.c_f, p.c_g, none], axis=-2)  # [*B, 4, H]
-    h_z = jnp.stack([none, none, none, p.h_o], axis=-2)
-    own = jnp.broadcast_to(own, c_z.shape)
-    c_h, h_h = (c_z * own).sum(axis=-2), (h_z * own).sum(axis=-2)
-    v = jnp.concatenate([x.astype(own.dtype), h_tm1.astype(own.dtype), none[..., :1] + 1], -1)
-    v = v[..., None, None]
-    c = _over_units(c_h) * S.h + _over_units(p.c_c) * S.c + v * c_z[..., None, :, :]
-    h = _over_units(p.h_c) * c + _over_units(h_h) * S.h + v * h_z[..., None, :, :]
-    return Influence(h, c.at[..., 3, :].set(0))
+    return follow, none
 
 
-def _over_units(values):
-    """`[*B, H]` against `[*B, D + H + 1, 4, H]`."""
-    return values[..., None, None, :]
+def _partials(cell, params, state, x, vectors):
+    """The partial derivatives of one step, unit by unit.
+
+    Returns:
+      `[*B, F, F, H]` by the fields of the state, `[*B, F, k, H]` by the blocks of z, and by name
+      `[*B, F, m, H]` by the m blocks of each vector parameter.
+    """
+    activate: Any = activate_of(cell)
+    params = as_dtype(params, common_dtype(params, x))
+    z = preactivation(params, x, state.h)
+    given = {name: getattr(params, name) for name in vectors}
+    primals = given, as_dtype(state, z.dtype), z
+    _, push = jax.linearize(lambda p, s, z: activate(params._replace(**p), s, z), *primals)
+    given, state, z = jax.tree.map(jnp.zeros_like, primals)
+    H = state.h.shape[-1]
+
+    def by(tangents):
+        """The derivatives of all fields by each tangent, side by side."""
+        return jnp.stack([jnp.stack(push(*tangent), axis=-2) for tangent in tangents], axis=-2)
+
+    def ones_in_blocks(zeros):
+        """The vectors that are one in a single block of H units."""
+        for rows in jnp.repeat(jnp.eye(zeros.shape[-1] // H, dtype=zeros.dtype), H, axis=-1):
+            yield jnp.broadcast_to(rows, zeros.shape)
+
+    by_state = by(
+        (given, state._replace(**{field: jnp.ones_like(zeros)}), z)
+        for field, zeros in state._asdict().items()
+    )
+    by_z = by((given, state, ones) for ones in ones_in_blocks(z))
+    by_vector = {
+        name: by(({**given, name: ones}, state, z) for ones in ones_in_blocks(zeros))
+        for name, zeros in given.items()
+    }
+    return by_state, by_z, by_vector
 
 
-def _unstack(gradient, params):
-    rows = gradient.reshape(gradient.shape[0], -1)
+def _follow(J, by, v, S: Influence) -> Influence:
+    """S_t of the parameters with immediate derivatives `by` and factors v."""
+    seen = S.seen | (by != 0)
+    pushed = (J[..., None, None, :] * S.values[..., None, :, :, :, :]).sum(axis=-4)
+    values = pushed + v[..., None, :, None, None] * by[..., None, :, :]
+    return Influence(jnp.where(seen[..., None, :, :], values, 0), seen)
+
+
+def _unpack(gradient, params):
+    """The gradient by rows and blocks, in the form of the parameters."""
+    weights = gradient.pop("weights")
+    rows = weights.reshape(weights.shape[0], -1)
     D, H = params.W.shape[0], params.U.shape[0]
-    return LSTMParams(rows[:D], rows[D : D + H], rows[D + H])
+    vectors = {name: g.reshape(-1) for name, g in gradient.items()}
+    return params._replace(W=rows[:D], U=rows[D : D + H], b=rows[D + H], **vectors)

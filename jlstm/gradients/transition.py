@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.checks import check_floats, describe
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_floats, describe
+from jlstm._src.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.masks import select
+from jlstm._src.scan import Steps, take_step
 from jlstm.gradients.sequence import Sequence, check_any_step, one_step, read_sequence
-from jlstm.masks import select
-from jlstm.recurrence import Cell
-from jlstm.scan import Steps, take_step
 
 
 class Recurrence(NamedTuple):

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm import cells
-from jlstm.checks import check_size
-from jlstm.dtypes import Array, at_least_float32
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_size
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.lstm import lstm
+from jlstm._src.masks import select
 from jlstm.gradients.sequence import (
     Loss,
     check_loss,
@@ -25,8 +27,6 @@ from jlstm.gradients.sequence import (
     run,
     steps_of,
 )
-from jlstm.masks import select
-from jlstm.recurrence import Cell
 
 
 class TruncatedGradient(NamedTuple):
@@ -65,7 +65,7 @@ def truncated_gradient(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> TruncatedGradient:
     """The gradient of a loss whose every term reaches back at most `steps` steps.
 
@@ -131,7 +131,7 @@ def truncation_study(
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
-    cell: Cell = cells.cell,
+    cell: Cell = lstm,
 ) -> TruncationStudy:
     """Every truncation K = 1 … `longest` beside the whole gradient g, in one program.
 

@@ -35,18 +35,13 @@ jlstm cannot express, is refused by name.
 stacks as models that other runtimes run.
 """
 
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from jlstm._src.modules import lazy_modules
 
 if TYPE_CHECKING:
     from jlstm.interop import cudnn, equinox, files, flax, haiku, keras, onnx, torch
 
 __all__ = ["cudnn", "equinox", "files", "flax", "haiku", "keras", "onnx", "torch"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    """A room, imported when it is first asked for, so that `import jlstm` need not wait for it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.{name}")
+__getattr__ = lazy_modules(__name__, __all__)

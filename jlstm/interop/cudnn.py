@@ -17,8 +17,9 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
-from jlstm.checks import check_bool, check_size
-from jlstm.dtypes import Array
+from jlstm._src.checks import check_bool, check_size
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTMState
 from jlstm.interop.weights import (
     add_biases,
     as_array,
@@ -29,7 +30,6 @@ from jlstm.interop.weights import (
     no_bias,
     numpy_of,
 )
-from jlstm.params import LSTMState
 
 
 def from_cudnn(

@@ -11,9 +11,9 @@ Gates come in the same order.
 
 from typing import Any
 
-from jlstm.checks import describe
+from jlstm._src.checks import describe
+from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm.interop.weights import as_array, check_bias, check_lstm, lstm_params
-from jlstm.params import LSTMParams, LSTMState
 
 
 def from_equinox(cell: Any) -> LSTMParams:

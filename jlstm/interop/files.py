@@ -12,7 +12,6 @@ change unnoticed. A file of the arrays W, U and b alone, without a header, is re
 """
 
 import hashlib
-import importlib.util
 import io
 import json
 import zipfile
@@ -22,10 +21,11 @@ import jax
 import numpy as np
 
 from jlstm import cells
-from jlstm.checks import describe
-from jlstm.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix, suffix
-from jlstm.params import GATE_ORDER, LSTMParams, LSTMState
-from jlstm.stack import Bidirectional
+from jlstm._src.checks import describe
+from jlstm._src.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix, suffix
+from jlstm._src.lstm import GATE_ORDER, LSTMParams, LSTMState
+from jlstm._src.modules import extra
+from jlstm._src.stack import Bidirectional
 
 HEADER, VERSION = "jlstm", 1
 
@@ -83,8 +83,8 @@ def params_writer(path: str, params: Any) -> Writer:
     text = json.dumps(header | {"sha256": _digest(header, arrays)})
     if suffix(path) == ".npz":
         return lambda file: _write_npz(file, {HEADER: np.array(text)} | arrays)
-    _check_safetensors(path)
-    from safetensors.numpy import save
+    with extra("interop"):
+        from safetensors.numpy import save
 
     return lambda file: file.write(save(arrays, {HEADER: text}))
 
@@ -285,8 +285,8 @@ def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
 
 
 def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
-    _check_safetensors(path)
-    import safetensors
+    with extra("interop"):
+        import safetensors
 
     with open(path, "rb") as file:
         content = file.read()
@@ -306,8 +306,3 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 _DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-
-
-def _check_safetensors(path: str) -> None:
-    if not importlib.util.find_spec("safetensors"):
-        raise ValueError(f"{path}: needs safetensors, which is in the extra jlstm[interop]")

@@ -22,10 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jlstm.checks import describe
+from jlstm._src.checks import describe
+from jlstm._src.lstm import GATE_ORDER, LSTMParams, LSTMState
+from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
-from jlstm.params import GATE_ORDER, LSTMParams, LSTMState
-from jlstm.stack import Bidirectional
 
 Layer = LSTMParams | Bidirectional
 

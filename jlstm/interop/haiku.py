@@ -14,9 +14,9 @@ biases of size 1 in float32), once; from then on nothing changes.
 from collections.abc import Mapping
 from typing import Any
 
-from jlstm.checks import describe
+from jlstm._src.checks import describe
+from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
-from jlstm.params import LSTMParams, LSTMState
 
 
 def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:

@@ -21,10 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm.checks import describe
+from jlstm._src.checks import describe
+from jlstm._src.lstm import LSTMParams, LSTMState
+from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_of, lstm_params
-from jlstm.params import LSTMParams, LSTMState
-from jlstm.stack import Bidirectional
 
 
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:

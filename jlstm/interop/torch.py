@@ -23,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from jlstm._src.cell import sizes_of
+from jlstm._src.checks import describe
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
 from jlstm.cells import ProjectedParams, projected
-from jlstm.checks import describe
-from jlstm.dtypes import Array
 from jlstm.interop.weights import (
     add_biases,
     as_array,
@@ -39,8 +41,6 @@ from jlstm.interop.weights import (
     no_bias,
     zero_bias,
 )
-from jlstm.layout import sizes_of
-from jlstm.params import LSTM, LSTMParams, LSTMState
 
 
 def from_torch(module: Any, prefix: str = "") -> Any:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm.checks import describe
-from jlstm.dtypes import Array
-from jlstm.files import FLOATS
-from jlstm.layout import Layout, sizes_of
-from jlstm.params import LSTM, LSTMParams, check_params
-from jlstm.stack import Bidirectional
+from jlstm._src.cell import Layout, sizes_of
+from jlstm._src.checks import describe
+from jlstm._src.dtypes import Array
+from jlstm._src.files import FLOATS
+from jlstm._src.lstm import LSTM, LSTMParams
+from jlstm._src.stack import Bidirectional
 
 
 class Layers(NamedTuple):
@@ -68,7 +68,7 @@ def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
         came = f"W {list(W.shape)} U {list(U.shape)}{kind}"
         raise ValueError(f"{source}: expected four gates, W [D, 4H] U [H, 4H], got {came}")
     params = LSTMParams(W, U, zero_bias(U) if b is None else b)
-    check_params(source, params)
+    sizes_of(source, params, LSTM)
     return params
 
 
@@ -91,7 +91,7 @@ def check_lstm(neighbour: str, params: Any) -> None:
     """Refuses what is not the parameters of one standard LSTM."""
     if not isinstance(params, LSTMParams):
         raise TypeError(f"params: expected LSTMParams for {neighbour}, got {describe(params)}")
-    check_params("params", params)
+    sizes_of("params", params, LSTM)
 
 
 def check_bias(bias: bool, directions: Iterable) -> None:

@@ -10,7 +10,8 @@ import pytest
 from draws import draw_params
 
 import jlstm
-from jlstm import cli, files, gradients
+from jlstm import cli, gradients
+from jlstm._src import files
 from jlstm.interop import files as parameter_files
 
 QUESTIONS = ["flow", "lyapunov", "truncation", "saliency"]

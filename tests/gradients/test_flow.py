@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from agreement import assert_close
 from draws import draw_array, draw_params, draw_state, temporary_memory
+from family import FAMILY, draw_carried, draw_variant
 from jax.test_util import check_grads
 from own_cells import NAMES, own_cells
 
 import jlstm
 from jlstm import LSTMState
+from jlstm._src.cell import activate_of
 from jlstm.gradients import GradientFlow, gradient_flow
 
 T, B, D, H = 5, 4, 2, 3
 F64 = jnp.float64
+AFFINE = [name for name, variant in FAMILY.items() if activate_of(variant.cell)]
 
 
 def loss(final, hs):
@@ -59,6 +62,48 @@ def restarted(t, params, xs, state, flags, added):
     y = jlstm.select(mask[t], h, jnp.zeros_like(h))
     final, after = part(LSTMState(h, c), slice(t + 1, T))
     return loss(final, jnp.concatenate([before, y[None], after]))
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_gates_of_every_affine_cell_are_the_derivatives_by_z(x64, quick_compilation, name):
+    """An input that reaches z alone, by a unit matrix below W, has the same derivatives."""
+    cell, params, state = FAMILY[name].cell, draw_variant(name), draw_carried(name, (B,))
+    flags = {**draw_flags(), "initial_state": draw_carried(name, (B,), 6)}
+    xs, columns = draw_array(2, (T, B, D), F64), params.b.shape[0]
+    open_params = params._replace(W=jnp.concatenate([params.W, jnp.eye(columns)]))
+
+    def through_inputs(added):
+        both = jnp.concatenate([xs, added], axis=-1)
+        return loss(*jlstm.unroll(open_params, both, state, cell=cell, **flags))
+
+    expected = jax.jit(jax.grad(through_inputs))(jnp.zeros((T, B, columns)))
+    run = partial(gradient_flow, loss, vectors=True, cell=cell, **flags)
+    flow = jax.jit(run)(params, xs, state)
+    assert flow.gates.shape == (T, B, columns // H, H)
+    assert_close(flow.gates.reshape(T, B, columns), expected)
+    assert (flow.c is None) == (name == "elman")
+
+
+@pytest.mark.parametrize("name", ["full_gate_recurrence", "gru", "layer_norm", "projected"])
+def test_other_cells_have_no_gates(name):
+    params = draw_variant(name, dtype=jnp.float32)
+    xs = draw_array(2, (T, D))
+    assert gradient_flow(lambda _, hs: hs.sum(), params, xs, cell=FAMILY[name].cell).gates is None
+
+
+@pytest.mark.parametrize("name", ["peephole", "gru"])
+def test_a_stack_of_any_cell_of_jlstm_is_a_stack(x64, quick_compilation, name):
+    cell = FAMILY[name].cell
+    params = (draw_variant(name), draw_variant(name, 3)._replace(W=draw_variant(name, 4).U))
+    xs = draw_array(2, (T, B, D), F64)
+    reset, mask = (draw_flags()[flag] for flag in ("reset", "mask"))
+    run = partial(gradient_flow, loss, vectors=True, cell=cell, reset=reset, mask=mask)
+    first, second = jax.jit(run)(params, xs)
+
+    below, hs = jlstm.unroll(params[0], xs, cell=cell, reset=reset, mask=mask)
+    alone = partial(run.func, lambda final, hs: loss((below, final), hs), **run.keywords)
+    assert_close(second, jax.jit(alone)(params[1], hs))
+    assert first.h.shape == (T, B, H) and (first.gates is None) == (name == "gru")
 
 
 def test_equals_the_gradients_of_restarted_sequences(x64, quick_compilation):

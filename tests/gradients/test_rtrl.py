@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from agreement import assert_close
 from draws import draw_array, draw_params, draw_state, temporary_memory
+from family import FAMILY, draw_carried, draw_variant
 from own_cells import NAMES, own_cells
 
 import jlstm
+from jlstm._src.cell import is_elementwise
 from jlstm.gradients import RTRLGradient, rtrl_gradient
 
 T, D, H = 6, 2, 3
 F64 = jnp.float64
+ELEMENTWISE = [name for name, variant in FAMILY.items() if is_elementwise(variant.cell)]
 
 
 class Kept(NamedTuple):
@@ -142,6 +145,29 @@ def test_snap_1_of_a_cell_that_is_not_known_finds_the_same_pattern(x64, quick_co
     assert_close(stacked, known.gradient, 1e-12)
 
 
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_snap_1_of_every_elementwise_cell_is_that_of_an_unknown_one(x64, quick_compilation, name):
+    """Each is given the cheap form; a function around it is not."""
+    cell, params = FAMILY[name].cell, draw_variant(name)
+    xs, targets = draw_array(2, (T, 4, D), F64), draw_array(4, (T, 4, H), F64)
+    state = draw_carried(name, (4,))
+    flags = {**draw_flags((4,)), "initial_state": draw_carried(name, (4,), 6)}
+    run = partial(rtrl_gradient, step_loss, approximation="snap-1", **flags)
+    cheap = jax.jit(partial(run, cell=cell))(params, xs, targets, state)
+    found = jax.jit(partial(run, cell=lambda *args: cell(*args)))(params, xs, targets, state)
+    assert_close(found, cheap, 1e-12)
+    exact = jax.jit(partial(rtrl_gradient, step_loss, cell=cell, **flags))(
+        params, xs, targets, state
+    )
+    assert not np.allclose(exact.gradient.U, cheap.gradient.U, rtol=1e-2)
+
+
+def test_snap_1_of_an_elementwise_cell_is_cheap():
+    """O(P) memory: without the square of the number of units."""
+    small, large = (memory(10, H, "snap-1", "peephole") for H in (16, 64))
+    assert large < 20 * small  # P grows by 16
+
+
 def test_snap_1_is_exact_where_units_do_not_touch_each_other(x64, quick_compilation):
     def alone(params, h, x):
         w, u, b = params
@@ -190,10 +216,11 @@ def test_vmap_is_a_loop_and_it_has_a_derivative(x64, quick_compilation, approxim
     np.testing.assert_allclose(sum(products), slope, rtol=1e-6)
 
 
-def memory(T, H, approximation):
-    params = jax.eval_shape(lambda: draw_params(0, 8, H))
+def memory(T, H, approximation, name="lstm"):
+    cell, init = getattr(jlstm.cells, name), getattr(jlstm.cells, f"init_{name}")
+    params = jax.eval_shape(lambda: init(jax.random.key(0), 8, H))
     xs, targets = (jax.ShapeDtypeStruct((T, n), jnp.float32) for n in (8, H))
-    run = jax.jit(partial(rtrl_gradient, step_loss, approximation=approximation))
+    run = jax.jit(partial(rtrl_gradient, step_loss, approximation=approximation, cell=cell))
     return temporary_memory(run.lower(params, xs, targets).compile())
 
 

@@ -1,5 +1,6 @@
 """Tasks with a criterion of success, published where there is one, and a trivial baseline."""
 
+from jlstm._src.modules import publish
 from jlstm.experiments.tasks.data import digits, forecast
 from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
@@ -21,3 +22,5 @@ __all__ = [
     "named",
     "temporal_order",
 ]
+
+publish(__name__, globals())

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.checks import check_choice, check_floats, check_size, describe
-from jlstm.dtypes import Array
+from jlstm._src.checks import check_choice, check_floats, check_size, describe
+from jlstm._src.dtypes import Array
+from jlstm._src.modules import extra
 from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, share_correct
 
 
@@ -22,7 +23,8 @@ def digits(by: str = "rows") -> Task:
     (8, 360, 8)
     """
     check_choice("by", by, ("rows", "pixels"))
-    from sklearn.datasets import load_digits
+    with extra("data"):
+        from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     shape = (len(images), 8, 8) if by == "rows" else (len(images), 64, 1)
@@ -65,7 +67,7 @@ def forecast(series: Array, *, window: int = 50) -> Task:
     answer, zero, is persistence: its mean squared error is the baseline.
 
     Args:
-      series: `[N, D]`, such as `jlstm.files.read_series` reads.
+      series: `[N, D]`, of finite numbers.
       window: T, how many forecasts a window has.
 
     Raises:

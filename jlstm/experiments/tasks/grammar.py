@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn import one_hot
 
-from jlstm.checks import check_size
-from jlstm.dtypes import Array
+from jlstm._src.checks import check_size
+from jlstm._src.dtypes import Array
 from jlstm.experiments.tasks.task import (
     Batch,
     Task,

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn import one_hot
 
-from jlstm.checks import check_choice, check_size
+from jlstm._src.checks import check_choice, check_size
+from jlstm._src.masks import length_mask
 from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, share_correct
-from jlstm.masks import length_mask
 
 TESTED = 1000  # new sequences that a run is judged by
 RECENT = 2000  # H&S: so many sequences in a row have to be correct

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from jlstm.checks import check_choice
-from jlstm.dtypes import Array
+from jlstm._src.checks import check_choice
+from jlstm._src.dtypes import Array
 from jlstm.experiments.tasks.data import digits, forecast
 from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jlstm.dtypes import Array
+from jlstm._src.dtypes import Array
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,10 @@
 those of ONNX's operator LSTM, with the meaning that onnxruntime gives what its text leaves open.
 """
 
+from jlstm._src.modules import publish
 from jlstm.interop.onnx.operator import Node, NodeParams, load, load_all
 from jlstm.interop.onnx.writing import save
 
 __all__ = ["Node", "NodeParams", "load", "load_all", "save"]
+
+publish(__name__, globals())

@@ -12,15 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm.cells import Options, cell, general
-from jlstm.checks import check_floats, describe
-from jlstm.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.cell import Cell
+from jlstm._src.checks import check_floats, describe
+from jlstm._src.dtypes import Array, at_least_float32, common_dtype
+from jlstm._src.lstm import LSTMParams, LSTMState
+from jlstm._src.masks import length_mask, select
+from jlstm._src.stack import Bidirectional
+from jlstm._src.unroll import unroll
+from jlstm.cells import Options, general, lstm
 from jlstm.interop.onnx.convert import from_onnx
 from jlstm.interop.onnx.reading import Description, read_nodes
-from jlstm.masks import length_mask, select
-from jlstm.params import LSTMParams, LSTMState
-from jlstm.recurrence import Cell, unroll
-from jlstm.stack import Bidirectional
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -78,7 +79,7 @@ def load(model_or_path: str | os.PathLike | ModelProto, node: str | None = None)
 
     Raises:
       OSError: the file cannot be read.
-      ModuleNotFoundError: onnx is not installed (`pip install "jlstm[interop]"`).
+      ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError: `model_or_path` is something else.
       ValueError: the file is no ONNX model; there are several LSTM nodes and none is named; a node
         has what is not supported, such as weights that are int8 or come out of another node. The
@@ -135,7 +136,7 @@ class Operator:
 def _node(description: Description) -> Node:
     arrays, count = description.arrays, len(description.options)
     standard = "P" not in arrays and description.options == (Options(),) * count
-    cells = (cell,) * count if standard else tuple(map(general, description.options))
+    cells = (lstm,) * count if standard else tuple(map(general, description.options))
     weights: list[Any] = [
         from_onnx({name: arrays[name][d] for name in "WRBP" if name in arrays}, options.coupled)
         for d, options in enumerate(description.options)

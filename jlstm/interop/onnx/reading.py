@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jlstm._src.checks import describe
+from jlstm._src.files import FLOATS
+from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
-from jlstm.checks import describe
-from jlstm.files import FLOATS
 from jlstm.interop.onnx.convert import NAMES, parameters_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Descriptio
       OSError: the file cannot be read.
       ValueError: it is no ONNX model; there is no such node; something in a node is not supported.
     """
-    import onnx
+    with extra("interop"):
+        import onnx
 
     source, model = _open(model_or_path)
     if not model.HasField("graph"):

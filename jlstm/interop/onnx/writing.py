@@ -9,14 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from jlstm._src.cell import sizes_of
+from jlstm._src.checks import check_bool, check_tuple, describe
+from jlstm._src.dtypes import common_dtype
+from jlstm._src.files import atomic_write
+from jlstm._src.lstm import LSTMParams
+from jlstm._src.modules import extra
+from jlstm._src.stack import Bidirectional
 from jlstm.cells import Options, PeepholeParams, general
-from jlstm.checks import check_bool, check_tuple, describe
-from jlstm.dtypes import common_dtype
-from jlstm.files import atomic_write
 from jlstm.interop.onnx.convert import activation_attributes, to_onnx
-from jlstm.layout import sizes_of
-from jlstm.params import LSTMParams
-from jlstm.stack import Bidirectional
 
 STANDARD = Options()
 
@@ -53,7 +54,7 @@ def save(
 
     Raises:
       OSError: the file cannot be written; one that was there is as it was.
-      ModuleNotFoundError: onnx is not installed (`pip install "jlstm[interop]"`).
+      ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError, ValueError: `params` is no stack, its layers do not fit each other, the two
         directions of a layer are of different sizes, which the operator cannot express, or there
         is more than one file of ONNX may hold, 2 GiB.
@@ -66,7 +67,8 @@ def save(
     ...     os.listdir(folder)
     ['stack.onnx']
     """
-    import onnx
+    with extra("interop"):
+        import onnx
 
     check_bool("lengths", lengths)
     check_bool("initial_states", initial_states)

@@ -1,17 +1,17 @@
-"""`python -m jlstm` and `jlstm`: parse, hand over to the room of the command, end as shells expect.
+"""`python -m jlstm` and `jlstm`: parses a command line, runs its command, exits as shells expect.
 
-Whatever is wrong with the input is one line on stderr and exit status 2; files are written only
-after everything has been computed.
+Bad input is one line on stderr and exit status 2. Files are written only after everything has been
+computed.
 """
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
 
-from jlstm.commands import forward, gradients, tasks, train
+from jlstm import __version__
+from jlstm.cli import forward, gradients, tasks, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except MemoryError as error:
         return _refuse(f"not enough memory: {error}")
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         return _refuse(str(error))
 
 
@@ -76,15 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         description="The LSTM for JAX research. With no arguments: the system of the notebook.",
         epilog="example:\n  jlstm forward --steps 300 --hidden-size 8 --plot states.png",
     )
-    parser.add_argument("--version", action="version", version=f"jlstm {_version()}")
+    parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (forward, gradients, train, tasks):
         command.add(commands)
     return parser
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("jlstm")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

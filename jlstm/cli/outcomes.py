@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm.files import Writer
+from jlstm._src.files import Writer
 
 NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 VARIED = ("cell", *NUMBERS)

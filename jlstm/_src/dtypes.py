@@ -1,4 +1,4 @@
-"""The types of arguments, and which dtype comes out: rules that hold whatever JAX promotes to."""
+"""The type of arrays, and the dtypes of results: rules that hold whatever JAX promotes to."""
 
 from typing import Any
 
@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array | np.ndarray
-Key = jax.Array  # typed, as `jax.random.key` makes them
-Numeric = Array | np.bool | np.number | float | int
+Array = jax.Array | np.ndarray  # chex.Array also admits NumPy's scalars, which have no axes
 
 
 def common_dtype(*trees: Any) -> jnp.dtype:
@@ -23,7 +21,7 @@ def common_dtype(*trees: Any) -> jnp.dtype:
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype that gates and cell states are computed in: `dtype`, but no less than float32.
+    """The dtype in which gates and cell states are computed: `dtype`, but at least float32.
 
     >>> import jax.numpy as jnp
     >>> at_least_float32(jnp.bfloat16)
@@ -34,5 +32,5 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
 
 
 def as_dtype(tree: Any, dtype: jnp.dtype) -> Any:
-    """Every array of `tree` in that dtype."""
+    """Casts every array of `tree` to one dtype."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)

@@ -5,7 +5,7 @@ import contextlib
 import csv
 from math import inf, isfinite, nan
 
-from jlstm import files
+from jlstm._src import files
 
 
 def whole_number(least: int, most: int, text: str) -> int:

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO, NamedTuple
 import jax
 import numpy as np
 
-from jlstm import files, gradients
-from jlstm.commands import options, system
+from jlstm import gradients
+from jlstm._src import files
+from jlstm.cli import options, system
 
 SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
 LOSSES: dict[str, tuple[str, Callable]] = {

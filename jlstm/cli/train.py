@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import shlex
 import signal
@@ -15,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm import cells, files
-from jlstm.commands import options, outcomes, settings
-from jlstm.params import init
+from jlstm import cells
+from jlstm._src import files
+from jlstm._src.modules import require
+from jlstm.cli import options, outcomes, settings
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 
@@ -122,16 +122,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_extras(args):
-    needed = {"optax": "experiments", "orbax.checkpoint": "experiments", "tqdm": "experiments"}
+    require("experiments", "optax", "orbax.checkpoint", "tqdm")
     if args.plot:
-        needed["matplotlib"] = "plots"
+        require("plots", "matplotlib")
     if (args.task or "").startswith("digits"):
-        needed["sklearn"] = "data"
-    for module, extra in needed.items():
-        with contextlib.suppress(ModuleNotFoundError):  # raised where a parent is missing
-            if importlib.util.find_spec(module):
-                continue
-        raise ValueError(f"{module} is missing: it is in the extra jlstm[{extra}]")
+        require("data", "sklearn")
 
 
 def _chosen(args) -> dict[str, Any]:
@@ -203,8 +198,6 @@ def _programs(chosen):
 
 def _cell(name):
     """A cell by its name, and what draws its parameters."""
-    if name == "lstm":
-        return {"cell": cells.cell, "init": init}
     return {"cell": getattr(cells, name), "init": getattr(cells, f"init_{name}")}
 
 

@@ -7,10 +7,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from jlstm import files
-from jlstm.commands import options, system
+from jlstm._src import files
+from jlstm._src.unroll import unroll
+from jlstm.cli import options, system
 from jlstm.interop import files as parameter_files
-from jlstm.recurrence import unroll
 
 SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
 

@@ -1,32 +1,35 @@
-"""The noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
+"""Noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from jlstm.checks import check_key, check_rate
-from jlstm.dtypes import Array, Key, Numeric
-from jlstm.layout import Layout
-from jlstm.params import LSTMState
-from jlstm.recurrence import Cell, carries, unroll
+from jlstm._src.cell import Cell, Layout
+from jlstm._src.checks import check_key, describe, is_real
+from jlstm._src.derivative import Options
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import LSTMState
+from jlstm._src.unroll import Arguments, run
 
 
 class Rates(NamedTuple):
-    """How often each kind of noise strikes, from 0, which is off, to below 1.
+    """The rate of each kind of noise, from 0, which turns it off, to below 1.
 
     A rate may be traced, so that one compiled program serves many.
     """
 
-    dropout: Numeric
-    recurrent_dropout: Numeric
+    dropout: chex.Numeric
+    recurrent_dropout: chex.Numeric
     zoneout: LSTMState
 
 
 class Noise(NamedTuple):
-    """What is drawn for every step of a layer: bool `[T, *B, H]`, or None where nothing is.
+    """The draws for every step of a layer: bool `[T, *B, H]`, or None where nothing is drawn.
 
     keep: whether `h_tm1 U` sees this unit.
     zone_h, zone_c: whether this unit keeps its old h, or c.
@@ -37,34 +40,38 @@ class Noise(NamedTuple):
     zone_c: Array | None = None
 
 
-def unroll_with_noise(cell, layout, params, xs, state, initial_state, rates, key, **options):
-    """`unroll` of a cell with recurrent dropout and zoneout, where their rates ask."""
+def run_with_noise(
+    cell: Cell, arguments: Arguments, rates: Rates, key: chex.PRNGKey | None, options: Options
+) -> tuple[Any, Any]:
+    """Runs a cell with recurrent dropout and zoneout, as `unroll.run` does without.
+
+    With either kind of noise the derivative is JAX's differentiation of the scan.
+    """
     if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
-        return unroll(params, xs, state, initial_state=initial_state, cell=cell, **options)
-    state, initial_state = carries(layout, params, xs, state, initial_state)
-    noise = _draw(key, rates, xs.shape[0], state, options["reset"])
-    cell = partial(_noisy_cell, rates, cell)
-    inputs = (xs, noise)
-    return unroll(params, inputs, state, initial_state=initial_state, cell=cell, **options)
+        return run(cell, arguments, options)
+    steps = arguments.steps
+    noise = _draw(key, rates, steps.x.shape[0], arguments.state, steps.reset)
+    arguments = arguments._replace(steps=steps._replace(x=(steps.x, noise)))
+    return run(partial(_noisy_cell, rates, cell), arguments, options)
 
 
-def drop(key: Key | None, rate: Numeric, ys: Array) -> Array:
-    """Dropout: zero at `rate`, and the rest scaled so that the mean stays."""
+def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
+    """Dropout: zeros at `rate`, and the rest scaled so that the mean stays."""
     if key is None or is_off(rate):
         return ys
     return _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
 
 
-def is_off(rate: Numeric) -> bool:
+def is_off(rate: chex.Numeric) -> bool:
     """Whether a rate is known to be zero before anything is traced."""
     return isinstance(rate, int | float) and rate == 0
 
 
-def check_noise(rates: Rates, key: Key | None, layouts: Sequence[Layout]) -> None:
-    """Refuses rates outside [0, 1), dropout without a key to draw it from, and other states.
+def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
+    """Checks that rates are in [0, 1), that dropout has a key, and that cells carry `LSTMState`.
 
-    Recurrent dropout and zoneout are noise on h and c: of a cell that carries anything else, or
-    keeps in h what it remembers, they would make something that has not been published.
+    Recurrent dropout and zoneout are noise on h and c. For a cell with another state they would be
+    something that has not been published.
     """
     others = [layout.state for layout in layouts if layout.state is not LSTMState]
     named = {
@@ -74,7 +81,7 @@ def check_noise(rates: Rates, key: Key | None, layouts: Sequence[Layout]) -> Non
         "zoneout.c": rates.zoneout.c,
     }
     for name, rate in named.items():
-        check_rate(name, rate)
+        _check_rate(name, rate)
         if key is None and not is_off(rate) and not name.startswith("zoneout"):
             raise ValueError(f"key: expected a key to draw {name} from, got None")
         if others and not is_off(rate) and name != "dropout":
@@ -84,7 +91,7 @@ def check_noise(rates: Rates, key: Key | None, layouts: Sequence[Layout]) -> Non
 
 
 def _noisy_cell(rates: Rates, cell: Cell, params, state: LSTMState, inputs):
-    """The cell that sees a thinned h_tm1, and whose units may keep their old state."""
+    """The cell with dropout on the h_tm1 that it sees, whose units may keep their old state."""
     x, noise = inputs
     seen = state.h if noise.keep is None else _thin(noise.keep, rates.recurrent_dropout, state.h)
     (h_t, c_t), _ = cell(params, LSTMState(seen, state.c), x)
@@ -94,7 +101,7 @@ def _noisy_cell(rates: Rates, cell: Cell, params, state: LSTMState, inputs):
 
 
 def _zoneout(zone, rate, old, new):
-    """The old value where it is kept; the mean of both where nothing was drawn."""
+    """The old value where the unit keeps it; the mean of both where nothing was drawn."""
     if is_off(rate):
         return new
     if zone is not None:
@@ -122,9 +129,17 @@ def _bernoulli(key, rate, shape):
 
 
 def _hold_for_sequence(drawn, reset):
-    """What was drawn for the first step of a sequence, at every step of it."""
+    """The draw of a sequence's first step, repeated at every step of the sequence."""
     if reset is None:
         return jnp.broadcast_to(drawn[:1], drawn.shape)
     times = jax.lax.broadcasted_iota(jnp.int32, reset.shape, 0)
     first = jax.lax.cummax(jnp.where(reset, times, 0), axis=0)
     return jnp.take_along_axis(drawn, first[..., None], axis=0)
+
+
+def _check_rate(name, rate):
+    """Checks that a rate is a scalar in [0, 1), as far as its value is known."""
+    if isinstance(rate, bool) or not is_real(rate):
+        raise TypeError(f"{name}: expected a number, got {describe(rate)}")
+    if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
+        raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,10 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm import files, reference
-from jlstm.commands import options, settings
+from jlstm import reference
+from jlstm._src import files
+from jlstm._src.gates import Gate, pack_gates
+from jlstm._src.lstm import LSTMParams
+from jlstm._src.modules import require
+from jlstm.cli import options, settings
 from jlstm.interop import files as parameter_files
-from jlstm.params import Gate, LSTMParams, pack_gates
 
 
 def add_options(parser) -> None:
@@ -73,8 +75,8 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
             raise ValueError(f"argument {names[0]}: {path}: the same file as {names[1]}")
         if path and option in endings:
             files.check_writable(path, *endings[option])
-    if args.plot and not importlib.util.find_spec("matplotlib"):
-        raise ValueError("argument --plot: needs matplotlib, which is in the extra jlstm[plots]")
+    if args.plot:
+        require("plots", "matplotlib")
 
 
 _NEEDS = [("columns", "input"), ("standardise", "input"), ("run-index", "params")]

@@ -1,8 +1,8 @@
-"""A step scanned over time, where sequences begin, pause and end: resets, masks, direction, chunks.
+"""Scans of a step over time: resets, masks, direction and time chunks.
 
-Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of one,
-whose state is a tangent. What a step returns besides, such as its derivative, is handed out as it
-is.
+Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of a cell,
+whose state is a tangent. Whatever else a step returns, its derivative for example, is stacked over
+time as it is.
 """
 
 from collections.abc import Callable
@@ -12,46 +12,55 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm.dtypes import Array
-from jlstm.masks import select
+from jlstm._src.dtypes import Array
+from jlstm._src.masks import select
 
 Step = Callable[[Any, Any], tuple[Any, ...]]
 
 
 class Steps(NamedTuple):
-    """What is scanned over: inputs `[T, *B, …]`, and flags `[T, *B]` or None."""
+    """The inputs of a scan: `x [T, *B, …]`, and the flags `[T, *B]` or None."""
 
     x: Any
     reset: Array | None
     mask: Array | None
 
 
+def emitted(states: bool, state: Any, y: Any) -> Any:
+    """The second result of `unroll`, of one step: the state, or else the output."""
+    return state if states else y
+
+
 def scan_steps(
-    reverse: bool, step: Step, state: Any, initial_state: Any, steps: Steps
+    reverse: bool, states: bool, step: Step, state: Any, initial_state: Any, steps: Steps
 ) -> tuple[Any, tuple[Any, ...]]:
     """Scans `step` over `steps`.
 
     Returns:
-      `(final_state, (states, ys, …))`: what stands after each step; its output, which is zero where
-      the step was skipped; and what else it returned, there of `initial_state` and what is in `x`.
+      `(final_state, (out, …))`: `out` holds the state after each step if `states`, else its output,
+      which is zero at a skipped step. Further results of `step` follow; at a skipped step they are
+      computed from `initial_state` and `x`.
     """
 
-    take = partial(take_step, reverse, step, initial_state)
-    return jax.lax.scan(take, state, steps, reverse=reverse)
+    def body(before, now):
+        carry, (after, y, *more) = take_step(reverse, step, initial_state, before, now)
+        return carry, (emitted(states, after, y), *more)
+
+    return jax.lax.scan(body, state, steps, reverse=reverse)
 
 
 def take_step(reverse: bool, step: Step, initial_state: Any, before: Any, now: Steps):
-    """What `scan_steps` scans: `(carry, (state after the step, y, …))`; a reset may divide them."""
+    """The body of the scan, `(carry, (state after the step, y, …))`; a reset separates the two."""
     if now.reset is not None and not reverse:
         before = select(now.reset, initial_state, before)
-    after, y, *more = _skipping(step, before, initial_state, now)
+    after, y, *more = _masked_step(step, before, initial_state, now)
     carry = after
     if now.reset is not None and reverse:
         carry = select(now.reset, initial_state, after)
     return carry, (after, y, *more)
 
 
-def _skipping(step, before, safe, now):
+def _masked_step(step, before, safe, now):
     """One step, or none where the mask is False: the state is held and the output is zero."""
     if now.mask is None:
         return step(before, now.x)
@@ -67,18 +76,16 @@ def scan_chunks(
     steps: Steps,
     chunk: int | None,
     reverse: bool,
-    keep: str | None = None,
+    policy: Callable[..., bool] | None = None,
 ) -> tuple[Any, Any]:
-    """Runs `segment` over chunks of time, each of which the reverse pass computes again.
+    """Runs `segment` over chunks of time, which the reverse pass recomputes one by one.
 
-    What `segment` named `keep` by `jax.ad_checkpoint.checkpoint_name` is kept.
-
-    With T = n * chunk + rest: a scan over n chunks, and the rest at the end of time on its own.
+    `policy` says what `jax.checkpoint` saves of a chunk. With T = n * chunk + rest, this is a scan
+    over n chunks, and the rest at the end of time on its own.
     """
     T = jax.tree.leaves(steps)[0].shape[0]
     if chunk is None or chunk >= T:
         return segment(state, steps)
-    policy = jax.checkpoint_policies.save_only_these_names(keep) if keep else None
     segment = jax.checkpoint(segment, prevent_cse=False, policy=policy)  # no CSE in a scan
     n = T // chunk
     if T % chunk == 1 and chunk > 1:

@@ -1,23 +1,29 @@
 """How `unroll` runs: choices by static shape for speed and memory. Results differ by rounding."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from jlstm.checks import check_choice, check_size, describe
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from jlstm._src.checks import check_choice, check_size, describe
+from jlstm._src.modules import set_module
 
 
+@set_module("jlstm")
 @dataclass(frozen=True)
 class Plan:
-    """The choices for one run of a cell that has the derivative rule.
+    """Choices of speed and memory for a cell that the derivative rule serves.
 
-    hoist: form `x W + b` for all t in one product, rather than step by step.
-    product: how the products of a step are taken. "rows" is `x W + h U`, a row of z for each of the
-      batch; "joined" is `[x, h] [W; U]`, one product in place of two; "columns" is
-      `(Wᵀ xᵀ + Uᵀ hᵀ)ᵀ`, which reads weights that no cache holds in the order in which they lie.
-    chunk: the length of the time chunks that the reverse pass computes again; None keeps all.
-    keep: what is kept of a chunk. None is nothing; "states" is what each step saw, of which all z
-      are formed again in one product; "z" are the preactivations, with which the chunk is run
-      through again without a product.
+    hoist: computes `x W + b` for all t in one product instead of one product a step.
+    product: the form of the products of a step. "rows" is `x W + h U`, with a row of z for each
+      row of the batch; "joined" is `[x, h] [W; U]`, one product instead of two; "columns" is
+      `(Wᵀ xᵀ + Uᵀ hᵀ)ᵀ`, which reads weights larger than the caches in the order of memory.
+    chunk: the length of the time chunks that the reverse pass recomputes; None saves everything.
+    keep: what a chunk saves. None saves nothing. "states" saves the state before each step, from
+      which every z is recomputed in one product. "z" saves the preactivations, from which the
+      chunk is recomputed without a product.
     """
 
     hoist: bool = False
@@ -26,22 +32,24 @@ class Plan:
     keep: Literal["states", "z"] | None = None
 
 
+@set_module("jlstm")
 def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
-    """The plan that `unroll` follows where the caller has none, for T steps of B rows.
+    """The plan that `unroll` uses by default for T steps of B rows.
 
     `gates` is the number of blocks of the weights, 4 for the standard cell.
 
-    Hoisted, the weights of the input are read once and not at each step, which pays where rows are
-    few, up to 16, and weights many. By columns, weights of 4 MB or more are read as they lie, which
-    pays up to 64 rows. Where weights are small, one product has less overhead than two. None of
-    these must depend on T, or a run split in two would round otherwise.
+    `hoist` reads the weights of the input once instead of at each step. It pays up to 16 rows if
+    weights are large. "columns" reads weights of 4 MB or more in the order of memory, and pays up
+    to 64 rows. "joined" has the overhead of one product instead of two, and pays if weights are
+    small. None of these choices may depend on T, or a run split in two would round differently.
 
-    Below 32 MB of intermediates the reverse pass keeps them all. Above that, memory is mapped anew
-    at each call, and its page faults cost about what computing a chunk again does: of a narrow cell
-    z, in one product, of a wide one, where that costs more, the states. A chunk is five steps, or
-    as many as have 80,000 states, which a cache holds with all that comes of them; rather fewer if
-    T then divides, so that nothing is left over to be compiled apart. But each chunk adds to the
-    gradient of the weights; where these are the larger, nothing is computed again.
+    Below 32 MB of intermediates the reverse pass saves them all. Above that size, memory is mapped
+    anew at each call, and the page faults cost about as much as recomputing a chunk: from the
+    states, in one product, for a narrow cell; from z for a wide one, where the product costs more.
+    A chunk is five steps, or as many as have 80,000 states, which fit a cache together with their
+    derivatives. It is shortened if T then divides, so that no remainder is compiled apart. But
+    each chunk adds to the gradient of the weights; where these are the larger, nothing is
+    recomputed.
 
     Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks,
     and long, of 3000 steps of 8 rows, with D 32 and H 64; minima of alternated runs, and in
@@ -88,12 +96,27 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
 
 
 def with_chunk(plan: Plan, chunk: int | None | Literal["auto"]) -> Plan:
-    """The plan with the caller's chunk, which recomputes all; "auto" leaves it as it is."""
+    """The plan with the caller's chunk, which recomputes everything; "auto" keeps the plan's."""
     return plan if chunk == "auto" else replace(plan, chunk=chunk, keep=None)
 
 
+# What a chunk can save, by the names that the policies of `jax.checkpoint` know.
+_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}
+
+
+def save_as(what: Literal["states", "z"], tree: Any) -> Any:
+    """Marks what a chunk saves under a plan with that `keep`."""
+    return checkpoint_name(tree, _SAVED[what])
+
+
+def checkpoint_policy(plan: Plan) -> Callable[..., bool] | None:
+    """The policy of `jax.checkpoint` for a chunk; None saves nothing."""
+    keep = plan.keep
+    return jax.checkpoint_policies.save_only_these_names(_SAVED[keep]) if keep else None
+
+
 def check_plan(plan: Plan | None) -> None:
-    """Refuses what is neither a plan nor None, and a plan with a chunk that is no length."""
+    """Checks that `plan` is None, or a Plan whose fields have valid values."""
     if plan is None:
         return
     if not isinstance(plan, Plan):

@@ -1,7 +1,6 @@
 """`jlstm tasks`: what `jlstm train` can be asked to learn."""
 
 import argparse
-import importlib.util
 
 import numpy as np
 
@@ -21,17 +20,16 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints a paragraph a task."""
     del args
-    if not importlib.util.find_spec("optax"):
-        raise ValueError("optax is missing: it is in the extra jlstm[experiments]")
     from jlstm.experiments import tasks
 
     for name in tasks.NAMES:
-        if name.startswith("digits") and not importlib.util.find_spec("sklearn"):
-            print(f"{name}\n  needs scikit-learn, which is in the extra jlstm[data]")
-            continue
         own = name == "forecast"  # of a series that the user brings
         noise = np.random.default_rng(0).standard_normal((500, 1))
-        task = tasks.named(name, series=noise if own else None)
+        try:
+            task = tasks.named(name, series=noise if own else None)
+        except ImportError as error:
+            print(f"{name}\n  {error}")
+            continue
         sizes = f"D = {task.input_size}, O = {task.output_size}"
         sizes = "D and O as the series that --input names" if own else sizes
         answers = "each step" if task.answers == "every" else "the last step"

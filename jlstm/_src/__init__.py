@@ -1,0 +1,1 @@
+"""The core of jlstm. Private: every public name is reachable from `jlstm` and its sub-packages."""

@@ -1,0 +1,298 @@
+"""Cells: what a cell declares, and how equations become one.
+
+A cell is any pure function `cell(params, state, x) -> (state, y)`. A cell of jlstm also declares
+its `layout`: the shapes of its parameters and of its state. The layout gives the sizes, the checks
+and the state of zeros. There are three ways to make such a cell:
+
+- `cell_of` takes equations `(params, state, x) -> state` of any form. JAX differentiates them.
+- `affine` takes equations `(params, state, z) -> state` behind `z = x W + h_tm1 U + b`. The
+  derivative rule of `unroll` serves such a cell.
+- `affine_in_closed_form` takes equations that also return their partial derivatives, and the
+  tangent made of these. The rule then saves the partial derivatives.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jlstm._src.checks import check_floats, describe
+from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
+from jlstm._src.matmul import preactivation
+from jlstm._src.modules import set_module
+
+Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
+Equations = Callable[[Any, Any, Array], Any]
+Tangent = Callable[[Any, Any, Sequence[Array]], Any]
+
+
+@set_module("jlstm.cells")
+@dataclass(frozen=True)
+class Layout:
+    """The shapes of a cell's parameters and state.
+
+    A shape names its sizes by letters, D for the input size and others for the sizes of the cell:
+    "D 4H" is `[D, 4H]`. A field of shape "3H?" may be None.
+
+    params: a NamedTuple of arrays, with `W` from the input and `U` from `h` among them.
+    params_shapes: the shape of each of its fields.
+    state: a NamedTuple of arrays, with `h`, which is also the output, among them.
+    state_shapes: the shape of each of its fields, without the batch.
+    """
+
+    params: Any
+    params_shapes: tuple[str, ...]
+    state: Any
+    state_shapes: tuple[str, ...]
+
+
+class DeclaredCell(Protocol):
+    """A cell with a layout."""
+
+    layout: Layout
+
+    def __call__(self, params: Any, state: Any, x: Array, /) -> tuple[Any, Array]:
+        """`(params, state, x) -> (state, y)`."""
+        ...
+
+
+class AffineCell(DeclaredCell, Protocol):
+    """A cell of `z = x W + h_tm1 U + b`: its equations, and whether they are elementwise."""
+
+    activate: Equations
+    elementwise: bool
+
+
+@set_module("jlstm.cells")
+def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
+    """Decorator that makes a cell of equations `(params, state, x) -> state`.
+
+    The equations receive all arrays in the common dtype of `params` and `x`, and a state `[*B, …]`
+    of at least float32. The cell returns the state in the dtypes in which it came, and `h` in the
+    common dtype.
+    """
+
+    def decorate(equations: Equations) -> DeclaredCell:
+        @wraps(equations)
+        def cell(params, state, x):
+            sizes = sizes_of("params", params, layout)
+            check_input("x", x, sizes)
+            dtype = common_dtype(params, x)
+            like = state_like(layout, sizes, x.shape[:-1], dtype)
+            check_state("state", state, like, x.ndim - 1)
+            params, x = as_dtype((params, x), dtype)
+            wide = jax.tree.map(lambda s, to: jnp.broadcast_to(s, to.shape), state, like)
+            new = equations(params, as_dtype(wide, at_least_float32(dtype)), x)
+            y = new.h.astype(dtype)
+            return jax.tree.map(lambda s, old: s.astype(old.dtype), new, state), y
+
+        made: Any = cell
+        made.__signature__ = _signature(layout)
+        made.layout = layout
+        return made
+
+    return decorate
+
+
+@set_module("jlstm.cells")
+def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations], AffineCell]:
+    """Decorator that makes a cell of `activate(params, state, z) -> state`, z = x W + h_tm1 U + b.
+
+        @affine(layout, elementwise=True)
+        def name(params, state, z):
+            …
+            return LSTMState(h_t, c_t)
+
+    The equations receive all arrays in the common dtype of `params` and x, but z and the state in
+    at least float32. They may use vectors besides W, U and b. `name.activate` gives them back.
+
+    Args:
+      layout: the shapes of the parameters, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them,
+        and of the state.
+      elementwise: declares that each unit depends on its own entries of the state, of each block
+        of z and of each vector, and on no other unit. Some gradient experiments then cost less.
+    """
+
+    def decorate(activate: Equations) -> AffineCell:
+        return _affine(layout, activate, activate, elementwise)
+
+    return decorate
+
+
+@set_module("jlstm.cells")
+def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., AffineCell]:
+    """Decorator as `affine`, for elementwise equations that return their partial derivatives.
+
+        @affine_in_closed_form(layout, tangent)
+        def name(state, z):
+            …
+            return LSTMState(h_t, c_t), partials
+
+        def tangent(partials, d_state, dz_blocks):
+            …
+            return LSTMState(dh_t, dc_t)
+
+    The derivative rule of `unroll` saves the arrays of `partials` at each step, where `affine`
+    leaves to JAX what is saved. All arrays of `partials` and of the arguments of `tangent` have
+    one shape, and `tangent` is elementwise and linear in its last two arguments. The equations use
+    no parameter besides W, U and b.
+    """
+
+    def decorate(equations: Callable[[Any, Array], tuple[Any, Any]]) -> AffineCell:
+        @wraps(equations)
+        def plain(params, state, z):
+            return equations(state, z)[0]
+
+        @jax.custom_jvp
+        def ruled(state, z):
+            return equations(state, z)[0]
+
+        @ruled.defjvp
+        def _(primals, tangents):
+            after, partials = equations(*primals)
+            d_state, dz = tangents
+            shape = primals[0].h.shape
+            dz = jnp.split(dz, blocks(layout), axis=-1)
+            rows = jax.tree.map(_as_row, (partials, d_state, dz))
+            return after, jax.tree.map(lambda row: row.reshape(shape), tangent(*rows))
+
+        return _affine(layout, plain, lambda params, state, z: ruled(state, z), True)
+
+    return decorate
+
+
+def _affine(layout, plain, activate, elementwise) -> AffineCell:
+    """The cell computes `plain`; the derivative rule differentiates `activate`, its equal."""
+
+    @wraps(plain)
+    def equations(params, state, x):
+        return plain(params, state, preactivation(params, x, state.h))
+
+    made: Any = cell_of(layout)(equations)
+    made.activate, made.elementwise = activate, elementwise
+    return made
+
+
+def _as_row(x):
+    """The last batch axis and the units as one axis; further batch axes may be sharded.
+
+    XLA on a CPU vectorises along the last axis, and few units make a short one.
+    """
+    return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
+
+
+def _signature(layout):
+    """The signature of a cell, `(params, state, x) -> (state, y)`."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    types = {"params": layout.params, "state": layout.state, "x": Array}
+    parameters = [inspect.Parameter(name, kind, annotation=t) for name, t in types.items()]
+    returned: Any = tuple[layout.state, Array]
+    return inspect.Signature(parameters, return_annotation=returned)
+
+
+# --- what a cell declares
+
+
+def layout_of(cell: Any) -> Layout | None:
+    """The layout of a cell, or None for a function of your own."""
+    return None if _wraps_a_cell(cell) else getattr(cell, "layout", None)
+
+
+def activate_of(cell: Any) -> Equations | None:
+    """The equations of an affine cell behind z; None for any other function."""
+    return None if _wraps_a_cell(cell) else getattr(cell, "activate", None)
+
+
+def is_elementwise(cell: Any) -> bool:
+    """Whether a cell is affine and declares that its units do not touch each other."""
+    return activate_of(cell) is not None and getattr(cell, "elementwise", False)
+
+
+def _wraps_a_cell(cell):
+    """Whether a function wraps a cell: it has the cell's attributes, but not its equations."""
+    return hasattr(getattr(cell, "__wrapped__", None), "layout")
+
+
+def blocks(layout: Layout) -> int:
+    """How many blocks of units z has: the factor of the last axis of `b`, 4 for "4H"."""
+    shape = dict(zip(layout.params._fields, layout.params_shapes, strict=True))["b"]
+    return _axes(shape)[-1][0]
+
+
+def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
+    """Reads the size of each letter from parameters.
+
+    Raises:
+      TypeError, ValueError: the parameters are of another type, or their sizes do not agree.
+    """
+    if not isinstance(params, layout.params):
+        raise TypeError(f"{name}: expected {layout.params.__name__}, got {describe(params)}")
+    fields = zip(params._fields, params, layout.params_shapes, strict=True)
+    given = [field for field in fields if not (field[1] is None and field[2].endswith("?"))]
+    for field, array, _ in given:
+        check_floats(f"{name}.{field}", array)
+    sizes = dict.fromkeys("".join(letter for _, _, shape in given for _, letter in _axes(shape)), 0)
+    for _, array, shape in given:
+        for (factor, letter), size in zip(_axes(shape), array.shape, strict=False):
+            sizes[letter] = size // factor
+    if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
+        shapes = zip(params._fields, layout.params_shapes, strict=True)
+        expected = ", ".join(f"{field}={_in_brackets(shape)}" for field, shape in shapes)
+        expected = f"{layout.params.__name__}({expected})"
+        raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
+    return sizes
+
+
+def state_like(layout: Layout, sizes: dict[str, int], batch_shape: tuple, dtype: Any) -> Any:
+    """The types of a carried state: h of `dtype`, the other fields at least float32."""
+    leaves = {}
+    for field, shape in zip(layout.state._fields, layout.state_shapes, strict=True):
+        leaf_dtype = dtype if field == "h" else at_least_float32(dtype)
+        leaves[field] = jax.ShapeDtypeStruct((*batch_shape, *_shape(shape, sizes)), leaf_dtype)
+    return layout.state(**leaves)
+
+
+def zeros_like(like: Any) -> Any:
+    """Zeros of given shapes and dtypes."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+
+def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
+    """Checks that the arrays of a state are `[*B, H]` or `[H]`, given the types it should have."""
+    if not isinstance(state, type(like)):
+        raise TypeError(f"{name}: expected {type(like).__name__}, got {describe(state)}")
+    for field, array, to in zip(like._fields, state, like, strict=True):
+        check_floats(f"{name}.{field}", array)
+        shapes = dict.fromkeys([to.shape, to.shape[batch_axes:]])
+        if array.shape not in shapes:
+            expected = " or ".join(str(list(shape)) for shape in shapes)
+            raise ValueError(f"{name}.{field}: expected shape {expected}, got {describe(array)}")
+
+
+def check_input(name: str, x: Array, sizes: dict[str, int]) -> None:
+    """Checks that x is `[*B, D]`."""
+    check_floats(name, x)
+    if x.shape[-1:] != (sizes["D"],):
+        raise ValueError(f"{name}: expected shape [*B, {sizes['D']}], got {describe(x)}")
+
+
+def _axes(shape):
+    """The factor and the letter of each axis: "D 4H" is (1, D), (4, H)."""
+    found = (re.fullmatch(r"(\d*)([A-Z])\??", axis) for axis in shape.split())
+    return [(int(axis[1] or 1), axis[2]) for axis in found if axis]
+
+
+def _in_brackets(shape):
+    """ "D 4H" as "[D, 4H]", for a message."""
+    printed = f"[{shape.rstrip('?').replace(' ', ', ')}]"
+    return f"{printed} or None" if shape.endswith("?") else printed
+
+
+def _shape(shape, sizes):
+    return tuple(factor * sizes[letter] for factor, letter in _axes(shape))

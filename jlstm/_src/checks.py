@@ -1,0 +1,128 @@
+"""Checks of arguments, which public functions make before they compute anything.
+
+A message names the argument, what was expected, and what it got.
+"""
+
+import operator
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm._src.dtypes import Array
+
+
+def check_key(key: chex.PRNGKey) -> None:
+    """Checks that `key` is one typed key, as `jax.random.key` makes it."""
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key: expected a typed key from jax.random.key, got {describe(key)}")
+    if key.shape != ():
+        raise ValueError(f"key: expected one key, got keys of shape {list(key.shape)}")
+
+
+def check_size(name: str, size: int) -> None:
+    """Checks that a size is a positive int."""
+    _check_int(name, size)
+    if size < 1:
+        raise ValueError(f"{name}: expected at least 1, got {size}")
+
+
+def check_count(name: str, count: int) -> None:
+    """Checks that a count is an int of 0 or more."""
+    _check_int(name, count)
+    if count < 0:
+        raise ValueError(f"{name}: expected at least 0, got {count}")
+
+
+def _check_int(name, value):
+    try:
+        operator.index(value)
+    except TypeError:
+        value_is_int = False
+    else:
+        value_is_int = not isinstance(value, bool)  # an option given as a position
+    if not value_is_int:
+        raise TypeError(f"{name}: expected an int, got {describe(value)}")
+
+
+def check_floats(name: str, array: Array) -> None:
+    """Checks that `array` is an array of floating point numbers."""
+    if not hasattr(array, "dtype") or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
+
+
+def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -> None:
+    """Checks that `flags` is an array of bool, of a given shape if there is one."""
+    if not hasattr(flags, "dtype") or flags.dtype != bool:
+        raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
+    if shape is not None and flags.shape != tuple(shape):
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
+
+
+def is_real(value) -> bool:
+    """Whether `value` is one real number: a Python number, or an array of floats without axes."""
+    if not hasattr(value, "dtype"):
+        return isinstance(value, int | float)
+    return value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
+    """Checks that `values` is a tuple with entries, of a given length if there is one."""
+    if not isinstance(values, tuple) or hasattr(values, "_fields"):
+        raise TypeError(f"{name}: expected a tuple with an entry a layer, got {describe(values)}")
+    if not values or len(values) != (length or len(values)):
+        raise ValueError(f"{name}: expected {length or 'one or more'} entries, got {len(values)}")
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Checks that `value` is True or False, and not a traced flag."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+
+
+def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
+    """Checks that `choice` is one of the choices."""
+    if not isinstance(choice, str) or choice not in choices:
+        expected = " or ".join(map(repr, choices))
+        raise ValueError(f"{name}: expected {expected}, got {choice!r}")
+
+
+def check_chunk(chunk: int | str | None) -> None:
+    """Checks that `chunk` is a positive int, None, or "auto"."""
+    if chunk is None or chunk == "auto":
+        return
+    if isinstance(chunk, str):
+        raise ValueError(f"chunk: expected an int, None or 'auto', got {chunk!r}")
+    check_size("chunk", chunk)
+
+
+def check_arrays(name: str, tree: Any) -> None:
+    """Checks that a tree has leaves, all of them arrays."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
+
+
+def describe(value: Any) -> str:
+    """Describes a value for a message: an array by dtype and shape, else by its type and repr."""
+    if _is_array(value) or hasattr(value, "_fields"):  # both print with their type in front
+        return describe_tree(value)
+    return f"{type(value).__name__} {describe_tree(value)}"
+
+
+def describe_tree(tree: Any) -> str:
+    """The repr of a pytree with dtype and shape in place of each array."""
+
+    def bare(leaf):
+        return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if _is_array(leaf) else leaf
+
+    return repr(jax.tree.map(bare, tree))
+
+
+def _is_array(value):
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+class _Bare(str):
+    __repr__ = str.__str__

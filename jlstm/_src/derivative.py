@@ -1,0 +1,225 @@
+"""The derivative of the whole recurrence of an affine cell, and the primitive that carries it.
+
+A cell of the form
+
+    z_t = x_t W + h_tm1 U + b
+    s_t = activate(params, s_tm1, z_t)
+
+such as the LSTM with s = (h, c), has the tangents
+
+    dz_t = dx_t W + x_t dW + h_tm1 dU + db  +  dh_tm1 U
+    ds_t = the derivative of activate, linear in dparams, ds_tm1 and dz_t
+
+The forward scan saves s_tm1 and the derivative of `activate` at each step, by `jax.linearize`; or
+s_tm1 alone, from which every z_t and the derivative there are recomputed. All terms of dz_t but the
+last are computed for every t at once. The scan that is left carries ds alone. JAX transposes it to
+backpropagation through time, in which the gradient of each weight is one product after the scan.
+
+The rule is a `jax.custom_jvp`, since it is made of ordinary operations and composes with every
+transformation. A `custom_vjp` would rule out forward mode.
+
+The recurrence is also a primitive, for the sake of `vmap` over sequences. A scan of ordinary
+operations would keep the mapped axis apart from the batch, so that the products above would take
+another, slower form, and `plan_for` would have planned for a single sequence. The batching rule of
+the primitive turns the mapped axis into one more batch axis, before anything is planned.
+`jax.custom_batching.custom_vmap` does not serve: `jax.grad` of a function that it decorates raises
+"Linearization failed". Under differentiation, or mapped over parameters, the primitive expands to
+the operations of `_run`. Where no derivative is taken nothing is saved, so time chunks are left
+out.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import jax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jlstm._src.cell import Equations
+from jlstm._src.dtypes import as_dtype
+from jlstm._src.matmul import inputs_and_preactivation, matmul_flat, row, tangent_product
+from jlstm._src.plan import Plan, checkpoint_policy, plan_for, save_as, with_chunk
+from jlstm._src.scan import Steps, emitted, scan_chunks, scan_steps
+
+
+@dataclass(frozen=True)
+class Options:
+    """Static options of a run. `plan=None` means `plan_for(...)`; `chunk="auto"` the plan's."""
+
+    reverse: bool
+    states: bool
+    chunk: int | None | Literal["auto"]
+    plan: Plan | None
+
+
+# --- the rule
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def unroll_affine(
+    activate: Equations,
+    options: Options,
+    plan: Plan,
+    params: Any,
+    state: Any,
+    initial_state: Any,
+    steps: Steps,
+) -> tuple[Any, Any]:
+    """Scans an affine cell, with the derivative of this module: `(final_state, out)`.
+
+    Args:
+      activate: `(params, state, z) -> state`, as in `cells.affine`.
+      options: the direction, and what is returned.
+      plan: the form of the products, and what the scan saves.
+      params: W, U, b and whatever else `activate` uses, in the dtype of `steps.x`.
+      state: the carry.
+      initial_state: the state that a reset restores.
+      steps: inputs `[T, *B, D]`, resets and masks.
+    """
+    inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
+
+    def step(state, x):
+        after = _act(activate, params, state, preactivation(x, state.h))
+        return after, after.h
+
+    steps = steps._replace(x=inputs)
+    final, (out,) = scan_steps(options.reverse, options.states, step, state, initial_state, steps)
+    return final, out
+
+
+@unroll_affine.defjvp
+def _unroll_affine_jvp(activate, options, plan, primals, tangents):
+    params, state, initial_state, steps = primals
+    d_params, d_state, d_initial_state, d_steps = tangents
+    scan = partial(scan_steps, options.reverse, options.states)
+    inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
+    recompute = plan.keep == "states"
+
+    def linearize(before, z):
+        return jax.linearize(partial(_act, activate), params, before, z)
+
+    def step(before, x):
+        after, d_activate = linearize(before, preactivation(x, before.h))
+        return after, after.h, before, None if recompute else d_activate
+
+    final, (out, before, d_activate) = scan(step, state, initial_state, steps._replace(x=inputs))
+    before = save_as("states", before)
+    if recompute:
+        z = matmul_flat(steps.x, params.W) + matmul_flat(before.h, params.U)
+        _, d_activate = jax.vmap(linearize)(before, z + row(params.b, z))
+
+    dz = matmul_flat(d_steps.x, params.W) + matmul_flat(steps.x, d_params.W)
+    dz += matmul_flat(before.h, d_params.U)
+    dz += row(d_params.b, dz)
+    times_U = tangent_product(plan, params.U)
+
+    def d_step(d_state, now):
+        d_activate, dz = now
+        dz += times_U(d_state.h)
+        d_after = d_activate(d_params, d_state, dz)
+        return d_after, d_after.h
+
+    now = steps._replace(x=(d_activate, dz))
+    d_final, (d_out,) = scan(d_step, d_state, d_initial_state, now)
+    return (final, out), (d_final, d_out)
+
+
+def _act(activate, params, state, z):
+    """The next state, computed in the dtype of z, in the dtypes of the last one."""
+    after = activate(params, as_dtype(state, z.dtype), z)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+
+
+# --- the primitive
+
+
+def run_affine(
+    activate: Equations,
+    options: Options,
+    params: Any,
+    state: Any,
+    initial_state: Any,
+    steps: Steps,
+) -> tuple[Any, Any]:
+    """Runs an affine cell as one primitive: `(final_state, out)`, arguments as `unroll_affine`."""
+    leaves, form = jax.tree.flatten((params, state, initial_state, steps))
+    results = _recurrence.bind(*leaves, activate=activate, options=options, form=form)
+    return jax.tree.unflatten(
+        jax.tree.structure((state, emitted(options.states, state, state.h))), results
+    )
+
+
+def _run(*leaves, activate, options, form):
+    """The recurrence as ordinary operations."""
+    params, state, initial_state, steps = form.unflatten(leaves)
+    T, *B, D = steps.x.shape
+    H, columns = params.U.shape
+    gates = max(round(columns / H), 1)
+    plan = with_chunk(options.plan or plan_for(T, math.prod(B), D, H, gates), options.chunk)
+
+    def segment(state, steps):
+        return unroll_affine(activate, options, plan, params, state, initial_state, steps)
+
+    policy = checkpoint_policy(plan)
+    out = scan_chunks(segment, state, steps, plan.chunk, options.reverse, policy)
+    return jax.tree.leaves(out)
+
+
+def _run_forward(*leaves, activate, options, form):
+    """The recurrence when no derivative is taken."""
+    return _run(*leaves, activate=activate, options=replace(options, chunk=None), form=form)
+
+
+def _result_types(*avals, activate, options, form):
+    """The types of the final state, and of the second result with its time axis."""
+    _, state, _, steps = form.unflatten(avals)
+    T = steps.x.shape[0]
+    out = jax.tree.leaves(emitted(options.states, state, state.h))
+    return [*state, *(_over_time(T, aval) for aval in out)]
+
+
+def _over_time(T, aval):
+    """The type of T stacked arrays, sharded over devices as each of them is."""
+    sharding = aval.sharding.update(spec=(None, *aval.sharding.spec))
+    return aval.update(shape=(T, *aval.shape), sharding=sharding)
+
+
+def _differentiate(primals, tangents, **static):
+    moving = [type(tangent) is not ad.Zero for tangent in tangents]
+
+    def run(*given):
+        given = iter(given)
+        leaves = [next(given) if m else p for m, p in zip(moving, primals, strict=True)]
+        return _run(*leaves, **static)
+
+    def pick(leaves):
+        return [leaf for m, leaf in zip(moving, leaves, strict=True) if m]
+
+    return jax.jvp(run, pick(primals), pick(tangents))
+
+
+def _batch(leaves, axes, **static):
+    """A mapped axis of sequences becomes the first batch axis; mapped parameters expand."""
+    params, state, _, steps = (part.num_leaves for part in static["form"].children())
+    if any(axis is not None for axis in axes[:params]):
+        out = jax.vmap(partial(_run, **static), axes)(*leaves)
+        return out, [0] * len(out)
+    (size,) = {leaf.shape[a] for leaf, a in zip(leaves, axes, strict=True) if a is not None}
+    places = [0] * 2 * state + [1] * steps  # two states, then the leaves with a time axis
+    folded = [
+        jax.vmap(lambda leaf: leaf, axis, place, axis_size=size)(leaf)
+        for leaf, axis, place in zip(leaves[params:], axes[params:], places, strict=True)
+    ]
+    out = _recurrence.bind(*leaves[:params], *folded, **static)
+    return out, [0] * state + [1] * (len(out) - state)
+
+
+_recurrence = Primitive("lstm")
+_recurrence.multiple_results = True
+_recurrence.def_impl(_run_forward)
+_recurrence.def_abstract_eval(_result_types)
+ad.primitive_jvps[_recurrence] = _differentiate
+batching.primitive_batchers[_recurrence] = _batch
+mlir.register_lowering(_recurrence, mlir.lower_fun(_run_forward, multiple_results=True))

@@ -1,0 +1,116 @@
+"""The initializers of `jlstm.initializers`."""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.custom_batching import sequential_vmap
+
+from jlstm._src.dtypes import Array, at_least_float32
+from jlstm._src.modules import set_module
+
+Initializer = Callable[..., Array]
+
+GATES = 4
+
+
+@set_module("jlstm.initializers")
+def per_gate(initializer: Initializer) -> Initializer:
+    """Per-gate initializer: draws each block `[..., H]` of a packed array `[..., 4H]` separately.
+
+    An orthogonal matrix drawn on `[H, 4H]` at once has blocks that are not orthogonal, and a
+    variance scaled by the fan of `[H, 4H]` differs from that of `[H, H]`. Drawn gate by gate, both
+    agree with their papers (Saxe et al. 2014 for the orthogonal initialisation).
+
+    >>> import jax, jax.numpy as jnp
+    >>> U = per_gate(jax.nn.initializers.orthogonal())(jax.random.key(0), (3, 12))
+    >>> U_f = U[:, 3:6]
+    >>> bool(jnp.allclose(U_f @ U_f.T, jnp.eye(3), atol=1e-6))
+    True
+    """
+
+    draw = one_by_one(initializer)
+
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+        *leading, width = shape
+        keys, block_shape = jax.random.split(key, GATES), (*leading, width // GATES)
+        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+        blocks = [draw(k, block_shape, at_least_float32(dtype)) for k in keys]
+        return jnp.concatenate(blocks, axis=-1).astype(dtype)
+
+    return init
+
+
+@set_module("jlstm.initializers")
+def one_by_one(initializer: Initializer) -> Initializer:
+    """Sequential initializer: under `vmap` it draws one array after the other.
+
+    An orthogonal matrix is made from a QR decomposition. In jaxlib 0.10.2, a batch of
+    decompositions waits in one of XLA's threads for work that it hands to the same threads. If as
+    many batches run as the CPU has threads, side by side or on several devices, they wait forever.
+
+    >>> import jax
+    >>> draw = one_by_one(jax.nn.initializers.orthogonal())
+    >>> jax.vmap(lambda key: draw(key, (3, 3)))(jax.random.split(jax.random.key(0), 5)).shape
+    (5, 3, 3)
+    """
+
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+        def draw(key):
+            return initializer(key, shape, dtype)
+
+        return sequential_vmap(draw)(key) if isinstance(key, Tracer) else draw(key)
+
+    return init
+
+
+@set_module("jlstm.initializers")
+def forget_bias(value: chex.Numeric) -> Initializer:
+    """Forget-bias initializer: a packed bias `[4H]`, `value` for the forget gate, zero elsewhere.
+
+    It opens the forget gate at the start of training, so that gradients reach further back
+    (Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015).
+
+    >>> import jax
+    >>> forget_bias(1.0)(jax.random.key(0), (8,))
+    Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
+    """
+
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+        del key  # nothing is drawn
+        zero = jnp.zeros((*shape[:-1], shape[-1] // GATES), dtype)
+        return jnp.concatenate([zero, zero + jnp.asarray(value, dtype), zero, zero], axis=-1)
+
+    return init
+
+
+@set_module("jlstm.initializers")
+def chrono_bias(longest_lag: int) -> Initializer:
+    """Chrono initializer: a packed bias `[4H]` for time scales from 1 to `longest_lag` steps.
+
+        b_f = log(U(1, T - 1)),   b_i = -b_f,   b_g = b_o = 0,   T = `longest_lag`
+
+    Use it as the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018). Put it into existing
+    parameters with
+    `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
+
+    Raises:
+      ValueError: `longest_lag` is below 3, where the interval U(1, T - 1) is empty.
+
+    >>> import jax
+    >>> b_i, b_f, b_g, b_o = chrono_bias(100)(jax.random.key(0), (8,)).reshape(4, 2)
+    >>> bool((b_i == -b_f).all()), bool((b_f >= 0).all())
+    (True, True)
+    """
+    if longest_lag < 3:
+        raise ValueError(f"longest_lag: expected at least 3 steps, got {longest_lag}")
+
+    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
+        gate_shape = (*shape[:-1], shape[-1] // GATES)
+        b_f = jnp.log(jax.random.uniform(key, gate_shape, dtype, 1, longest_lag - 1))
+        zero = jnp.zeros_like(b_f)
+        return jnp.concatenate([-b_f, b_f, zero, zero], axis=-1)
+
+    return init

@@ -1,0 +1,302 @@
+"""`unroll`: a cell scanned over time, with resets, masks, direction and time chunks.
+
+The arguments are read once: `read_arguments` checks them, and gives every array the dtype in which
+the scan carries or reads it. `run` then takes the derivative rule, or a plain scan.
+"""
+
+from collections.abc import Mapping
+from functools import partial, reduce
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from jlstm._src.cell import (
+    Cell,
+    Layout,
+    activate_of,
+    check_state,
+    layout_of,
+    sizes_of,
+    state_like,
+    zeros_like,
+)
+from jlstm._src.checks import (
+    check_bool,
+    check_choice,
+    check_chunk,
+    check_flags,
+    check_floats,
+    describe,
+)
+from jlstm._src.derivative import Options, run_affine
+from jlstm._src.dtypes import Array, as_dtype, common_dtype
+from jlstm._src.lstm import lstm
+from jlstm._src.masks import select
+from jlstm._src.matmul import preactivation
+from jlstm._src.modules import set_module
+from jlstm._src.plan import Plan, check_plan, with_chunk
+from jlstm._src.scan import Steps, scan_chunks, scan_steps
+
+
+class Arguments(NamedTuple):
+    """The arguments of a run, checked and converted.
+
+    params: in the dtype of the outputs, for a cell of jlstm.
+    state, initial_state: as the scan carries them.
+    steps: inputs `[T, *B, …]`, safe to compute with at skipped steps, and flags.
+    """
+
+    params: Any
+    state: Any
+    initial_state: Any
+    steps: Steps
+
+
+@set_module("jlstm")
+def unroll(
+    params: Any,
+    xs: Any,
+    state: Any = None,
+    *,
+    initial_state: Any = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    reverse: bool = False,
+    cell: Cell = lstm,
+    chunk: int | None | Literal["auto"] = "auto",
+    plan: Plan | None = None,
+    states: bool = False,
+    derivative: Literal["rule", "plain"] = "rule",
+) -> tuple[Any, Any]:
+    """Runs a cell over a sequence.
+
+        state, hs[t] = cell(params, state, xs[t])   for t = 0 … T - 1
+
+    Args:
+      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or what another cell takes.
+      xs: `[T, *B, D]`, time first, then any batch shape; a pytree of such for a cell of your own.
+      state: the state carried in, `LSTMState(h, c)` of `[*B, H]`, or of `[H]` for every row. None
+        starts from `initial_state`.
+      initial_state: the state in which sequences begin and which a reset restores, shaped like
+        `state`. None is zeros. With a cell of your own, pass one of the two.
+      reset: bool `[T, *B]`: a new sequence begins at t. The state before step t is
+        `initial_state`, whatever was carried in. With `reverse=True` t is still the first step
+        of its sequence, so the state is restored after t has been processed. No gradient crosses.
+      mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. The
+        values of `xs` there, NaN included, affect no result and no gradient. A reset also holds
+        at a skipped step.
+      reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
+      cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells` with its own
+        parameters and state, or a function of your own.
+      chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
+        O(T / chunk + chunk) instead of O(T); None saves everything; "auto" follows the plan.
+      plan: further choices of speed. None means `jlstm.plan_for` these shapes. With
+        `derivative="plain"` only the plan's `chunk` is used; the default saves everything.
+      states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
+      derivative: "rule" uses jlstm's own derivative of the recurrence, which serves the LSTM and
+        every cell made by `jlstm.cells.affine`; "plain" uses JAX's differentiation of the scan, for
+        comparison. Other cells always use the latter.
+
+    Returns:
+      `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
+      state is at least float32. If no step was taken, the final state is the state carried in.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed; raised before anything is computed.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> xs = jax.random.normal(jax.random.key(1), (10, 5, 2))
+    >>> mask = jlstm.length_mask(jax.numpy.array([10, 7, 3, 1, 0]), 10)
+    >>> state, hs = jax.jit(jlstm.unroll)(params, xs, mask=mask)
+    >>> state.h.shape, hs.shape
+    ((5, 3), (10, 5, 3))
+    """
+    check_bool("reverse", reverse)
+    check_bool("states", states)
+    check_chunk(chunk)
+    check_plan(plan)
+    check_choice("derivative", derivative, ("rule", "plain"))
+    arguments = read_arguments(cell, params, xs, state, initial_state, reset, mask)
+    return run(cell, arguments, Options(reverse, states, chunk, plan), derivative == "rule")
+
+
+def run(cell: Cell, arguments: Arguments, options: Options, rule: bool = True) -> tuple[Any, Any]:
+    """Runs a cell by the derivative rule if it may and can, else by a plain scan."""
+    params, state, initial_state, steps = arguments
+    state = _varying_like(arguments, state)
+    if rule and _rule_serves(cell, params, state, steps):
+        activate: Any = activate_of(cell)
+        return run_affine(activate, options, params, state, initial_state, steps)
+
+    def segment(state, steps):
+        scan = partial(scan_steps, options.reverse, options.states, partial(cell, params))
+        final, (out, *_) = scan(state, initial_state, steps)
+        return final, out
+
+    chunk = with_chunk(options.plan or Plan(), options.chunk).chunk
+    return scan_chunks(segment, state, steps, chunk, options.reverse)
+
+
+def _rule_serves(cell, params, state, steps):
+    """Whether a cell is affine, and its equations depend on no traced array but their arguments.
+
+    The rule would not see a dependence on an array that the equations close over.
+    """
+    activate = activate_of(cell)
+    if activate is None:
+        return False
+    x = jax.ShapeDtypeStruct(steps.x.shape[1:], steps.x.dtype)
+    z = jax.eval_shape(preactivation, params, x, state.h)
+    wide = jax.eval_shape(partial(as_dtype, dtype=z.dtype), state)
+    constants = jax.make_jaxpr(activate)(params, wide, z).consts
+    return not any(isinstance(constant, Tracer) for constant in constants)
+
+
+def _varying_like(inputs, state):
+    """`state`, marked as varying over every axis of a `shard_map` over which an input varies.
+
+    Inside `shard_map`, the carry of a scan must vary over the same axes as its inputs from the
+    first step. Choosing between equals marks it, and XLA removes the choice.
+    """
+    leaves = jax.tree.leaves(inputs)
+    flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
+    flag = reduce(jnp.logical_or, flags)
+    return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), state)
+
+
+# --- reading the arguments
+
+
+def read_arguments(
+    cell: Cell,
+    params: Any,
+    xs: Any,
+    state: Any,
+    initial_state: Any,
+    reset: Array | None,
+    mask: Array | None,
+) -> Arguments:
+    """Checks the arguments of `unroll`, and converts them to what is scanned.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed.
+    """
+    given = {"state": state, "initial_state": initial_state}
+    if layout := layout_of(cell):
+        sizes = sizes_of("params", params, layout)
+        _check_inputs(xs, sizes["D"])
+        check_sequence_flags(reset, mask, xs.shape[:-1])
+        dtype = common_dtype(params, xs)
+        like = carry_like(layout, sizes, xs.shape[1:-1], dtype, given)
+        params, xs = as_dtype((params, xs), dtype)
+    else:
+        _check_own_steps(xs, reset, mask)
+        like = _own_carry_like(cell, params, xs, given)
+    state, initial_state = fill_in(given, like)
+    return Arguments(params, state, initial_state, safe_steps(xs, reset, mask))
+
+
+def carry_like(
+    layout: Layout, sizes: dict[str, int], batch_shape: tuple, dtype: Any, given: Mapping[str, Any]
+) -> Any:
+    """The types of a carried state, h of `dtype` and c at least float32, if the given states fit.
+
+    `given` holds the state and the initial state, in this order, by the names that messages use;
+    either may be None.
+    """
+    like = state_like(layout, sizes, batch_shape, dtype)
+    for name, state in given.items():
+        if state is not None:
+            check_state(name, state, like, len(batch_shape))
+    return like
+
+
+def _own_carry_like(cell, params, xs, given):
+    """The same for a cell of the caller's own, whose returned state has the types."""
+    if not callable(cell):
+        raise TypeError(f"cell: expected a function (params, state, x), got {describe(cell)}")
+    first = next((state for state in given.values() if state is not None), None)
+    if first is None:
+        raise ValueError("state: a cell of your own expects state or initial_state, got neither")
+    x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    with jax.numpy_rank_promotion("allow"):  # a state [H] meets a batch here, on purpose
+        returned = jax.eval_shape(cell, params, first, x)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(f"cell: expected a pair (state, y), got {describe(returned)}")
+        like, _ = returned
+        again, _ = jax.eval_shape(cell, params, like, x)
+    if again != like:
+        raise TypeError(f"cell: expected a state of one type, got {like} and then {again}")
+    for name, state in given.items():
+        if state is not None:
+            _check_like(name, state, like)
+    return like
+
+
+def fill_in(given: Mapping[str, Any], like: Any) -> tuple[Any, Any]:
+    """The state and the initial state as a scan carries them, of the types of `like`.
+
+    Zeros stand for no initial state, and the initial state for no state.
+    """
+    state, initial_state = given.values()
+
+    def conform(leaf, to):
+        return jnp.broadcast_to(jnp.asarray(leaf).astype(to.dtype), to.shape)
+
+    if initial_state is None:
+        initial_state = zeros_like(like)
+    else:
+        initial_state = jax.tree.map(conform, initial_state, like)
+    return initial_state if state is None else jax.tree.map(conform, state, like), initial_state
+
+
+def safe_steps(xs: Any, reset: Array | None, mask: Array | None) -> Steps:
+    """The inputs of a scan, with zeros at skipped steps, so that no NaN is computed there."""
+    xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
+    if mask is not None:
+        xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
+    return Steps(xs, reset, mask)
+
+
+def check_sequence_flags(reset: Array | None, mask: Array | None, shape: tuple[int, ...]) -> None:
+    """Checks that the flags are None or bool `[T, *B]`."""
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        if flags is not None:
+            check_flags(name, flags, shape)
+
+
+def _check_inputs(xs, D):
+    check_floats("xs", xs)
+    if xs.ndim < 2 or xs.shape[-1] != D:
+        raise ValueError(f"xs: expected shape [T, *B, {D}], got {describe(xs)}")
+
+
+def _check_own_steps(xs, reset, mask):
+    """Checks that all inputs have one time axis, and that flags are `[T, *B]` of them.
+
+    An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
+    """
+    leaves = jax.tree.leaves(xs)
+    if not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(f"xs: expected arrays, got {describe(xs)}")
+    if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
+        raise ValueError(f"xs: expected one time axis in front, got {describe(xs)}")
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        if flags is None:
+            continue
+        check_flags(name, flags)
+        if flags.ndim < 1 or any(leaf.shape[: flags.ndim] != flags.shape for leaf in leaves):
+            got = f"{describe(flags)} with xs {describe(xs)}"
+            raise ValueError(f"{name}: expected shape [T, *B], got {got}")
+
+
+def _check_like(name, tree, like):
+    """Checks that a tree can be broadcast, leaf by leaf, to the shapes of `like`."""
+    if jax.tree.structure(tree) != jax.tree.structure(like):
+        raise TypeError(f"{name}: expected {describe(like)}, got {describe(tree)}")
+    for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
+        if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
+            raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")
