@@ -105,7 +105,7 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
     def by_closure(scale):
         @cells.affine(minimal.layout)
         def scaled(params, state, z):
-            return minimal.activate(params, state, scale * z)
+            return minimal.equations(params, state, scale * z)
 
         return unroll_minimal(params, scaled)
 

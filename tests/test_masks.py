@@ -147,9 +147,9 @@ def test_a_reset_at_the_first_step_drops_what_was_carried_in():
     assert_equal(dropped, jlstm.unroll(params, xs, initial_state=new))
     # Backwards it is the last to be processed: what was carried in is used, and dropped at the end.
     kept = jlstm.unroll(
-        params, xs, carried, initial_state=new, reset=starts_at(0), reverse=True, states=True
+        params, xs, carried, initial_state=new, reset=starts_at(0), reverse=True, return_states=True
     )
-    whole = jlstm.unroll(params, xs, carried, initial_state=new, reverse=True, states=True)
+    whole = jlstm.unroll(params, xs, carried, initial_state=new, reverse=True, return_states=True)
     assert_equal(kept[1], whole[1])
     rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (B, H)), new)
     assert_equal(kept[0], rows)

@@ -11,7 +11,7 @@ from draws import draw_array, draw_params, draw_state
 
 import jlstm
 
-activate = jlstm.cell.activate
+activate = jlstm.cell.equations
 activate_and_partials = inspect.unwrap(jlstm.cell)  # the equations, as they are written
 B, H = 2, 3
 F64 = jnp.float64

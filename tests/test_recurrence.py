@@ -42,7 +42,7 @@ def test_gives_the_notebooks_histories(x64, dtype, tolerance):
     X, gates = reference.draw()
     H, C = reference.run(X, gates)
     params = jax.tree.map(lambda p: p.astype(dtype), jlstm.pack_gates(gates_by_name(gates)))
-    _, histories = jax.jit(partial(jlstm.unroll, states=True))(params, jnp.asarray(X, dtype))
+    _, histories = jax.jit(partial(jlstm.unroll, return_states=True))(params, jnp.asarray(X, dtype))
     assert histories.h.dtype == histories.c.dtype == dtype
     np.testing.assert_allclose(histories.h, H, rtol=0, atol=tolerance)
     np.testing.assert_allclose(histories.c, C, rtol=0, atol=tolerance)
@@ -55,7 +55,7 @@ def test_equals_the_notebooks_loop_gate_by_gate(x64, seed, T, D, H):
     gates = jlstm.unpack_gates(params, "fioc")
     gates = {n: (np.asarray(W), np.asarray(U), np.asarray(b)) for n, (W, U, b) in gates.items()}
     expected = reference.run(np.asarray(xs), gates)
-    final, histories = jax.jit(partial(jlstm.unroll, states=True))(params, xs)
+    final, histories = jax.jit(partial(jlstm.unroll, return_states=True))(params, xs)
     assert_close(histories, LSTMState(*expected))
     assert_equal(final, LSTMState(histories.h[-1], histories.c[-1]))
     assert_equal(jax.jit(jlstm.unroll)(params, xs), (final, histories.h))
@@ -78,7 +78,7 @@ def test_equals_the_reference_from_any_state(x64, dtype, tolerance, seed, T, B, 
 @settings(max_examples=6)
 def test_jit_equals_eager(x64, seed, T, B, reverse, states):
     case = draw_case(seed, T, B, 2, 3, jnp.float64)
-    run = partial(jlstm.unroll, reverse=reverse, states=states)
+    run = partial(jlstm.unroll, reverse=reverse, return_states=states)
     assert_close(jax.jit(run)(*case), run(*case), 1e-15)
 
 
@@ -138,9 +138,9 @@ def run_halves(case, cut, reverse):
 @settings(max_examples=6)
 def test_reverse_is_a_flip_in_time(seed, T, B):
     params, xs, state = as_numpy(draw_case(seed, T, B, 2, 3))
-    final, histories = as_numpy(jlstm.unroll(params, xs[::-1], state, states=True))
+    final, histories = as_numpy(jlstm.unroll(params, xs[::-1], state, return_states=True))
     flipped = LSTMState(histories.h[::-1], histories.c[::-1])
-    backwards = as_numpy(jlstm.unroll(params, xs, state, reverse=True, states=True))
+    backwards = as_numpy(jlstm.unroll(params, xs, state, reverse=True, return_states=True))
     assert_equal(backwards, (final, flipped))
 
 
@@ -167,7 +167,7 @@ def test_no_gradient_comes_from_the_future(reverse):
 def test_gradients_are_central_differences(x64, B, reverse):
     """To second order, in both modes, with respect to the parameters, the input and the state."""
     case = draw_case(2, 3, B, 2, 2, jnp.float64)
-    run = jax.jit(partial(jlstm.unroll, states=True, reverse=reverse))
+    run = jax.jit(partial(jlstm.unroll, return_states=True, reverse=reverse))
     check_grads(run, case, order=2, modes=["fwd", "rev"])
 
 
@@ -223,7 +223,7 @@ def test_a_cell_of_ones_own():
     run = partial(jlstm.unroll, leak, xs, {"sum": jnp.float32(8.0)}, cell=leaky_sum)
     final, ys = run()
     assert_equal((final, ys), ({"sum": jnp.float32(6.25)}, jnp.asarray([10.0, 9.0, 12.5])))
-    _, sums = run(states=True)
+    _, sums = run(return_states=True)
     assert_equal(sums, {"sum": ys / 2})
     _, backwards = run(reverse=True)
     np.testing.assert_array_equal(backwards, [8, 12, 16])

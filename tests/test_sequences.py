@@ -150,7 +150,7 @@ def compiled(setting: Setting):
             mask=mask,
             reverse=setting.reverse,
             chunk=setting.chunk,
-            states=setting.states,
+            return_states=setting.states,
         )
         return dot(outputs, cotangents), outputs
 

@@ -102,7 +102,7 @@ def test_cells_in_two_parts_are_the_whole_bit_for_bit(both, tmp_path, monkeypatc
     """Stopped at a checkpoint of the second cell, and resumed."""
     from jlstm.experiments import segments
 
-    out, seen, whole = tmp_path / "out", [], segments.continued
+    out, seen, whole = tmp_path / "out", [], segments.advance
 
     def interrupted(*given, **options):
         for segment in whole(*given, **options):

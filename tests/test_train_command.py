@@ -171,7 +171,7 @@ def test_a_run_in_two_parts_is_the_whole_bit_for_bit(finished, tmp_path, monkeyp
     def stop(*arguments):
         from jlstm.experiments import segments
 
-        whole = segments.continued
+        whole = segments.advance
 
         def half(*given, **options):
             going = whole(*given, **options)

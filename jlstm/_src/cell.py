@@ -65,7 +65,7 @@ class DeclaredCell(Protocol):
 class AffineCell(DeclaredCell, Protocol):
     """A cell of `z = x W + h_tm1 U + b`: its equations, and whether they are elementwise."""
 
-    activate: Equations
+    equations: Equations
     elementwise: bool
 
 
@@ -102,15 +102,16 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
 
 @set_module("jlstm.cells")
 def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations], AffineCell]:
-    """Decorator that makes a cell of `activate(params, state, z) -> state`, z = x W + h_tm1 U + b.
+    """Decorator that makes a cell of equations `(params, state, z) -> state` behind z.
 
         @affine(layout, elementwise=True)
         def name(params, state, z):
             …
             return LSTMState(h_t, c_t)
 
-    The equations receive all arrays in the common dtype of `params` and x, but z and the state in
-    at least float32. They may use vectors besides W, U and b. `name.activate` gives them back.
+    The cell computes z = x W + h_tm1 U + b, and the equations make the new state of it. They
+    receive all arrays in the common dtype of `params` and x, but z and the state in
+    at least float32. They may use vectors besides W, U and b. `name.equations` gives them back.
 
     Args:
       layout: the shapes of the parameters, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them,
@@ -119,8 +120,8 @@ def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations]
         of z and of each vector, and on no other unit. Some gradient experiments then cost less.
     """
 
-    def decorate(activate: Equations) -> AffineCell:
-        return _affine(layout, activate, activate, elementwise)
+    def decorate(equations: Equations) -> AffineCell:
+        return _affine(layout, equations, equations, elementwise)
 
     return decorate
 
@@ -167,15 +168,15 @@ def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., Aff
     return decorate
 
 
-def _affine(layout, plain, activate, elementwise) -> AffineCell:
-    """The cell computes `plain`; the derivative rule differentiates `activate`, its equal."""
+def _affine(layout, plain, equations, elementwise) -> AffineCell:
+    """The cell computes `plain`; the derivative rule differentiates `equations`, its equal."""
 
     @wraps(plain)
-    def equations(params, state, x):
+    def of_input(params, state, x):
         return plain(params, state, preactivation(params, x, state.h))
 
-    made: Any = cell_of(layout)(equations)
-    made.activate, made.elementwise = activate, elementwise
+    made: Any = cell_of(layout)(of_input)
+    made.equations, made.elementwise = equations, elementwise
     return made
 
 
@@ -204,14 +205,14 @@ def layout_of(cell: Any) -> Layout | None:
     return None if _wraps_a_cell(cell) else getattr(cell, "layout", None)
 
 
-def activate_of(cell: Any) -> Equations | None:
+def equations_of(cell: Any) -> Equations | None:
     """The equations of an affine cell behind z; None for any other function."""
-    return None if _wraps_a_cell(cell) else getattr(cell, "activate", None)
+    return None if _wraps_a_cell(cell) else getattr(cell, "equations", None)
 
 
 def is_elementwise(cell: Any) -> bool:
     """Whether a cell is affine and declares that its units do not touch each other."""
-    return activate_of(cell) is not None and getattr(cell, "elementwise", False)
+    return equations_of(cell) is not None and getattr(cell, "elementwise", False)
 
 
 def _wraps_a_cell(cell):

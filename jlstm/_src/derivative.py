@@ -3,14 +3,14 @@
 A cell of the form
 
     z_t = x_t W + h_tm1 U + b
-    s_t = activate(params, s_tm1, z_t)
+    s_t = equations(params, s_tm1, z_t)
 
 such as the LSTM with s = (h, c), has the tangents
 
     dz_t = dx_t W + x_t dW + h_tm1 dU + db  +  dh_tm1 U
-    ds_t = the derivative of activate, linear in dparams, ds_tm1 and dz_t
+    ds_t = the derivative of equations, linear in dparams, ds_tm1 and dz_t
 
-The forward scan saves s_tm1 and the derivative of `activate` at each step, by `jax.linearize`; or
+The forward scan saves s_tm1 and the derivative of `equations` at each step, by `jax.linearize`; or
 s_tm1 alone, from which every z_t and the derivative there are recomputed. All terms of dz_t but the
 last are computed for every t at once. The scan that is left carries ds alone. JAX transposes it to
 backpropagation through time, in which the gradient of each weight is one product after the scan.
@@ -49,7 +49,7 @@ class Options:
     """Static options of a run. `plan=None` means `plan_for(...)`; `chunk="auto"` the plan's."""
 
     reverse: bool
-    states: bool
+    return_states: bool
     chunk: int | None | Literal["auto"]
     plan: Plan | None
 
@@ -59,7 +59,7 @@ class Options:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def unroll_affine(
-    activate: Equations,
+    equations: Equations,
     options: Options,
     plan: Plan,
     params: Any,
@@ -70,10 +70,10 @@ def unroll_affine(
     """Scans an affine cell, with the derivative of this module: `(final_state, out)`.
 
     Args:
-      activate: `(params, state, z) -> state`, as in `cells.affine`.
+      equations: `(params, state, z) -> state`, as in `cells.affine`.
       options: the direction, and what is returned.
       plan: the form of the products, and what the scan saves.
-      params: W, U, b and whatever else `activate` uses, in the dtype of `steps.x`.
+      params: W, U, b and whatever else `equations` uses, in the dtype of `steps.x`.
       state: the carry.
       initial_state: the state that a reset restores.
       steps: inputs `[T, *B, D]`, resets and masks.
@@ -81,34 +81,36 @@ def unroll_affine(
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
 
     def step(state, x):
-        after = _act(activate, params, state, preactivation(x, state.h))
+        after = _act(equations, params, state, preactivation(x, state.h))
         return after, after.h
 
     steps = steps._replace(x=inputs)
-    final, (out,) = scan_steps(options.reverse, options.states, step, state, initial_state, steps)
+    final, (out,) = scan_steps(
+        options.reverse, options.return_states, step, state, initial_state, steps
+    )
     return final, out
 
 
 @unroll_affine.defjvp
-def _unroll_affine_jvp(activate, options, plan, primals, tangents):
+def _unroll_affine_jvp(equations, options, plan, primals, tangents):
     params, state, initial_state, steps = primals
     d_params, d_state, d_initial_state, d_steps = tangents
-    scan = partial(scan_steps, options.reverse, options.states)
+    scan = partial(scan_steps, options.reverse, options.return_states)
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
     recompute = plan.keep == "states"
 
     def linearize(before, z):
-        return jax.linearize(partial(_act, activate), params, before, z)
+        return jax.linearize(partial(_act, equations), params, before, z)
 
     def step(before, x):
-        after, d_activate = linearize(before, preactivation(x, before.h))
-        return after, after.h, before, None if recompute else d_activate
+        after, d_equations = linearize(before, preactivation(x, before.h))
+        return after, after.h, before, None if recompute else d_equations
 
-    final, (out, before, d_activate) = scan(step, state, initial_state, steps._replace(x=inputs))
+    final, (out, before, d_equations) = scan(step, state, initial_state, steps._replace(x=inputs))
     before = save_as("states", before)
     if recompute:
         z = matmul_flat(steps.x, params.W) + matmul_flat(before.h, params.U)
-        _, d_activate = jax.vmap(linearize)(before, z + row(params.b, z))
+        _, d_equations = jax.vmap(linearize)(before, z + row(params.b, z))
 
     dz = matmul_flat(d_steps.x, params.W) + matmul_flat(steps.x, d_params.W)
     dz += matmul_flat(before.h, d_params.U)
@@ -116,19 +118,19 @@ def _unroll_affine_jvp(activate, options, plan, primals, tangents):
     times_U = tangent_product(plan, params.U)
 
     def d_step(d_state, now):
-        d_activate, dz = now
+        d_equations, dz = now
         dz += times_U(d_state.h)
-        d_after = d_activate(d_params, d_state, dz)
+        d_after = d_equations(d_params, d_state, dz)
         return d_after, d_after.h
 
-    now = steps._replace(x=(d_activate, dz))
+    now = steps._replace(x=(d_equations, dz))
     d_final, (d_out,) = scan(d_step, d_state, d_initial_state, now)
     return (final, out), (d_final, d_out)
 
 
-def _act(activate, params, state, z):
+def _act(equations, params, state, z):
     """The next state, computed in the dtype of z, in the dtypes of the last one."""
-    after = activate(params, as_dtype(state, z.dtype), z)
+    after = equations(params, as_dtype(state, z.dtype), z)
     return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
 
@@ -136,7 +138,7 @@ def _act(activate, params, state, z):
 
 
 def run_affine(
-    activate: Equations,
+    equations: Equations,
     options: Options,
     params: Any,
     state: Any,
@@ -145,13 +147,13 @@ def run_affine(
 ) -> tuple[Any, Any]:
     """Runs an affine cell as one primitive: `(final_state, out)`, arguments as `unroll_affine`."""
     leaves, form = jax.tree.flatten((params, state, initial_state, steps))
-    results = _recurrence.bind(*leaves, activate=activate, options=options, form=form)
+    results = _recurrence.bind(*leaves, equations=equations, options=options, form=form)
     return jax.tree.unflatten(
-        jax.tree.structure((state, emitted(options.states, state, state.h))), results
+        jax.tree.structure((state, emitted(options.return_states, state, state.h))), results
     )
 
 
-def _run(*leaves, activate, options, form):
+def _run(*leaves, equations, options, form):
     """The recurrence as ordinary operations."""
     params, state, initial_state, steps = form.unflatten(leaves)
     T, *B, D = steps.x.shape
@@ -160,23 +162,23 @@ def _run(*leaves, activate, options, form):
     plan = with_chunk(options.plan or plan_for(T, math.prod(B), D, H, gates), options.chunk)
 
     def segment(state, steps):
-        return unroll_affine(activate, options, plan, params, state, initial_state, steps)
+        return unroll_affine(equations, options, plan, params, state, initial_state, steps)
 
     policy = checkpoint_policy(plan)
     out = scan_chunks(segment, state, steps, plan.chunk, options.reverse, policy)
     return jax.tree.leaves(out)
 
 
-def _run_forward(*leaves, activate, options, form):
+def _run_forward(*leaves, equations, options, form):
     """The recurrence when no derivative is taken."""
-    return _run(*leaves, activate=activate, options=replace(options, chunk=None), form=form)
+    return _run(*leaves, equations=equations, options=replace(options, chunk=None), form=form)
 
 
-def _result_types(*avals, activate, options, form):
+def _result_types(*avals, equations, options, form):
     """The types of the final state, and of the second result with its time axis."""
     _, state, _, steps = form.unflatten(avals)
     T = steps.x.shape[0]
-    out = jax.tree.leaves(emitted(options.states, state, state.h))
+    out = jax.tree.leaves(emitted(options.return_states, state, state.h))
     return [*state, *(_over_time(T, aval) for aval in out)]
 
 

@@ -86,6 +86,17 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     return init
 
 
+def bias_of(
+    forget_bias_value: chex.Numeric | None, bias_init: Initializer | None, default: float = 1.0
+) -> Initializer:
+    """The initializer of a bias, from the two options of which a caller passes at most one."""
+    if bias_init is None:
+        return forget_bias(default if forget_bias_value is None else forget_bias_value)
+    if forget_bias_value is not None:
+        raise ValueError("forget_bias: expected None beside bias_init, which draws every bias")
+    return bias_init
+
+
 @set_module("jlstm.initializers")
 def chrono_bias(longest_lag: int) -> Initializer:
     """Chrono initializer: a packed bias `[4H]` for time scales from 1 to `longest_lag` steps.

@@ -134,7 +134,7 @@ def init(
     *,
     kernel_init: Initializer = jax.nn.initializers.lecun_normal(),
     recurrent_init: Initializer = jax.nn.initializers.orthogonal(),
-    forget_bias: chex.Numeric = 1.0,
+    forget_bias: chex.Numeric | None = None,
     bias_init: Initializer | None = None,
     dtype=jnp.float32,
 ) -> LSTMParams:
@@ -146,8 +146,9 @@ def init(
       hidden_size: H.
       kernel_init: draws each `[D, H]` block of W; any function of `jax.nn.initializers`.
       recurrent_init: draws each `[H, H]` block of U.
-      forget_bias: the initial bias of the forget gate; the other biases are zero.
-      bias_init: draws all of b `[4H]` instead, for example `jlstm.initializers.chrono_bias(T)`.
+      forget_bias: the initial bias of the forget gate, 1 by default; the other biases are zero.
+      bias_init: draws all of b `[4H]`, for example `jlstm.initializers.chrono_bias(T)`. It takes
+        the place of `forget_bias`, so pass one of the two.
       dtype: the dtype of every parameter.
 
     Returns:
@@ -155,7 +156,7 @@ def init(
 
     Raises:
       TypeError: `key` is not a typed key, or a size is not an int.
-      ValueError: a size is not positive.
+      ValueError: a size is not positive, or both `forget_bias` and `bias_init` are given.
 
     Many seeds: `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
 
@@ -167,7 +168,7 @@ def init(
     check_key(key)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
-    bias_init = bias_init or initializers.forget_bias(forget_bias)
+    bias_init = initializers.bias_of(forget_bias, bias_init)
     key_W, key_U, key_b = jax.random.split(key, 3)
     return LSTMParams(
         W=initializers.per_gate(kernel_init)(key_W, (input_size, 4 * hidden_size), dtype),

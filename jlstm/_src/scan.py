@@ -26,25 +26,25 @@ class Steps(NamedTuple):
     mask: Array | None
 
 
-def emitted(states: bool, state: Any, y: Any) -> Any:
+def emitted(return_states: bool, state: Any, y: Any) -> Any:
     """The second result of `unroll`, of one step: the state, or else the output."""
-    return state if states else y
+    return state if return_states else y
 
 
 def scan_steps(
-    reverse: bool, states: bool, step: Step, state: Any, initial_state: Any, steps: Steps
+    reverse: bool, return_states: bool, step: Step, state: Any, initial_state: Any, steps: Steps
 ) -> tuple[Any, tuple[Any, ...]]:
     """Scans `step` over `steps`.
 
     Returns:
-      `(final_state, (out, …))`: `out` holds the state after each step if `states`, else its output,
-      which is zero at a skipped step. Further results of `step` follow; at a skipped step they are
-      computed from `initial_state` and `x`.
+      `(final_state, (out, …))`: `out` holds the state after each step if `return_states`, else its
+      output, which is zero at a skipped step. Further results of `step` follow; at a skipped step
+      they are computed from `initial_state` and `x`.
     """
 
     def body(before, now):
         carry, (after, y, *more) = take_step(reverse, step, initial_state, before, now)
-        return carry, (emitted(states, after, y), *more)
+        return carry, (emitted(return_states, after, y), *more)
 
     return jax.lax.scan(body, state, steps, reverse=reverse)
 

@@ -175,7 +175,7 @@ def unroll_stack(
     check_noise(rates, key, [_layout(cell) for cell in cells])
     layers = read_stack(cells, params, xs, states, initial_states, reset, mask)
     steps = safe_steps(xs, reset, mask)
-    options = Options(reverse=False, states=False, chunk=chunk, plan=None)
+    options = Options(reverse=False, return_states=False, chunk=chunk, plan=None)
     finals = []
     for k, layer in enumerate(layers):
         drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
@@ -277,7 +277,7 @@ def _layout(cell) -> Layout:
     return layout
 
 
-def _parts(name, entry, layer):
+def _parts(name: str, entry: Any, layer: Any) -> dict[str, Any]:
     """An entry for a layer by direction, as the suffixes of names; None gives None to both."""
     if not isinstance(layer, Bidirectional):
         return {"": entry}

@@ -15,8 +15,8 @@ from jax.core import Tracer
 from jlstm._src.cell import (
     Cell,
     Layout,
-    activate_of,
     check_state,
+    equations_of,
     layout_of,
     sizes_of,
     state_like,
@@ -67,7 +67,7 @@ def unroll(
     cell: Cell = lstm,
     chunk: int | None | Literal["auto"] = "auto",
     plan: Plan | None = None,
-    states: bool = False,
+    return_states: bool = False,
     derivative: Literal["rule", "plain"] = "rule",
 ) -> tuple[Any, Any]:
     """Runs a cell over a sequence.
@@ -94,7 +94,7 @@ def unroll(
         O(T / chunk + chunk) instead of O(T); None saves everything; "auto" follows the plan.
       plan: further choices of speed. None means `jlstm.plan_for` these shapes. With
         `derivative="plain"` only the plan's `chunk` is used; the default saves everything.
-      states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
+      return_states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
       derivative: "rule" uses jlstm's own derivative of the recurrence, which serves the LSTM and
         every cell made by `jlstm.cells.affine`; "plain" uses JAX's differentiation of the scan, for
         comparison. Other cells always use the latter.
@@ -115,12 +115,12 @@ def unroll(
     ((5, 3), (10, 5, 3))
     """
     check_bool("reverse", reverse)
-    check_bool("states", states)
+    check_bool("return_states", return_states)
     check_chunk(chunk)
     check_plan(plan)
     check_choice("derivative", derivative, ("rule", "plain"))
     arguments = read_arguments(cell, params, xs, state, initial_state, reset, mask)
-    return run(cell, arguments, Options(reverse, states, chunk, plan), derivative == "rule")
+    return run(cell, arguments, Options(reverse, return_states, chunk, plan), derivative == "rule")
 
 
 def run(cell: Cell, arguments: Arguments, options: Options, rule: bool = True) -> tuple[Any, Any]:
@@ -128,11 +128,11 @@ def run(cell: Cell, arguments: Arguments, options: Options, rule: bool = True) -
     params, state, initial_state, steps = arguments
     state = _varying_like(arguments, state)
     if rule and _rule_serves(cell, params, state, steps):
-        activate: Any = activate_of(cell)
-        return run_affine(activate, options, params, state, initial_state, steps)
+        equations: Any = equations_of(cell)
+        return run_affine(equations, options, params, state, initial_state, steps)
 
     def segment(state, steps):
-        scan = partial(scan_steps, options.reverse, options.states, partial(cell, params))
+        scan = partial(scan_steps, options.reverse, options.return_states, partial(cell, params))
         final, (out, *_) = scan(state, initial_state, steps)
         return final, out
 
@@ -145,13 +145,13 @@ def _rule_serves(cell, params, state, steps):
 
     The rule would not see a dependence on an array that the equations close over.
     """
-    activate = activate_of(cell)
-    if activate is None:
+    equations = equations_of(cell)
+    if equations is None:
         return False
     x = jax.ShapeDtypeStruct(steps.x.shape[1:], steps.x.dtype)
     z = jax.eval_shape(preactivation, params, x, state.h)
     wide = jax.eval_shape(partial(as_dtype, dtype=z.dtype), state)
-    constants = jax.make_jaxpr(activate)(params, wide, z).consts
+    constants = jax.make_jaxpr(equations)(params, wide, z).consts
     return not any(isinstance(constant, Tracer) for constant in constants)
 
 

@@ -9,7 +9,7 @@ from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 
 
-def affine(x: Array, alpha: float = 1.0, beta: float = 0.0) -> Array:
+def scale_and_shift(x: Array, alpha: float = 1.0, beta: float = 0.0) -> Array:
     """`alpha x + beta`."""
     return alpha * x + beta
 
@@ -67,19 +67,10 @@ def thresholded_relu(x: Array, alpha: float = 1.0) -> Array:
 FUNCTIONS = {
     f.__name__: f
     for f in (
-        affine,
-        elu,
-        hard_sigmoid,
-        leaky_relu,
-        relu,
-        scaled_tanh,
-        sigmoid,
-        softplus,
-        softsign,
-        tanh,
-        thresholded_relu,
+        *(elu, hard_sigmoid, leaky_relu, relu, scaled_tanh, sigmoid),
+        *(softplus, softsign, tanh, thresholded_relu),
     )
-}
+} | {"affine": scale_and_shift}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from jax.nn import sigmoid
 
 from jlstm._src.cell import Layout, affine, cell_of
 from jlstm._src.dtypes import Array
+from jlstm._src.initializers import Initializer, bias_of
 from jlstm._src.matmul import matmul, row
 from jlstm.cells.gates import init_gates, split
 
@@ -100,7 +101,7 @@ def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) 
     Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, of which
     b is what it draws for the candidate g.
     """
-    W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=0.0, **options)
+    W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=None, **options)
     return ElmanParams(W, U, b)
 
 
@@ -109,16 +110,19 @@ def init_gru(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: chex.Numeric = 0.0,
+    forget_bias: chex.Numeric | None = None,
+    bias_init: Initializer | None = None,
     **options,
 ) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.
 
-    What a forget gate is to the LSTM the update gate is to the GRU: u has the bias `forget_bias`,
-    or that which `bias_init` draws for f, `jlstm.initializers.chrono_bias(T)` say (Tallec &
-    Ollivier 2018). Further options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    The update gate of the GRU corresponds to the forget gate of the LSTM: the bias of u is
+    `forget_bias`, 0 by default, or what `bias_init` draws for f, for example
+    `jlstm.initializers.chrono_bias(T)` (Tallec & Ollivier 2018). Further options are those of
+    `jlstm.init`: kernel_init, recurrent_init, dtype.
     """
-    W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, forget_bias=forget_bias, **options)
+    bias_init = bias_of(forget_bias, bias_init, default=0.0)
+    W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, bias_init=bias_init, **options)
     _, b_u, _ = split(b, 3)
     zero = jnp.zeros_like(b_u)
     return GRUParams(W, U, jnp.concatenate([zero, b_u, zero], axis=-1), zero)

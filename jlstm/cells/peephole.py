@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from jlstm._src.cell import affine
 from jlstm._src.dtypes import Array
-from jlstm._src.initializers import Initializer
-from jlstm._src.initializers import forget_bias as forgetting
+from jlstm._src.initializers import Initializer, bias_of
 from jlstm._src.lstm import LSTMState
 from jlstm.cells.gates import PeepholeParams, gate, gated, init_gates, init_of, peepholes, split
 
@@ -116,7 +115,7 @@ def init_coupled_forget(
     input_size: int,
     hidden_size: int,
     *,
-    forget_bias: chex.Numeric = 1.0,
+    forget_bias: chex.Numeric | None = None,
     bias_init: Initializer | None = None,
     **options,
 ) -> PeepholeParams:
@@ -126,7 +125,7 @@ def init_coupled_forget(
     draws for f, so that 1 - i opens as a forget gate with that bias does. Further options are those
     of `jlstm.init`, and `peephole_init`.
     """
-    bias_init = _coupled(bias_init or forgetting(forget_bias))
+    bias_init = _coupled(bias_of(forget_bias, bias_init))
     return init_gates("igo", key, input_size, hidden_size, bias_init=bias_init, **options)
 
 

@@ -48,7 +48,7 @@ def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
     Returns:
       `(LSTMState(h_t, c_t), h_t)`.
     """
-    m_t, c_t = peephole.activate(params, state, preactivation(params, x, state.h))
+    m_t, c_t = peephole.equations(params, state, preactivation(params, x, state.h))
     return LSTMState(matmul(m_t, params.V), c_t)
 
 

@@ -93,21 +93,21 @@ def run(args: argparse.Namespace) -> None:
     chosen = _chosen(args)
     if chosen["devices"]:
         _use_devices(chosen["devices"])
-    task, setups, runs = _programs(chosen)
+    task, configs, runs = _programs(chosen)
     if not args.resume:
         os.makedirs(args.out, exist_ok=True)
         _write(args.out, {settings.FILE: outcomes.json_writer(chosen)})
     begun = time.monotonic()
     try:
         finished = {
-            cell: _train(args, chosen, task, setup, runs, cell if len(setups) > 1 else "")
-            for cell, setup in setups.items()
+            cell: _train(args, chosen, task, config, runs, cell if len(configs) > 1 else "")
+            for cell, config in configs.items()
         }
     except KeyboardInterrupt:
         command = f"jlstm train --resume --out {shlex.quote(args.out)}"
         print(f"interrupted; from the last checkpoint on, `{command}` continues", file=sys.stderr)
         raise
-    rows = [{"cell": cell, **row} for cell in setups for row in runs.rows]
+    rows = [{"cell": cell, **row} for cell in configs for row in runs.rows]
     together = outcomes.one_after_another(finished)
     contents = outcomes.tables(chosen, rows, together)
     if args.plot:
@@ -175,7 +175,7 @@ def _programs(chosen):
     """The task, what a program is compiled for by the name of its cell, and the runs of each."""
     import optax
 
-    from jlstm.experiments import Setup, grid, tasks
+    from jlstm.experiments import Config, grid, tasks
 
     if chosen["task"] not in tasks.NAMES:
         names = ", ".join(tasks.NAMES)
@@ -191,9 +191,9 @@ def _programs(chosen):
     task = tasks.named(chosen["task"], length=chosen["length"], series=series)
     optimizer = getattr(optax, chosen["optimizer"])
     sizes = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
-    setups = {name: Setup(**sizes, **_cell(name), optimizer=optimizer) for name in chosen["cell"]}
+    configs = {name: Config(**sizes, **_cell(name), optimizer=optimizer) for name in chosen["cell"]}
     choices = {name: chosen[name] for name in outcomes.NUMBERS if chosen[name] is not None}
-    return task, setups, grid(chosen["seeds"], choices)
+    return task, configs, grid(chosen["seeds"], choices)
 
 
 def _cell(name):
@@ -204,7 +204,7 @@ def _cell(name):
 # --- training
 
 
-def _train(args, chosen, task, setup, runs, name):
+def _train(args, chosen, task, config, runs, name):
     """The finished runs; whatever ends this early, the checkpoints are whole.
 
     name: of the cell, where there are others; its checkpoints are in a folder of that name.
@@ -215,22 +215,22 @@ def _train(args, chosen, task, setup, runs, name):
     from jlstm.experiments.checkpoints import checkpointing, restore
 
     folder = os.path.join(args.out, "checkpoints", *[name] * bool(name))
-    start = partial(segments.start, task, setup=setup)
-    like: Any = jax.eval_shape(start, runs.settings, runs.keys)
+    start = partial(segments.start, task, config=config)
+    like: Any = jax.eval_shape(start, runs.hyperparams, runs.keys)
     found = restore(folder, like)
-    progress = found.tree if found else start(runs.settings, runs.keys)
+    progress = found.tree if found else start(runs.hyperparams, runs.keys)
     for line in found.refused if found else ():
         print(line, file=sys.stderr)
     bar = tqdm(
         desc=f"{task.name} {name}".strip(),
-        total=setup.steps,
+        total=config.steps,
         initial=found.step if found else 0,
         unit="step",
         file=sys.stderr,
         disable=args.quiet or not sys.stderr.isatty(),
     )
     every = chosen["checkpoint_every"]
-    going = segments.continued(task, runs.settings, progress, setup=setup, every=every)
+    going = segments.advance(task, runs.hyperparams, progress, config=config, every=every)
     with _interrupts() as interrupted, bar, checkpointing(folder) as save:
         for step, progress in going:
             save(step, progress)
@@ -243,7 +243,7 @@ def _train(args, chosen, task, setup, runs, name):
                 break
     if interrupted():
         raise KeyboardInterrupt
-    return segments.finished(task, progress, setup=setup)
+    return segments.finish(task, progress, config=config)
 
 
 @contextlib.contextmanager

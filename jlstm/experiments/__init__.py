@@ -1,7 +1,8 @@
 """Batch experiments: hundreds of runs as one compiled program. Needs the extra `[experiments]`.
 
-`train(task, settings, key) -> Run` is a pure function; `over_seeds` maps it over keys and settings,
-`grid` lays these out, and `segments` runs them piece by piece, so that one may look, save or stop.
+`train(task, hyperparams, key) -> Run` is a pure function. `over_seeds` maps it over keys and
+hyperparameters, `grid` makes these of lists of values, and `segments` trains them piece by piece,
+so that you can look, save or stop in between.
 """
 
 from jlstm._src.modules import extra, publish
@@ -13,14 +14,14 @@ with extra("experiments"):
     from jlstm.experiments.model import Model, apply_model, init_model
     from jlstm.experiments.seeds import over_seeds
     from jlstm.experiments.training import (
+        Config,
         Curves,
+        Hyperparams,
         Run,
-        Settings,
-        Setup,
-        Training,
+        TrainState,
         advance,
-        begin,
         finish,
+        start,
         train,
     )
 
@@ -30,12 +31,11 @@ __all__ = [
     "Grid",
     "Model",
     "Run",
-    "Settings",
-    "Setup",
-    "Training",
+    "Hyperparams",
+    "Config",
+    "TrainState",
     "advance",
     "apply_model",
-    "begin",
     "checkpointing",
     "finish",
     "grid",
@@ -43,6 +43,7 @@ __all__ = [
     "over_seeds",
     "restore",
     "segments",
+    "start",
     "tasks",
     "train",
 ]

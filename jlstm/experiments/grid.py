@@ -1,4 +1,4 @@
-"""Grids: every combination of settings, times every seed, as one axis of runs."""
+"""Grids: every combination of hyperparameters, times every seed, as one axis of runs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.checks import check_size, describe
-from jlstm.experiments.training import Settings
+from jlstm.experiments.training import Hyperparams
 
 CHRONO = "chrono"  # among forget biases
 
@@ -16,12 +16,12 @@ CHRONO = "chrono"  # among forget biases
 class Grid(NamedTuple):
     """R runs: the seeds of the first combination, then those of the second, and so on.
 
-    settings: each leaf `[R]`.
+    hyperparams: each leaf `[R]`.
     keys: `[R]`; runs of one seed have one key, so they start alike and see the same batches.
     rows: a dict a run, what was chosen for it by name, and its seed.
     """
 
-    settings: Settings
+    hyperparams: Hyperparams
     keys: jax.Array
     rows: list[dict[str, Any]]
 
@@ -31,21 +31,21 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
 
     Args:
       seeds: how many.
-      choices: the values to try by field of `Settings`, `chrono` left out: it is written "chrono"
-        among the values of `forget_bias`. A field without choices keeps its default.
+      choices: the values to try by field of `Hyperparams`, without `chrono`, which is written
+        "chrono" among the values of `forget_bias`. A field without choices keeps its default.
 
     Raises:
       TypeError, ValueError: no such field, no values for one, or values that are no numbers.
 
     >>> runs = grid(2, {"learning_rate": [1e-3, 3e-3], "forget_bias": [1, "chrono"]})
-    >>> runs.settings.chrono
+    >>> runs.hyperparams.chrono
     Array([False, False,  True,  True, False, False,  True,  True], dtype=bool)
     >>> runs.rows[3]
     {'learning_rate': 0.001, 'forget_bias': 'chrono', 'seed': 1}
     """
     check_size("seeds", seeds)
     choices = dict(choices or {})
-    fields = [name for name in Settings._fields if name != CHRONO]
+    fields = [name for name in Hyperparams._fields if name != CHRONO]
     for name, values in choices.items():
         if name not in fields:
             raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
@@ -60,12 +60,12 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
         columns[name] = jnp.array(numbers, jnp.float32)
     defaults = {
         name: jnp.full(len(rows), value, jnp.float32)
-        for name, value in Settings()._asdict().items()
+        for name, value in Hyperparams()._asdict().items()
         if name in fields and value is not None
     }
     chrono = jnp.array([row.get("forget_bias") == CHRONO for row in rows])
     keys = jax.vmap(jax.random.key)(jnp.array([row["seed"] for row in rows], jnp.uint32))
-    return Grid(Settings(**{**defaults, **columns}, chrono=chrono), keys, rows)
+    return Grid(Hyperparams(**{**defaults, **columns}, chrono=chrono), keys, rows)
 
 
 def _check_values(name, values):

@@ -15,15 +15,15 @@ from jlstm.experiments.chunks import auto_chunk
 from jlstm.experiments.seeds import over_seeds
 from jlstm.experiments.tasks.task import Task
 from jlstm.experiments.training import (
+    Config,
     Curves,
+    Hyperparams,
     Run,
-    Settings,
-    Setup,
-    Training,
-    advance,
-    begin,
-    finish,
+    TrainState,
 )
+from jlstm.experiments.training import advance as advance_one
+from jlstm.experiments.training import finish as finish_one
+from jlstm.experiments.training import start as start_one
 
 
 class Progress(NamedTuple):
@@ -33,28 +33,28 @@ class Progress(NamedTuple):
     curves: `[R, steps]`, NaN where the future is.
     """
 
-    training: Training
+    training: TrainState
     curves: Curves
 
 
 def start(
-    task: Task, settings: Settings, keys: chex.PRNGKey, *, setup: Setup = Setup()
+    task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
 ) -> Progress:
-    """R runs before their first step; settings and keys have an axis `[R]`."""
-    training = jax.jit(jax.vmap(partial(begin, task, setup=setup)))(settings, keys)
-    blank = jnp.full((keys.shape[0], setup.steps), jnp.nan, training.model.W.dtype)
+    """R runs before their first step; hyperparams and keys have an axis `[R]`."""
+    training = jax.jit(jax.vmap(partial(start_one, task, config=config)))(hyperparams, keys)
+    blank = jnp.full((keys.shape[0], config.steps), jnp.nan, training.model.W.dtype)
     return Progress(training, Curves(blank, blank))
 
 
-def continued(
+def advance(
     task: Task,
-    settings: Settings,
+    hyperparams: Hyperparams,
     progress: Progress,
     *,
-    setup: Setup = Setup(),
+    config: Config = Config(),
     every: int = 100,
 ) -> Iterator[tuple[int, Progress]]:
-    """Yields `(step, progress)` after each segment up to `setup.steps`, which ends the last one.
+    """Yields `(step, progress)` after each segment up to `config.steps`, which ends the last one.
 
     Segments end at the multiples of `every`, wherever the progress stands, and none is of a single
     step, as that would be compiled without a loop. So the bits of a run do not depend on where it
@@ -68,17 +68,17 @@ def continued(
         raise ValueError(f"every: expected at least 2 steps, got {every}")
 
     def one(steps, run):
-        settings, training = run
-        return advance(task, settings, training, steps, setup=setup)
+        hyperparams, training = run
+        return advance_one(task, hyperparams, training, steps, config=config)
 
     # One for segments of all lengths, as runs that go together may round in another way.
-    runs: Any = settings, progress.training
+    runs: Any = hyperparams, progress.training
     chunk = auto_chunk(partial(one, 2), runs, jax.default_backend())
 
     @partial(jax.jit, static_argnums=2, out_shardings=_everywhere())
-    def segment(settings, progress, steps):
+    def segment(hyperparams, progress, steps):
         at = progress.training.step[0]
-        runs: Any = settings, progress.training
+        runs: Any = hyperparams, progress.training
         training, new = over_seeds(partial(one, steps), runs, chunk=chunk)
         curves = jax.tree.map(
             lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, at, axis=1),
@@ -88,20 +88,20 @@ def continued(
         return Progress(training, curves)
 
     # One place for what comes in and what goes out, or the second segment is compiled anew.
-    settings, progress = jax.device_put((settings, progress), _everywhere())
+    hyperparams, progress = jax.device_put((hyperparams, progress), _everywhere())
     step = int(progress.training.step[0])
-    for end in _ends(step, setup.steps, every):
-        progress = segment(settings, progress, end - step)
+    for end in _ends(step, config.steps, every):
+        progress = segment(hyperparams, progress, end - step)
         step = end
         yield step, progress
 
 
-def finished(task: Task, progress: Progress, *, setup: Setup = Setup()) -> Run:
+def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
     """Tests R runs that have taken all their steps."""
     runs: Any = progress
 
     def one(run):
-        return finish(task, *run, setup=setup)
+        return finish_one(task, *run, config=config)
 
     return jax.jit(partial(over_seeds, one))(runs)
 

@@ -1,15 +1,15 @@
-"""Training as a pure function: `train(task, settings, key) -> Run`.
+"""Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
-A run is a scan over steps. What it carries is `Training`, and the batch of step k depends on the
-run's key and on k alone, so a run in segments is, bit for bit, the run in one:
+A run is a scan over steps, which carries a `TrainState`. The batch of step k depends on the run's
+key and on k alone, so a run in segments equals the whole run bit for bit:
 
-    training = begin(task, settings, key)
-    training, curves = advance(task, settings, training, steps)      # as often as one likes
+    training = start(task, hyperparams, key)
+    training, curves = advance(task, hyperparams, training, steps)      # as often as one likes
     run = finish(task, training, curves)
 
-each with one `Setup`, the choices that the program is compiled for.
+each with the same `Config`, the choices that the program is compiled for.
 
-Nothing here is jitted. `jax.vmap` maps all of it over keys, over settings, or over both.
+Nothing here is jitted. `jax.vmap` maps all of it over keys, over hyperparameters, or over both.
 """
 
 import math
@@ -34,13 +34,13 @@ UNSOLVED = -1
 
 
 @dataclass(frozen=True)
-class Setup:
-    """The choices that a program is compiled for.
+class Config:
+    """Static choices, for which a program is compiled.
 
-    hidden_size: H, of every layer.
-    layers: how many.
-    batch_size: sequences a step, new ones each time.
-    steps: of the whole run.
+    hidden_size: H of every layer.
+    layers: the number of layers.
+    batch_size: the number of new sequences a step.
+    steps: the number of steps of the whole run.
     optimizer: from a learning rate to an optax optimiser.
     cell: of every layer, the standard one or a variant of `jlstm.cells`.
     init: draws the parameters of that cell; it is given a `bias_init`, as `jlstm.init` takes it.
@@ -55,8 +55,8 @@ class Setup:
     init: Init = init
 
 
-class Settings(NamedTuple):
-    """The choices that one program serves all of: each may have an axis to be mapped over.
+class Hyperparams(NamedTuple):
+    """Numbers that may differ from run to run of one program: each may have a mapped axis.
 
     learning_rate: of the optimiser.
     forget_bias: of the forget gate at the start; of what stands for it in other cells, see
@@ -74,8 +74,8 @@ class Settings(NamedTuple):
     dropout: chex.Numeric | None = None
 
 
-class Training(NamedTuple):
-    """A run at one moment: all that is needed to continue it.
+class TrainState(NamedTuple):
+    """The state of a run: everything that is needed to continue it.
 
     model: the parameters.
     optimizer_state: of optax.
@@ -105,7 +105,7 @@ class Curves(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What training has led to.
+    """The result of training.
 
     model: the parameters at the end.
     curves: `Curves` of the whole run.
@@ -120,14 +120,16 @@ class Run(NamedTuple):
     metric: Array
 
 
-def train(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = Setup()) -> Run:
+def train(
+    task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
+) -> Run:
     """Trains a new model on a task, and tests it.
 
     Args:
       task: of `jlstm.experiments.tasks`.
-      settings: numbers that may differ from run to run of one program.
+      hyperparams: numbers that may differ from run to run of one program.
       key: a typed key: it decides all that is drawn.
-      setup: what the program is compiled for.
+      config: what the program is compiled for.
 
     Returns:
       `Run(model, curves, solved_at, loss, metric)`.
@@ -137,37 +139,39 @@ def train(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = S
 
     >>> import jax
     >>> from functools import partial
-    >>> from jlstm.experiments import Settings, Setup, tasks, train
-    >>> run = partial(train, tasks.adding(20), setup=Setup(hidden_size=4, steps=3, batch_size=8))
+    >>> from jlstm.experiments import Hyperparams, Config, tasks, train
+    >>> run = partial(train, tasks.adding(20), config=Config(hidden_size=4, steps=3, batch_size=8))
     >>> keys = jax.random.split(jax.random.key(0), 5)
-    >>> runs = jax.jit(jax.vmap(run, (None, 0)))(Settings(learning_rate=1e-2), keys)
+    >>> runs = jax.jit(jax.vmap(run, (None, 0)))(Hyperparams(learning_rate=1e-2), keys)
     >>> runs.curves.loss.shape, runs.metric.shape
     ((5, 3), (5,))
     """
-    training = begin(task, settings, key, setup=setup)
-    training, curves = advance(task, settings, training, setup.steps, setup=setup)
-    return finish(task, training, curves, setup=setup)
+    training = start(task, hyperparams, key, config=config)
+    training, curves = advance(task, hyperparams, training, config.steps, config=config)
+    return finish(task, training, curves, config=config)
 
 
-def begin(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = Setup()) -> Training:
+def start(
+    task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
+) -> TrainState:
     """A run before its first step; arguments as those of `train`."""
     check_key(key)
     for name in ("hidden_size", "layers", "batch_size"):
-        check_size(name, getattr(setup, name))
+        check_size(name, getattr(config, name))
     model = init_model(
         _keys(key).init,
         task.input_size,
-        (setup.hidden_size,) * setup.layers,
+        (config.hidden_size,) * config.layers,
         task.output_size,
-        forget_bias=settings.forget_bias,
-        chrono=settings.chrono,
+        forget_bias=hyperparams.forget_bias,
+        chrono=hyperparams.chrono,
         longest_lag=task.steps,
-        init=setup.init,
+        init=config.init,
     )
-    batches = -(-task.window // setup.batch_size)
-    return Training(
+    batches = -(-task.recent // config.batch_size)
+    return TrainState(
         model=model,
-        optimizer_state=_optimizer(setup, settings).init(model),
+        optimizer_state=_optimizer(config, hyperparams).init(model),
         key=key,
         step=jnp.int32(0),
         recent=jnp.zeros((batches,), jnp.int32),
@@ -176,27 +180,32 @@ def begin(task: Task, settings: Settings, key: chex.PRNGKey, *, setup: Setup = S
 
 
 def advance(
-    task: Task, settings: Settings, training: Training, steps: int, *, setup: Setup = Setup()
-) -> tuple[Training, Curves]:
+    task: Task,
+    hyperparams: Hyperparams,
+    training: TrainState,
+    steps: int,
+    *,
+    config: Config = Config(),
+) -> tuple[TrainState, Curves]:
     """Takes so many further steps.
 
     Two steps or more a time give the same bits as all at once; one alone is compiled without a
     loop, and may round in another way.
     """
     check_size("steps", steps)
-    optimizer = _optimizer(setup, settings)
+    optimizer = _optimizer(config, hyperparams)
 
-    def step(training: Training, _):
+    def step(training: TrainState, _):
         batch_key, noise_key = jax.random.split(
             jax.random.fold_in(_keys(training.key).steps, training.step)
         )
-        batch = task.sample(batch_key, setup.batch_size)
+        batch = task.sample(batch_key, config.batch_size)
 
         def loss_of(model):
             noise = {}
-            if settings.dropout is not None:
-                noise = {"dropout": settings.dropout, "key": noise_key}
-            outputs = _apply(task, setup, model, batch, **noise)
+            if hyperparams.dropout is not None:
+                noise = {"dropout": hyperparams.dropout, "key": noise_key}
+            outputs = _apply(task, config, model, batch, **noise)
             return task.loss(outputs, batch), task.correct(outputs, batch).sum(dtype=jnp.int32)
 
         (loss, correct), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
@@ -207,10 +216,10 @@ def advance(
             model: Any = optax.apply_updates(training.model, updates)
         taken = training.step + 1
         recent = training.recent.at[training.step % training.recent.size].set(correct)
-        enough = math.ceil(task.share * recent.size * setup.batch_size)
+        enough = math.ceil(task.share * recent.size * config.batch_size)
         met = (recent.sum() >= enough) & (taken >= recent.size)
         first = met & (training.solved_at == UNSOLVED)
-        training = Training(
+        training = TrainState(
             model=model,
             optimizer_state=optimizer_state,
             key=training.key,
@@ -218,15 +227,15 @@ def advance(
             recent=recent,
             solved_at=jnp.where(first, taken, training.solved_at),
         )
-        return training, Curves(loss, correct.astype(loss.dtype) / setup.batch_size)
+        return training, Curves(loss, correct.astype(loss.dtype) / config.batch_size)
 
     return jax.lax.scan(step, training, length=steps)
 
 
-def finish(task: Task, training: Training, curves: Curves, *, setup: Setup = Setup()) -> Run:
+def finish(task: Task, training: TrainState, curves: Curves, *, config: Config = Config()) -> Run:
     """Tests a trained model on sequences that it has not learnt from."""
     batch = task.test(_keys(training.key).test)
-    outputs = _apply(task, setup, training.model, batch)
+    outputs = _apply(task, config, training.model, batch)
     return Run(
         model=training.model,
         curves=curves,
@@ -236,16 +245,16 @@ def finish(task: Task, training: Training, curves: Curves, *, setup: Setup = Set
     )
 
 
-def _apply(task: Task, setup: Setup, model: Model, batch: Batch, **noise: Any) -> Array:
-    options: Any = {"answers": task.answers, "cell": setup.cell, **noise}
+def _apply(task: Task, config: Config, model: Model, batch: Batch, **noise: Any) -> Array:
+    options: Any = {"answers": task.answers, "cell": config.cell, **noise}
     return apply_model(model, batch.xs, batch.mask, **options)
 
 
-def _optimizer(setup: Setup, settings: Settings) -> optax.GradientTransformation:
-    optimizer = setup.optimizer(settings.learning_rate)
-    if settings.clip_norm is None:
+def _optimizer(config: Config, hyperparams: Hyperparams) -> optax.GradientTransformation:
+    optimizer = config.optimizer(hyperparams.learning_rate)
+    if hyperparams.clip_norm is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(hyperparams.clip_norm), optimizer)
 
 
 class _Keys(NamedTuple):

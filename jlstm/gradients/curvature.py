@@ -1,37 +1,35 @@
-"""How the loss curves: products with the Hessian and the Gauss-Newton matrix, and what they tell.
+"""How a loss curves: products with its Hessian and its Gauss-Newton matrix, and their spectra.
 
-The matrices are never formed. At the parameters θ, with the outputs of the network
-out(θ) = (final_state, hs) and J = ∂out/∂θ,
+The matrices are never formed. At the parameters θ, with J = ∂outputs/∂θ,
 
-    Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂out_k ∂²out_k/∂θ²
-    Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂out²
+    Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂outputs_k ∂²outputs_k/∂θ²
+    Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂outputs²
 
-so that the second is positive semi-definite wherever the loss is convex in the outputs.
+so that the second is positive semi-definite wherever the loss is convex in the outputs. Both are
+functions of the parameters alone: close over sequences, states, masks and cells.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jlstm._src.cell import Cell
-from jlstm._src.checks import check_choice, check_key, check_size, describe
+from jlstm._src.checks import check_key, check_size, describe
 from jlstm._src.dtypes import Array, at_least_float32
-from jlstm._src.lstm import lstm
-from jlstm.gradients.sequence import Loss, check_loss, read_sequence, run
+from jlstm.gradients.sequence import check_scalar
 
-Curvature = Literal["hessian", "gauss_newton"]
+Function = Callable[[Any], Any]
 
 
 class LeadingEigenvalue(NamedTuple):
     """An approximate eigenpair of the matrix C of curvature.
 
-    value: of unit loss per squared unit of the parameters.
-    vector: like the parameters, of norm 1.
-    residual: ‖C vector - value vector‖; an eigenvalue lies no further than this from `value`.
+    value: in units of the loss per squared unit of the parameters.
+    vector: a tree like the parameters, of norm 1.
+    residual: ‖C vector - value vector‖; some eigenvalue lies within this distance of `value`.
     """
 
     value: Array
@@ -43,26 +41,15 @@ class HessianTrace(NamedTuple):
     """An unbiased estimate of a trace, in units of the loss per squared unit of the parameters.
 
     value: the mean over the samples.
-    standard_error: the standard deviation of that mean, as estimated from how the samples differ.
+    standard_error: the standard deviation of that mean, estimated from the samples.
     """
 
     value: Array
     standard_error: Array
 
 
-def hessian_vector_product(
-    loss: Loss,
-    params: Any,
-    xs: Any,
-    vector: Any,
-    state: Any = None,
-    *,
-    initial_state: Any = None,
-    reset: Array | None = None,
-    mask: Array | None = None,
-    cell: Cell = lstm,
-) -> Any:
-    """The product of the Hessian of the loss with a vector, `∂²loss/∂θ² v`.
+def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
+    """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`.
 
     Forward over reverse (Pearlmutter 1994): as much as a few gradients, O(T H (D + H)) in time
     and O(T H) in memory for each row. On one core in float32, with D = 4 and one row, 1,000 steps
@@ -70,107 +57,84 @@ def hessian_vector_product(
     1.4, 2.6 and 2.4 ms (jax 0.10.2).
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of what `unroll` returns.
-      params: `LSTMParams`; the layers of `unroll_stack`; or what `cell` takes.
-      xs: `[T, *B, D]`.
+      loss: `params -> scalar`.
+      params: θ, any pytree of floats.
       vector: v, a tree like `params`.
-      state: as in `unroll`, as are initial_state, reset, mask and cell.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
 
     Returns:
       A tree like `params`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+      TypeError, ValueError: the vector does not fit, or the loss is not a scalar.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
-    >>> loss = lambda state, hs: (hs**2).mean()
-    >>> jlstm.gradients.hessian_vector_product(loss, params, xs, params).U.shape
+    >>> loss = lambda params: (jlstm.unroll(params, xs)[1] ** 2).mean()
+    >>> jlstm.gradients.hessian_vector_product(loss, params, params).U.shape
     (3, 12)
     """
     _check_vector(vector, params)
-    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
-    gradient = jax.grad(lambda params: loss(*outputs(params)))
-    return jax.jvp(gradient, (params,), (vector,))[1]
+    check_scalar("loss", loss, "the parameters", lambda: (params,))
+    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
-def gauss_newton_vector_product(
-    loss: Loss,
-    params: Any,
-    xs: Any,
-    vector: Any,
-    state: Any = None,
-    *,
-    initial_state: Any = None,
-    reset: Array | None = None,
-    mask: Array | None = None,
-    cell: Cell = lstm,
-) -> Any:
-    """The product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
+def gauss_newton_vector_product(outputs: Function, loss: Function, params: Any, vector: Any) -> Any:
+    """Product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
 
-    J is the Jacobian of `(final_state, hs)` by the parameters and L the Hessian of the loss by
-    `(final_state, hs)` (Schraudolph 2002; Martens & Sutskever 2011). What the loss computes of
-    these, a readout and its parameters say, counts as loss. The arguments are those of
-    `hessian_vector_product`, and the cost is about half of what that says.
+    J is the Jacobian of the outputs by the parameters, and L the Hessian of the loss by the outputs
+    (Schraudolph 2002; Martens & Sutskever 2011). It costs about half of a product with the Hessian.
+
+    Args:
+      outputs: `params -> outputs`, any pytree of floats.
+      loss: `outputs -> scalar`.
+      params: θ, any pytree of floats.
+      vector: v, a tree like `params`.
+
+    Returns:
+      A tree like `params`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+      TypeError, ValueError: the vector does not fit, or the loss is not a scalar.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
-    >>> loss = lambda state, hs: (hs**2).mean()
-    >>> jlstm.gradients.gauss_newton_vector_product(loss, params, xs, params).U.shape
+    >>> hs = lambda params: jlstm.unroll(params, xs)[1]
+    >>> loss = lambda hs: (hs**2).mean()
+    >>> jlstm.gradients.gauss_newton_vector_product(hs, loss, params, params).U.shape
     (3, 12)
     """
     _check_vector(vector, params)
-    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
-    return _gauss_newton(loss, outputs, params)(vector)
+    return _product(loss, params, outputs)(vector)
 
 
 def leading_eigenvalue(
-    loss: Loss,
+    loss: Function,
     params: Any,
-    xs: Any,
-    state: Any = None,
     *,
     key: chex.PRNGKey,
     iterations: int = 32,
-    curvature: Curvature = "hessian",
-    initial_state: Any = None,
-    reset: Array | None = None,
-    mask: Array | None = None,
-    cell: Cell = lstm,
+    outputs: Function | None = None,
 ) -> LeadingEigenvalue:
     """The largest eigenvalue of the curvature, the sharpness, by Lanczos's method.
 
         C q_k = β_k-1 q_k-1 + α_k q_k + β_k q_k+1,    value = max eig tridiag(α, β)
 
     from a random q_1, each q_k orthogonalised against all before it (Lanczos 1950; Cohen et al.
-    2021 for the sharpness). Largest means the most positive; minus that of minus the loss is the
-    most negative. The value never exceeds the true one but by rounding, and the residual says how
-    near an eigenvalue is: raise `iterations` until it is small enough.
+    2021 for the sharpness). The largest is the most positive; the most negative eigenvalue is minus
+    the largest of minus the loss. The value exceeds the true one by rounding at most. The residual
+    bounds the distance to an eigenvalue: raise `iterations` until it is small enough.
 
-    Costs a product with C for each iteration, and with P parameters O(P · iterations) in memory,
-    O(P · iterations²) in time besides.
+    Costs a product with C for each iteration, and with P parameters O(P · iterations) in memory
+    and O(P · iterations²) in time besides.
 
     Args:
-      loss: `(final_state, hs) -> scalar`.
-      params: as in `hessian_vector_product`, as are xs, state, initial_state, reset, mask, cell.
-      xs: `[T, *B, D]`.
-      state: what is carried in.
+      loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
+      params: θ, any pytree of floats.
       key: a typed key, for q_1.
       iterations: products with C, at least 1; more than P would add nothing and are left out.
-      curvature: C, "hessian" or "gauss_newton".
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
+      outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
     Returns:
       `LeadingEigenvalue(value [], vector, residual [])`.
@@ -181,17 +145,15 @@ def leading_eigenvalue(
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
-    >>> loss = lambda state, hs: (hs**2).mean()
+    >>> loss = lambda params: (jlstm.unroll(params, xs)[1] ** 2).mean()
     >>> key = jax.random.key(2)
-    >>> value, vector, residual = jlstm.gradients.leading_eigenvalue(loss, params, xs, key=key)
+    >>> value, vector, residual = jlstm.gradients.leading_eigenvalue(loss, params, key=key)
     >>> bool(residual < 1e-3 * value)
     True
     """
     check_key(key)
     check_size("iterations", iterations)
-    product, flat, unravel = _operator(
-        loss, params, xs, state, initial_state, reset, mask, cell, curvature
-    )
+    product, flat, unravel = _flat_product(loss, params, outputs)
     basis, alpha, beta = _lanczos(product, key, flat, min(iterations, flat.size))
     values, vectors = jnp.linalg.eigh(jnp.diag(alpha) + jnp.diag(beta, 1) + jnp.diag(beta, -1))
     vector = vectors[:, -1] @ basis
@@ -201,18 +163,12 @@ def leading_eigenvalue(
 
 
 def hessian_trace(
-    loss: Loss,
+    loss: Function,
     params: Any,
-    xs: Any,
-    state: Any = None,
     *,
     key: chex.PRNGKey,
     samples: int = 64,
-    curvature: Curvature = "hessian",
-    initial_state: Any = None,
-    reset: Array | None = None,
-    mask: Array | None = None,
-    cell: Cell = lstm,
+    outputs: Function | None = None,
 ) -> HessianTrace:
     """The trace of the curvature, estimated by Hutchinson's method.
 
@@ -223,17 +179,11 @@ def hessian_trace(
     other, in the memory of one.
 
     Args:
-      loss: `(final_state, hs) -> scalar`.
-      params: as in `hessian_vector_product`, as are xs, state, initial_state, reset, mask, cell.
-      xs: `[T, *B, D]`.
-      state: what is carried in.
+      loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
+      params: θ, any pytree of floats.
       key: a typed key, for the signs.
       samples: at least 2.
-      curvature: C, "hessian" or "gauss_newton".
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
+      outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
     Returns:
       `HessianTrace(value [], standard_error [])`.
@@ -244,8 +194,8 @@ def hessian_trace(
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
-    >>> loss = lambda state, hs: (hs**2).mean()
-    >>> trace = jlstm.gradients.hessian_trace(loss, params, xs, key=jax.random.key(2))
+    >>> loss = lambda params: (jlstm.unroll(params, xs)[1] ** 2).mean()
+    >>> trace = jlstm.gradients.hessian_trace(loss, params, key=jax.random.key(2))
     >>> bool(abs(trace.value) < 1), bool(0 < trace.standard_error < 1)
     (True, True)
     """
@@ -253,9 +203,7 @@ def hessian_trace(
     check_size("samples", samples)
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
-    product, flat, _ = _operator(
-        loss, params, xs, state, initial_state, reset, mask, cell, curvature
-    )
+    product, flat, _ = _flat_product(loss, params, outputs)
 
     def one(key):
         v = jax.random.rademacher(key, flat.shape, flat.dtype)
@@ -265,31 +213,25 @@ def hessian_trace(
     return HessianTrace(traces.mean(), traces.std(ddof=1) / samples**0.5)
 
 
-def _outputs(loss, params, xs, state, initial_state, reset, mask, cell):
-    """The function from parameters to `(final_state, hs)`, once all arguments have been checked."""
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, params, sequence, cell)
-    return lambda params: run(params, sequence, cell)
-
-
-def _gauss_newton(loss, outputs, params) -> Callable:
+def _product(loss, params, outputs) -> Function:
+    """The product with the Hessian, or with the Gauss-Newton matrix if there are `outputs`."""
+    if outputs is None:
+        check_scalar("loss", loss, "the parameters", lambda: (params,))
+        return jax.linearize(jax.grad(loss), params)[1]
+    if not callable(outputs):
+        raise TypeError(f"outputs: expected a function of the parameters, got {describe(outputs)}")
+    check_scalar("loss", loss, "the outputs", lambda: (outputs(params),))
     at, push = jax.linearize(outputs, params)
-    _, curve = jax.linearize(jax.grad(lambda out: loss(*out)), at)
+    _, curve = jax.linearize(jax.grad(loss), at)
     _, pull = jax.vjp(outputs, params)
     return lambda vector: pull(curve(push(vector)))[0]
 
 
-def _operator(loss, params, xs, state, initial_state, reset, mask, cell, curvature):
+def _flat_product(loss, params, outputs):
     """The product with C for flat vectors, the flat parameters, and the way back."""
-    check_choice("curvature", curvature, ("hessian", "gauss_newton"))
-    outputs = _outputs(loss, params, xs, state, initial_state, reset, mask, cell)
     params = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
     flat, unravel = ravel_pytree(params)
-    if curvature == "hessian":
-        gradient = jax.grad(lambda params: loss(*outputs(params)))
-        product = jax.linearize(gradient, params)[1]
-    else:
-        product = _gauss_newton(loss, outputs, params)
+    product = _product(loss, params, outputs)
     return lambda vector: ravel_pytree(product(unravel(vector)))[0], flat, unravel
 
 
@@ -326,7 +268,7 @@ def _lanczos(product, key, like, m):
 
 
 def _check_vector(vector, params):
-    """Refuses a vector that is not, leaf by leaf, of the shapes and dtypes of the parameters."""
+    """Checks that a vector has the structure, shapes and dtypes of the parameters."""
     same = jax.tree.structure(vector) == jax.tree.structure(params)
     pairs = zip(jax.tree.leaves(vector), jax.tree.leaves(params), strict=same)
     if not same or any(

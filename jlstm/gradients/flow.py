@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import Cell, activate_of, blocks, cell_of, layout_of
+from jlstm._src.cell import Cell, blocks, cell_of, equations_of, layout_of
 from jlstm._src.checks import check_bool
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.lstm import lstm
@@ -139,7 +139,7 @@ def _open(params, state, x, cell):
     """The step to which nothing is added, `(params, state, x, nothing) -> (state, y)`, and that."""
     if not is_stack(params, cell):
         zeros = jax.tree.map(jnp.zeros_like, state)
-        if activate_of(cell):
+        if equations_of(cell):
             return partial(_add_to_affine, cell), _Nothing(zeros, _zero_z(params, state))
         output = _output_in_state(cell, params, state, x)
         return partial(_add_to_own, cell, output), _Nothing(zeros, ())
@@ -154,13 +154,13 @@ def _zero_z(params, state):
 
 
 def _add_to_affine(cell, params, state, x, nothing: _Nothing):
-    activate: Any = activate_of(cell)
-
-    def equations(params, state, x):
-        return activate(params, state, preactivation(params, x, state.h) + nothing.z)
-
+    equations: Any = equations_of(cell)
     layout: Any = layout_of(cell)
-    after, y = cell_of(layout)(equations)(params, state, x)
+
+    def opened(params, state, x):
+        return equations(params, state, preactivation(params, x, state.h) + nothing.z)
+
+    after, y = cell_of(layout)(opened)(params, state, x)
     after = jax.tree.map(jnp.add, after, nothing.state)
     return after, after.h.astype(y.dtype)
 
@@ -218,7 +218,7 @@ def _measure(vectors, cell, gradient):
     h = ravel(getattr(state, "h", state))
     c = ravel(state.c) if hasattr(state, "c") else None
     layout, gates = layout_of(cell), None
-    if layout and activate_of(cell):
+    if layout and equations_of(cell):
         k = blocks(layout)
         gates = z.reshape(*z.shape[:-1], k, z.shape[-1] // k)
     flow = GradientFlow(h, c, gates)

@@ -19,7 +19,7 @@ from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm.gradients.sequence import (
-    Sequence,
+    Rollout,
     check_some_step,
     norm,
     one_step,
@@ -160,7 +160,7 @@ def memory_horizon(
     return MemoryHorizon(horizon, horizon < taken.sum(axis=0))
 
 
-def _sensitivity(params, sequence: Sequence, cell, vectors):
+def _sensitivity(params, sequence: Rollout, cell, vectors):
     step = one_step(params, cell)
     before, xs = steps_of(params, sequence, cell)
     shape = xs.shape[:-1]

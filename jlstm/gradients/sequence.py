@@ -19,7 +19,7 @@ from jlstm._src.unroll import read_arguments, unroll
 Loss = Callable[[Any, Any], Any]
 
 
-class Sequence(NamedTuple):
+class Rollout(NamedTuple):
     """The sequence that a cell runs over.
 
     xs: `[T, *B, D]`, or a pytree of such for a cell of the caller's own.
@@ -43,7 +43,7 @@ def read_sequence(
     reset: Array | None,
     mask: Array | None,
     cell: Cell,
-) -> Sequence:
+) -> Rollout:
     """Checks the arguments of `unroll` or `unroll_stack`, and fills in the states."""
     if is_stack(params, cell):
         check_tuple("params", params)
@@ -54,7 +54,7 @@ def read_sequence(
         read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
         state, initial_state = read.state, read.initial_state
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
-    return Sequence(xs, state, initial_state, reset, mask)
+    return Rollout(xs, state, initial_state, reset, mask)
 
 
 def _each_direction(layers, field):
@@ -64,7 +64,7 @@ def _each_direction(layers, field):
     return jax.tree.map(lambda one: getattr(one, field), layers, is_leaf=is_direction)
 
 
-def run(params: Any, sequence: Sequence, cell: Cell, **options) -> tuple[Any, Any]:
+def run(params: Any, sequence: Rollout, cell: Cell, **options) -> tuple[Any, Any]:
     """Returns `(final_state, hs)` of a cell or of a stack of layers."""
     xs, state, initial_state, reset, mask = sequence
     options |= {"reset": reset, "mask": mask, "cell": cell}
@@ -102,12 +102,12 @@ def _step_layers(cell: Cell, params: tuple, states: tuple, x: Array) -> tuple[tu
     return tuple(after), x
 
 
-def steps_of(params: Any, sequence: Sequence, cell: Cell) -> tuple[Any, Any]:
+def steps_of(params: Any, sequence: Rollout, cell: Cell) -> tuple[Any, Any]:
     """The state before each step `[T, *B, …]` and its input, safe to compute with if skipped."""
     xs, state, initial_state, reset, mask = sequence
     step = one_step(params, cell)
     # Here a stack is a cell of the caller's own.
-    states = unroll(params, *sequence[:2], **_flags(sequence), cell=step, states=True)[1]
+    states = unroll(params, *sequence[:2], **_flags(sequence), cell=step, return_states=True)[1]
     before = jax.tree.map(lambda s, ss: jnp.concatenate([s[None], ss[:-1]]), state, states)
     first = jax.tree.map(lambda s, ss: jnp.broadcast_to(s[None], ss.shape), initial_state, before)
     if reset is not None:
@@ -122,7 +122,7 @@ def _flags(sequence):
     return {name: getattr(sequence, name) for name in ("initial_state", "reset", "mask")}
 
 
-def check_loss(loss: Loss, params: Any, sequence: Sequence, cell: Cell) -> None:
+def check_loss(loss: Loss, params: Any, sequence: Rollout, cell: Cell) -> None:
     """Checks that the loss of `(final_state, hs)` is one real number, and of some step."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
     check_any_step(sequence.mask)

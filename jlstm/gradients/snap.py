@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import Cell, activate_of, blocks, layout_of
+from jlstm._src.cell import Cell, blocks, equations_of, layout_of
 from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
@@ -99,12 +99,12 @@ def _partials(cell, params, state, x, vectors):
       `[*B, F, F, H]` by the fields of the state, `[*B, F, k, H]` by the blocks of z, and by name
       `[*B, F, m, H]` by the m blocks of each vector parameter.
     """
-    activate: Any = activate_of(cell)
+    equations: Any = equations_of(cell)
     params = as_dtype(params, common_dtype(params, x))
     z = preactivation(params, x, state.h)
     given = {name: getattr(params, name) for name in vectors}
     primals = given, as_dtype(state, z.dtype), z
-    _, push = jax.linearize(lambda p, s, z: activate(params._replace(**p), s, z), *primals)
+    _, push = jax.linearize(lambda p, s, z: equations(params._replace(**p), s, z), *primals)
     given, state, z = jax.tree.map(jnp.zeros_like, primals)
     H = state.h.shape[-1]
 

@@ -18,7 +18,7 @@ from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.masks import select
 from jlstm._src.scan import Steps, take_step
-from jlstm.gradients.sequence import Sequence, check_any_step, one_step, read_sequence
+from jlstm.gradients.sequence import Rollout, check_any_step, one_step, read_sequence
 
 
 class Recurrence(NamedTuple):
@@ -51,7 +51,7 @@ def read_recurrence(
     )
 
 
-def recurrence_of(params: Any, sequence: Sequence, cell: Cell) -> Recurrence:
+def recurrence_of(params: Any, sequence: Rollout, cell: Cell) -> Recurrence:
     """The same of a sequence that has been read."""
     step = one_step(params, cell)
     xs, state, initial_state, reset, mask = sequence

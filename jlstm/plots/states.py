@@ -73,7 +73,7 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (10, 2))
-    >>> _, states = jlstm.unroll(params, xs, states=True)
+    >>> _, states = jlstm.unroll(params, xs, return_states=True)
     >>> h_tm1 = jax.numpy.concatenate([jax.numpy.zeros((1, 3)), states.h[:-1]])
     >>> z = jlstm.cells.preactivation(params, xs, h_tm1)      # of all steps at once
     >>> i, f, g, o = jax.numpy.split(z, 4, axis=-1)

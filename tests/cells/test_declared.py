@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 import jlstm
 from jlstm import LSTMParams, LSTMState
-from jlstm._src.cell import activate_of, is_elementwise, layout_of
+from jlstm._src.cell import equations_of, is_elementwise, layout_of
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
@@ -71,7 +71,7 @@ def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, cell):
         state, y = cell(params, state, 2 * x)
         return jax.tree.map(lambda s: s / 2, state), y
 
-    assert layout_of(cell) and not layout_of(doubled) and not activate_of(doubled)
+    assert layout_of(cell) and not layout_of(doubled) and not equations_of(doubled)
     name = cell.__name__
     params = getattr(jlstm.cells, f"init_{name}")(jax.random.key(0), D, H, dtype=F64)
     xs, state = draw_array(1, (T, B, D), F64), jlstm.zero_state(params, (B,), cell=cell)

@@ -116,7 +116,7 @@ def test_states_and_a_learned_initial_state(x64, quick_compilation, name):
     """`initial_state` of `[H]` stands for every row, and `states` tells all that is carried."""
     params, xs, *_ = draw(name)
     learned = draw_carried(name, (), seed=5)
-    ours = partial(unroll, cell=FAMILY[name].cell, reset=RESET, states=True)
+    ours = partial(unroll, cell=FAMILY[name].cell, reset=RESET, return_states=True)
     final, states = jax.jit(ours)(params, xs, initial_state=learned)
     rows = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (B, *leaf.shape)), learned)
     np_params, np_xs = as_numpy((params, xs))

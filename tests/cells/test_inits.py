@@ -90,6 +90,13 @@ def test_baselines_begin_without_bias(name):
     np.testing.assert_allclose(rows @ rows.T, np.eye(H), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lstm", "peephole", "coupled_forget", "coupled_input", "gru"])
+def test_two_options_for_one_bias_are_refused(name):
+    init, bias_init = getattr(cells, f"init_{name}"), jlstm.initializers.chrono_bias(10)
+    with pytest.raises(ValueError, match="forget_bias: expected None beside bias_init"):
+        init(KEY, D, H, forget_bias=1.0, bias_init=bias_init)
+
+
 def test_the_update_gate_of_a_gru_takes_a_forget_bias_and_an_elman_network_has_none_to():
     opened = cells.init_gru(KEY, D, H, forget_bias=2.0)
     np.testing.assert_array_equal(opened.b, [0] * H + [2] * H + [0] * H)

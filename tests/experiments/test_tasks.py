@@ -329,7 +329,7 @@ LENGTHS = {"adding": 40, "adding-2016": 40, "copy": 7}
 def test_tasks_say_what_they_are(name):
     drawn_at = (name, LENGTHS[name]) if name in LENGTHS else (name,)
     task, batch = drawn(*drawn_at)
-    assert task.name == name and 0 < task.share <= 1 and task.window >= 100
+    assert task.name == name and 0 < task.share <= 1 and task.recent >= 100
     assert batch.xs.shape == (task.steps, MANY, task.input_size)
     assert batch.xs.dtype == np.float32
     test = jax.eval_shape(task.test, jax.random.key(0))

@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 
 from jlstm import cells
 from jlstm.experiments import (
-    Settings,
-    Setup,
+    Config,
+    Hyperparams,
     advance,
     apply_model,
-    begin,
     finish,
     grid,
     init_model,
     segments,
+    start,
     tasks,
     train,
 )
 from jlstm.experiments.tasks.task import Batch, Task
 
 TASK = tasks.adding(20)
-SETUP = Setup(hidden_size=4, batch_size=8, steps=7)
+SETUP = Config(hidden_size=4, batch_size=8, steps=7)
 
 
 def echo(share=1.0, window=20):
@@ -55,7 +55,7 @@ def echo(share=1.0, window=20):
         correct=lambda outputs, batch: abs(error(outputs, batch)) < 0.2,
         metric=lambda outputs, batch: abs(error(outputs, batch)).max(),
         metric_name="largest error",
-        window=window,
+        recent=window,
         share=share,
         criterion="",
         baseline=1 / 12,
@@ -134,11 +134,11 @@ def test_dropout_strikes_the_readout_and_needs_a_key():
 
 @pytest.fixture(scope="module")
 def programs():
-    """`begin` and `advance`, compiled once for the tests that compare runs."""
-    settings = Settings(learning_rate=1e-2)
+    """`start` and `advance`, compiled once for the tests that compare runs."""
+    settings = Hyperparams(learning_rate=1e-2)
     return (
-        jax.jit(lambda key: begin(TASK, settings, key, setup=SETUP)),
-        jax.jit(lambda t, n: advance(TASK, settings, t, n, setup=SETUP), static_argnums=1),
+        jax.jit(lambda key: start(TASK, settings, key, config=SETUP)),
+        jax.jit(lambda t, n: advance(TASK, settings, t, n, config=SETUP), static_argnums=1),
     )
 
 
@@ -187,9 +187,9 @@ def test_the_steps_are_optax_s_on_batches_of_their_own(programs):
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_run_learns_is_solved_once_and_tested():
-    setup = Setup(hidden_size=8, batch_size=10, steps=200)
-    run = jax.jit(partial(train, echo(), setup=setup))
-    result = run(Settings(learning_rate=3e-2, clip_norm=1.0), jax.random.key(0))
+    config = Config(hidden_size=8, batch_size=10, steps=200)
+    run = jax.jit(partial(train, echo(), config=config))
+    result = run(Hyperparams(learning_rate=3e-2, clip_norm=1.0), jax.random.key(0))
     correct = np.asarray(result.curves.correct)
     both = (correct[1:] == 1) & (correct[:-1] == 1)  # 20 in a row are two batches of 10
     assert int(result.solved_at) == np.flatnonzero(both)[0] + 2
@@ -200,11 +200,11 @@ def test_a_run_learns_is_solved_once_and_tested():
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
-    setup = Setup(hidden_size=2, batch_size=10, steps=30)
+    config = Config(hidden_size=2, batch_size=10, steps=30)
     counts = {}
     for share in (0.5, 1.0):
-        result = jax.jit(partial(train, echo(share, window=35), setup=setup))(
-            Settings(learning_rate=1e-2), jax.random.key(0)
+        result = jax.jit(partial(train, echo(share, window=35), config=config))(
+            Hyperparams(learning_rate=1e-2), jax.random.key(0)
         )
         recent = np.convolve(np.rint(np.asarray(result.curves.correct) * 10), np.ones(4))[3:30]
         met = np.flatnonzero(recent >= 40 * share)
@@ -217,7 +217,7 @@ def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
 def test_one_program_maps_over_settings_and_keys():
     """Each lane is the run on its own; settings differ where they should."""
     n = 3
-    settings = Settings(
+    settings = Hyperparams(
         learning_rate=jnp.array([1e-2, 1e-2, 1e-3]),
         forget_bias=jnp.array([1.0, 2.0, 1.0]),
         chrono=jnp.array([False, False, True]),
@@ -225,7 +225,7 @@ def test_one_program_maps_over_settings_and_keys():
         dropout=jnp.array([0.0, 0.0, 0.3]),
     )
     keys = jax.vmap(jax.random.key)(jnp.zeros(n, jnp.uint32))
-    run = partial(train, TASK, setup=SETUP)
+    run = partial(train, TASK, config=SETUP)
     runs = jax.jit(jax.vmap(run))(settings, keys)
     one = jax.jit(run)
     for lane in range(n):
@@ -244,16 +244,16 @@ QUICK = ("full_gate_recurrence", "projected")  # whose states and weights differ
 )
 def test_a_setup_trains_any_cell(name):
     """All its parameters move, and the first loss is that of its equations in a float64 loop."""
-    variant, task, settings = FAMILY[name], echo(), Settings(learning_rate=1e-2)
-    setup = Setup(family.H, batch_size=4, steps=2, cell=variant.cell, init=variant.init)
+    variant, task, settings = FAMILY[name], echo(), Hyperparams(learning_rate=1e-2)
+    config = Config(family.H, batch_size=4, steps=2, cell=variant.cell, init=variant.init)
     keys = jax.random.split(jax.random.key(5), 2)
 
     @jax.jit
     @jax.vmap
     def run(key):
-        training = begin(task, settings, key, setup=setup)
-        last, curves = advance(task, settings, training, 2, setup=setup)
-        return training.model, finish(task, last, curves, setup=setup)
+        training = start(task, settings, key, config=config)
+        last, curves = advance(task, settings, training, 2, config=config)
+        return training.model, finish(task, last, curves, config=config)
 
     first, runs = run(keys)
     for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(runs.model), strict=True):
@@ -272,11 +272,11 @@ def test_a_setup_trains_any_cell(name):
 
 
 def test_a_run_is_not_tested_with_another_cell():
-    setup = Setup(hidden_size=2, batch_size=4, steps=2, cell=cells.gru, init=cells.init_gru)
+    config = Config(hidden_size=2, batch_size=4, steps=2, cell=cells.gru, init=cells.init_gru)
 
     def run(key):
-        training = begin(TASK, Settings(), key, setup=setup)
-        return finish(TASK, *advance(TASK, Settings(), training, 2, setup=setup))
+        training = start(TASK, Hyperparams(), key, config=config)
+        return finish(TASK, *advance(TASK, Hyperparams(), training, 2, config=config))
 
     with pytest.raises(TypeError, match="expected LSTMParams, got GRUParams"):
         jax.eval_shape(run, jax.random.key(0))
@@ -287,8 +287,8 @@ def test_the_gradient_goes_through_a_whole_run():
     """So a learning rate can itself be learnt."""
 
     def loss(learning_rate):
-        setup = Setup(hidden_size=2, batch_size=4, steps=2)
-        return train(echo(), Settings(learning_rate), jax.random.key(0), setup=setup).loss
+        config = Config(hidden_size=2, batch_size=4, steps=2)
+        return train(echo(), Hyperparams(learning_rate), jax.random.key(0), config=config).loss
 
     slope = jax.jit(jax.grad(loss))(1e-2)
     step, value = 1e-3, jax.jit(loss)
@@ -297,17 +297,17 @@ def test_the_gradient_goes_through_a_whole_run():
 
 
 @pytest.mark.parametrize(
-    "setup, message",
+    "config, message",
     [
-        (Setup(hidden_size=0), "hidden_size: expected at least 1"),
-        (Setup(layers=0), "layers: expected at least 1"),
-        (Setup(batch_size=0), "batch_size: expected at least 1"),
-        (Setup(steps=0), "steps: expected at least 1"),
+        (Config(hidden_size=0), "hidden_size: expected at least 1"),
+        (Config(layers=0), "layers: expected at least 1"),
+        (Config(batch_size=0), "batch_size: expected at least 1"),
+        (Config(steps=0), "steps: expected at least 1"),
     ],
 )
-def test_a_setup_without_size_is_refused(setup, message):
+def test_a_setup_without_size_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda: train(TASK, Settings(), jax.random.key(0), setup=setup))
+        jax.eval_shape(lambda: train(TASK, Hyperparams(), jax.random.key(0), config=config))
 
 
 # --- grids and segments
@@ -323,12 +323,12 @@ def test_a_grid_is_every_combination_times_every_seed():
         for seed in (0, 1)
     ]
     assert runs.rows == expected
-    np.testing.assert_allclose(runs.settings.learning_rate, [1e-3] * 6 + [0.1] * 6)
+    np.testing.assert_allclose(runs.hyperparams.learning_rate, [1e-3] * 6 + [0.1] * 6)
     np.testing.assert_array_equal(
-        runs.settings.chrono, [False, False, True, True, False, False] * 2
+        runs.hyperparams.chrono, [False, False, True, True, False, False] * 2
     )
-    np.testing.assert_array_equal(runs.settings.forget_bias, [1, 1, 0, 0, -2.5, -2.5] * 2)
-    assert runs.settings.clip_norm is None and runs.settings.dropout is None
+    np.testing.assert_array_equal(runs.hyperparams.forget_bias, [1, 1, 0, 0, -2.5, -2.5] * 2)
+    assert runs.hyperparams.clip_norm is None and runs.hyperparams.dropout is None
     assert_bits(runs.keys, jnp.stack([jax.random.key(seed) for seed in (0, 1) * 6]))
 
 
@@ -351,9 +351,9 @@ def test_what_is_no_grid_is_refused(choices, kind, message):
 @pytest.mark.usefixtures("quick_compilation")
 def test_segments_are_the_runs_bit_for_bit_and_compiled_once(compilations):
     runs = grid(3, {"forget_bias": [1, "chrono"]})
-    task, setup = echo(), Setup(hidden_size=2, batch_size=4, steps=9)
-    start = segments.start(task, runs.settings, runs.keys, setup=setup)
-    go = partial(segments.continued, task, runs.settings, setup=setup)
+    task, config = echo(), Config(hidden_size=2, batch_size=4, steps=9)
+    start = segments.start(task, runs.hyperparams, runs.keys, config=config)
+    go = partial(segments.advance, task, runs.hyperparams, config=config)
     ((step, whole),) = go(start, every=100)
     assert step == 9 and np.isfinite(whole.curves.loss).all()
     seen, counts, progress = [], [], start
@@ -364,7 +364,7 @@ def test_segments_are_the_runs_bit_for_bit_and_compiled_once(compilations):
         assert done[:, :step].all() and not done[:, step:].any()
     assert seen == [3, 6, 9] and counts[0] == counts[2]
     assert_bits(progress, whole)
-    finished = segments.finished(task, whole)
+    finished = segments.finish(task, whole)
     alone = jax.jit(partial(finish, task))(*jax.tree.map(lambda leaf: leaf[4], whole))
     np.testing.assert_allclose(finished.loss[4], alone.loss, rtol=1e-5)
     np.testing.assert_allclose(finished.metric[4], alone.metric, rtol=1e-5)
@@ -380,6 +380,6 @@ def test_segments_end_at_multiples_and_never_take_one_step(step, steps, every):
 
 
 def test_segments_of_one_step_are_refused():
-    going = segments.continued(TASK, Settings(), cast(Any, None), setup=SETUP, every=1)
+    going = segments.advance(TASK, Hyperparams(), cast(Any, None), config=SETUP, every=1)
     with pytest.raises(ValueError, match="every: expected at least 2 steps, got 1"):
         next(going)

@@ -1,5 +1,6 @@
 """Curvature: against dense matrices of plain loops, and closed forms."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,45 +28,63 @@ P = 4 * H * (D + H + 1)
 CURVATURES: Any = ["hessian", "gauss_newton"]
 
 
-def loss(final, hs):
+def of_outputs(out):
+    final, hs = out
     return (jnp.sin(2 * hs) ** 2).sum() + (jnp.exp(final.h) + final.c**4).sum()
 
 
 @pytest.fixture(scope="module")
 def system() -> Any:
-    """A network with resets and masks, and its matrices of curvature, from loops over time."""
+    """A network with resets and masks, and its matrices of curvature, from loops over time.
+
+    Returns:
+      `(params, outputs, loss, matrices)`: the outputs and the loss are functions of parameters.
+    """
     jax.config.update("jax_enable_x64", True)
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
     state, initial_state = draw_state(3, (B, H), F64), draw_state(4, (B, H), F64)
     flags = draw_flags(reset=True, mask=True)
     flat, unravel = ravel_pytree(params)
 
-    def outputs(flat):
+    def loop(flat):
         out = plain(Inputs(unravel(flat), xs, state, initial_state), flags)
         return ravel_pytree(out)[0]
 
     out, unravel_out = ravel_pytree(plain(Inputs(params, xs, state, initial_state), Flags(*flags)))
 
-    def of_outputs(out):
-        return loss(*unravel_out(out))
+    def of_flat(out):
+        return of_outputs(unravel_out(out))
 
-    hessian = jax.jit(jax.hessian(lambda flat: of_outputs(outputs(flat))))(flat)
-    J, L = jax.jit(jax.jacfwd(outputs))(flat), jax.jit(jax.hessian(of_outputs))(out)
+    hessian = jax.jit(jax.hessian(lambda flat: of_flat(loop(flat))))(flat)
+    J, L = jax.jit(jax.jacfwd(loop))(flat), jax.jit(jax.hessian(of_flat))(out)
     matrices = {"hessian": np.asarray(hessian), "gauss_newton": np.asarray(J.T @ L @ J)}
     options = {"initial_state": initial_state, "reset": flags.reset, "mask": flags.mask}
     jax.config.update("jax_enable_x64", False)
-    return params, xs, state, options, matrices
+
+    def outputs(params):
+        return jlstm.unroll(params, xs, state, **options)
+
+    return params, outputs, lambda params: of_outputs(outputs(params)), matrices
+
+
+def closures(system, curvature) -> Any:
+    """The loss of a curvature, and the option that makes it a function of outputs."""
+    _, outputs, loss, _ = system
+    return (loss, {}) if curvature == "hessian" else (of_outputs, {"outputs": outputs})
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_products_are_those_of_dense_matrices(system, curvature):
-    params, xs, state, options, matrices = system
-    product = {"hessian": hessian_vector_product, "gauss_newton": gauss_newton_vector_product}
+    params, outputs, loss, matrices = system
+    product = {
+        "hessian": partial(hessian_vector_product, loss),
+        "gauss_newton": partial(gauss_newton_vector_product, outputs, of_outputs),
+    }
     flat, unravel = ravel_pytree(params)
     vectors = draw_array(5, (3, P), F64)
 
     def of(vector):
-        return product[curvature](loss, params, xs, unravel(vector), state, **options)
+        return product[curvature](params, unravel(vector))
 
     got = jax.jit(jax.vmap(of))(vectors)
     expected = jax.vmap(unravel)(vectors @ matrices[curvature])
@@ -74,29 +93,28 @@ def test_products_are_those_of_dense_matrices(system, curvature):
 
 
 def test_a_product_is_a_difference_of_gradients(system):
-    params, xs, state, options, _ = system
+    params, _, loss, _ = system
     vector = draw_params(6, D, H, F64)
 
     def gradient(eps):
         moved = jax.tree.map(lambda p, v: p + eps * v, params, vector)
-        return jax.grad(lambda p: loss(*jlstm.unroll(p, xs, state, **options)))(moved)
+        return jax.grad(loss)(moved)
 
     gradient = jax.jit(gradient)
     slope = jax.tree.map(lambda a, b: (a - b) / 2e-5, gradient(1e-5), gradient(-1e-5))
-    assert_close(hessian_vector_product(loss, params, xs, vector, state, **options), slope, 1e-6)
+    assert_close(hessian_vector_product(loss, params, vector), slope, 1e-6)
 
 
 @pytest.mark.parametrize(
     "curvature", ["hessian", pytest.param("gauss_newton", marks=pytest.mark.slow)]
 )
 def test_the_leading_eigenvalue_is_that_of_the_dense_matrix(system, curvature):
-    params, xs, state, options, matrices = system
+    params, *_, matrices = system
+    loss, options = closures(system, curvature)
     values = np.linalg.eigvalsh(matrices[curvature])
 
     def leading(key, iterations):
-        return leading_eigenvalue(
-            loss, params, xs, state, key=key, iterations=iterations, curvature=curvature, **options
-        )
+        return leading_eigenvalue(loss, params, key=key, iterations=iterations, **options)
 
     keys = jax.random.split(jax.random.key(0), 3)
     few = jax.jit(jax.vmap(lambda key: leading(key, 4)))(keys)
@@ -113,14 +131,9 @@ def test_the_leading_eigenvalue_is_that_of_the_dense_matrix(system, curvature):
 
 
 def quadratic(matrix) -> Any:
-    """A network whose output is its parameters, and a loss ½ yᵀ A y: the Hessian is A."""
+    """A loss ½ pᵀ A p, whose Hessian is A, and parameters."""
     A = jnp.asarray(matrix, F64)
-
-    def cell(params, state, x):
-        return state, params
-
-    arguments = draw_array(1, (len(A),), F64), jnp.ones((1, 1), F64), jnp.zeros((), F64)
-    return (lambda _, ys: (ys @ A @ ys.T).sum() / 2, *arguments), {"cell": cell}
+    return lambda p: p @ A @ p / 2, draw_array(1, (len(A),), F64)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +143,7 @@ def quadratic(matrix) -> Any:
 def test_lanczos_goes_on_where_its_subspace_ends(diagonal, leading):
     """With few different eigenvalues, all negative even, the largest is found."""
     Q = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
-    arguments, options = quadratic(Q @ np.diag(diagonal) @ Q.T)
-    found = leading_eigenvalue(*arguments, key=jax.random.key(1), **options)
+    found = leading_eigenvalue(*quadratic(Q @ np.diag(diagonal) @ Q.T), key=jax.random.key(1))
     np.testing.assert_allclose(found.value, leading, atol=1e-12)
     assert found.residual < 1e-12
 
@@ -139,21 +151,20 @@ def test_lanczos_goes_on_where_its_subspace_ends(diagonal, leading):
 def test_lanczos_keeps_its_basis_orthogonal():
     """A spectrum over many orders of magnitude, where three terms alone would lose it."""
     spectrum = 10.0 ** -np.arange(40)
-    arguments, options = quadratic(np.diag(spectrum))
-    found = leading_eigenvalue(*arguments, key=jax.random.key(1), iterations=40, **options)
+    loss, params = quadratic(np.diag(spectrum))
+    found = leading_eigenvalue(loss, params, key=jax.random.key(1), iterations=40)
     np.testing.assert_allclose(found.value, 1, rtol=1e-12)
     assert found.residual < 1e-12
 
 
 @pytest.mark.parametrize("curvature", CURVATURES)
 def test_the_trace_lies_within_its_standard_error(system, curvature):
-    params, xs, state, options, matrices = system
+    params, *_, matrices = system
+    loss, options = closures(system, curvature)
     trace = np.trace(matrices[curvature])
 
     def estimate(key):
-        return hessian_trace(
-            loss, params, xs, state, key=key, samples=16, curvature=curvature, **options
-        )
+        return hessian_trace(loss, params, key=key, samples=16, **options)
 
     keys = jax.random.split(jax.random.key(0), 300)
     found = jax.jit(jax.vmap(estimate))(keys)
@@ -169,8 +180,8 @@ def test_the_trace_lies_within_its_standard_error(system, curvature):
 
 
 def test_the_trace_of_a_diagonal_is_exact():
-    arguments, options = quadratic(np.diag([3.0, -1.0, 0.5]))
-    value, error = hessian_trace(*arguments, key=jax.random.key(0), samples=2, **options)
+    loss, params = quadratic(np.diag([3.0, -1.0, 0.5]))
+    value, error = hessian_trace(loss, params, key=jax.random.key(0), samples=2)
     np.testing.assert_allclose([value, error], [2.5, 0], atol=1e-14)
 
 
@@ -184,7 +195,9 @@ def test_the_layers_of_a_stack_in_both_directions():
 
     vector = draw_array(2, flat.shape, F64)
     expected = unravel(jax.jvp(jax.grad(of), (flat,), (vector,))[1])
-    got = hessian_vector_product(lambda _, ys: (ys**2).sum(), params, xs, unravel(vector))
+    got = hessian_vector_product(
+        lambda params: (jlstm.unroll_stack(params, xs)[1] ** 2).sum(), params, unravel(vector)
+    )
     assert_close(got, expected)
 
 
@@ -192,28 +205,31 @@ def test_the_layers_of_a_stack_in_both_directions():
 def test_lower_precision_is_computed_in_float32(dtype):
     params, xs = draw_params(1, D, H, dtype), draw_array(2, (T, D), dtype)
     found = leading_eigenvalue(
-        lambda _, hs: (hs.astype(jnp.float32) ** 2).sum(), params, xs, key=jax.random.key(0)
+        lambda params: (jlstm.unroll(params, xs)[1].astype(jnp.float32) ** 2).sum(),
+        params,
+        key=jax.random.key(0),
     )
     assert found.value.dtype == jnp.float32 and found.residual < 1e-4 * found.value
 
 
 def test_bad_input_is_refused(system):
-    params, xs, *_ = system
+    params, outputs, loss, _ = system
     key = jax.random.key(0)
-    fisher: Any = "fisher"
     zero: Any = 0
     with pytest.raises(ValueError, match="vector: expected LSTMParams"):
-        hessian_vector_product(loss, params, xs, params._replace(b=params.b[:-1]))
+        hessian_vector_product(loss, params, params._replace(b=params.b[:-1]))
     with pytest.raises(ValueError, match="vector: expected LSTMParams"):
-        gauss_newton_vector_product(loss, params, xs, params.W)
+        gauss_newton_vector_product(outputs, of_outputs, params, params.W)
     with pytest.raises(ValueError, match="iterations: expected at least 1, got 0"):
-        leading_eigenvalue(loss, params, xs, key=key, iterations=0)
+        leading_eigenvalue(loss, params, key=key, iterations=0)
     with pytest.raises(ValueError, match="samples: expected at least 2"):
-        hessian_trace(loss, params, xs, key=key, samples=1)
+        hessian_trace(loss, params, key=key, samples=1)
     for question in (leading_eigenvalue, hessian_trace):
-        with pytest.raises(ValueError, match="curvature: expected 'hessian' or 'gauss_newton'"):
-            question(loss, params, xs, key=key, curvature=fisher)
+        with pytest.raises(TypeError, match="outputs: expected a function of the parameters"):
+            question(loss, params, key=key, outputs=zero)
+        with pytest.raises(TypeError, match="loss: expected a function of the outputs"):
+            question(zero, params, key=key, outputs=outputs)
         with pytest.raises(ValueError, match="loss: expected a float without axes"):
-            question(lambda _, hs: hs.sum(0), params, xs, key=key)
+            question(lambda params: outputs(params)[1].sum(0), params, key=key)
         with pytest.raises(TypeError, match="key: expected a typed key"):
-            question(loss, params, xs, key=zero)
+            question(loss, params, key=zero)

@@ -17,12 +17,12 @@ from own_cells import NAMES, own_cells
 
 import jlstm
 from jlstm import LSTMState
-from jlstm._src.cell import activate_of
+from jlstm._src.cell import equations_of
 from jlstm.gradients import GradientFlow, gradient_flow
 
 T, B, D, H = 5, 4, 2, 3
 F64 = jnp.float64
-AFFINE = [name for name, variant in FAMILY.items() if activate_of(variant.cell)]
+AFFINE = [name for name, variant in FAMILY.items() if equations_of(variant.cell)]
 
 
 def loss(final, hs):

@@ -100,7 +100,7 @@ def test_zero_where_a_sequence_begins_and_the_identity_where_a_step_is_skipped(x
     assert not ours.jacobians[2, jnp.array([0, 2])].any()
     assert (ours.jacobians[2, 1] == jnp.eye(2 * H)).all()
     _, states = jlstm.unroll(
-        params, xs, state, initial_state=first, reset=reset, mask=mask, states=True
+        params, xs, state, initial_state=first, reset=reset, mask=mask, return_states=True
     )
     assert_close(ours.states, states)
     begun = jlstm.cell(params, first, xs[2, 0])[0]

@@ -41,8 +41,8 @@ class Task:
     correct: `(outputs, batch) -> bool [B]`, which sequences are processed correctly.
     metric: `(outputs, batch) -> scalar`, what is reported.
     metric_name: what that is, in words.
-    window, share: solved is when of the `window` most recent sequences, each new when it was
-      judged, at least `share` were correct.
+    recent, share: the task is solved when at least `share` of the `recent` last sequences were
+      correct, each new when it was judged.
     criterion: the same in words, with its source.
     baseline: the loss of the trivial answer.
     """
@@ -58,7 +58,7 @@ class Task:
     correct: Callable[[Array, Batch], Array]
     metric: Callable[[Array, Batch], Array]
     metric_name: str
-    window: int
+    recent: int
     share: float
     criterion: str
     baseline: float
