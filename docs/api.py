@@ -15,6 +15,7 @@ import re
 import sys
 import textwrap
 import typing
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag
@@ -44,6 +45,8 @@ ALIASES = [
 
 def main(folder: str = "site") -> None:
     """Builds the pages, or ends with a list of what is amiss."""
+    # Public classes name a public module, in whose file pdoc finds no source; it needs none.
+    warnings.filterwarnings("ignore", "Cannot determine where")
     pages = {name: page(name) for root in ROOTS for name in modules_of(root)}
     _stop_at([flaw for module in pages.values() for flaw in flaws_of(module)])
     for module in pages.values():

@@ -412,7 +412,7 @@ def test_an_unknown_command_is_refused(capsys):
 
 
 def test_states_that_are_not_finite_are_refused(folder, capsys, monkeypatch):
-    def overflow(params, xs, states):
+    def overflow(params, xs, return_states):
         return None, (xs, jax.numpy.full_like(xs, jax.numpy.nan))
 
     monkeypatch.setattr(forward, "unroll", overflow)

@@ -258,9 +258,9 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         "reverse: expected True or False, got int 1",
     ),
     "states an array": (
-        unroll(states=ones()),
+        unroll(return_states=ones()),
         TypeError,
-        "states: expected True or False, got float32[]",
+        "return_states: expected True or False, got float32[]",
     ),
     "plan a dict": (
         unroll(plan={"hoist": True}),

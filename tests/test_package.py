@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import jlstm
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = {"jax", "jaxlib", "numpy", "chex"}
@@ -128,9 +130,8 @@ def test_it_works_in_an_empty_environment_and_brings_nothing_else(built, environ
 
 
 def test_the_version_is_one():
-    version = PROJECT["version"]
-    latest = re.search(
-        r"^## \[(.+?)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.M
-    )
+    version = jlstm.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    latest = re.search(r"^## \[(.+?)\] - (?:\d{4}-\d\d-\d\d|unreleased)$", changes, re.M)
     assert latest and latest[1] == version
     assert f"version = {{{version}}}" in (ROOT / "README.md").read_text()

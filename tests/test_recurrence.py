@@ -58,7 +58,8 @@ def test_equals_the_notebooks_loop_gate_by_gate(x64, seed, T, D, H):
     final, histories = jax.jit(partial(jlstm.unroll, return_states=True))(params, xs)
     assert_close(histories, LSTMState(*expected))
     assert_equal(final, LSTMState(histories.h[-1], histories.c[-1]))
-    assert_equal(jax.jit(jlstm.unroll)(params, xs), (final, histories.h))
+    # Another program, which XLA may round differently: it stacks no cell states.
+    assert_close(jax.jit(jlstm.unroll)(params, xs), (final, histories.h), 1e-14)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float64, 1e-14), (jnp.float32, 2e-6)])

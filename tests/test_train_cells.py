@@ -112,7 +112,7 @@ def test_cells_in_two_parts_are_the_whole_bit_for_bit(both, tmp_path, monkeypatc
             yield segment
 
     with monkeypatch.context() as patch:
-        patch.setattr(segments, "continued", interrupted)
+        patch.setattr(segments, "advance", interrupted)
         assert run(*GRID, *TWO, "--out", out) == 130
     assert f"`jlstm train --resume --out {out}` continues" in capsys.readouterr().err
     assert seen == [2, 4, 6, 2] and not (out / "results.csv").exists()

@@ -179,7 +179,7 @@ def test_a_run_in_two_parts_is_the_whole_bit_for_bit(finished, tmp_path, monkeyp
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(segments, "continued", half)
+            patch.setattr(segments, "advance", half)
             return begin(*arguments)
 
     with monkeypatch.context() as patch:

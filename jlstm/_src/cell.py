@@ -58,7 +58,7 @@ class DeclaredCell(Protocol):
     layout: Layout
 
     def __call__(self, params: Any, state: Any, x: Array, /) -> tuple[Any, Array]:
-        """`(params, state, x) -> (state, y)`."""
+        """Takes one step."""
         ...
 
 
@@ -82,7 +82,9 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
         @wraps(equations)
         def cell(params, state, x):
             sizes = sizes_of("params", params, layout)
-            check_input("x", x, sizes)
+            check_floats("x", x)
+            if x.shape[-1:] != (sizes["D"],):
+                raise ValueError(f"x: expected shape [*B, {sizes['D']}], got {describe(x)}")
             dtype = common_dtype(params, x)
             like = state_like(layout, sizes, x.shape[:-1], dtype)
             check_state("state", state, like, x.ndim - 1)
@@ -93,6 +95,8 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
             return jax.tree.map(lambda s, old: s.astype(old.dtype), new, state), y
 
         made: Any = cell
+        doc = _with_arguments(equations.__doc__ or "", layout)
+        made.__doc__ = inspect.unwrap(equations).__doc__ = doc  # either is what tools show
         made.__signature__ = _signature(layout)
         made.layout = layout
         return made
@@ -188,6 +192,32 @@ def _as_row(x):
     return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 
+def _with_arguments(doc, layout):
+    """The docstring of a cell, with its arguments and results as the layout declares them."""
+    if "Args:" in doc:
+        return doc
+    shapes = dict(zip(layout.params._fields, layout.params_shapes, strict=True))
+    params = ", ".join(f"{field} {_brackets(shape)}" for field, shape in shapes.items())
+    optional = "".join(f" {f} may be None." for f, shape in shapes.items() if shape.endswith("?"))
+    fields = zip(layout.state._fields, layout.state_shapes, strict=True)
+    state = ", ".join(f"{field} {_brackets(f'*B {shape}')}" for field, shape in fields)
+    text, example, rest = doc.partition("    >>>")
+    return f"""{text.rstrip()}
+
+    Args:
+      params: `{layout.params.__name__}({params})`.{optional}
+      state: `{layout.state.__name__}({state})`, before the step.
+      x: `[*B, D]`.
+
+    Returns:
+      `(state, h)`: the state after the step, and its h.
+
+    Raises:
+      TypeError, ValueError: the arguments do not fit each other.
+
+{example}{rest}"""
+
+
 def _signature(layout):
     """The signature of a cell, `(params, state, x) -> (state, y)`."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -244,7 +274,10 @@ def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
             sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
         shapes = zip(params._fields, layout.params_shapes, strict=True)
-        expected = ", ".join(f"{field}={_in_brackets(shape)}" for field, shape in shapes)
+        expected = ", ".join(
+            f"{field}={_brackets(shape)}{' or None' * shape.endswith('?')}"
+            for field, shape in shapes
+        )
         expected = f"{layout.params.__name__}({expected})"
         raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
     return sizes
@@ -276,23 +309,15 @@ def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
             raise ValueError(f"{name}.{field}: expected shape {expected}, got {describe(array)}")
 
 
-def check_input(name: str, x: Array, sizes: dict[str, int]) -> None:
-    """Checks that x is `[*B, D]`."""
-    check_floats(name, x)
-    if x.shape[-1:] != (sizes["D"],):
-        raise ValueError(f"{name}: expected shape [*B, {sizes['D']}], got {describe(x)}")
-
-
 def _axes(shape):
     """The factor and the letter of each axis: "D 4H" is (1, D), (4, H)."""
     found = (re.fullmatch(r"(\d*)([A-Z])\??", axis) for axis in shape.split())
     return [(int(axis[1] or 1), axis[2]) for axis in found if axis]
 
 
-def _in_brackets(shape):
-    """ "D 4H" as "[D, 4H]", for a message."""
-    printed = f"[{shape.rstrip('?').replace(' ', ', ')}]"
-    return f"{printed} or None" if shape.endswith("?") else printed
+def _brackets(shape):
+    """ "D 4H" as "[D, 4H]"."""
+    return f"[{shape.rstrip('?').replace(' ', ', ')}]"
 
 
 def _shape(shape, sizes):

@@ -1,11 +1,6 @@
 """The LSTM: its parameters and state, how they are drawn, and its equations.
 
-    z = x W + h_tm1 U + b;   i, f, g, o = split(z)
-    c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
-    h_t = σ(o) ⊙ tanh(c_t)
-
-σ is the logistic function and ⊙ the elementwise product. Gates are stored in the order i, f, g, o:
-input gate, forget gate, candidate, output gate.
+Gates are stored in the order i, f, g, o: input gate, forget gate, candidate, output gate.
 """
 
 from typing import Any, NamedTuple
@@ -91,18 +86,8 @@ def lstm(state: LSTMState, z: Array) -> tuple[LSTMState, Partials]:
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(c_t)
 
-    Args:
-      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`, the input of this step, without a time axis.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`. The state keeps the dtypes in which it came, so that a scan can
-      carry it. The second h_t has the dtype of `params` and `x` together. Gates are computed in
-      at least float32.
-
-    Raises:
-      TypeError, ValueError: the arguments do not fit each other.
+    σ is the logistic function and ⊙ the elementwise product. The state keeps the dtypes in which it came, so that a scan can carry it. The second h_t has the
+    dtype of `params` and `x` together. Gates are computed in at least float32.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)

@@ -51,29 +51,7 @@ def plan_for(T: int, B: int, D: int, H: int, gates: int = 4) -> Plan:
     each chunk adds to the gradient of the weights; where these are the larger, nothing is
     recomputed.
 
-    Gradients in milliseconds, float32, jax 0.10.2, two cores, the shapes those of the benchmarks,
-    and long, of 3000 steps of 8 rows, with D 32 and H 64; minima of alternated runs, and in
-    brackets the MB of temporary memory. On an AMD EPYC:
-
-                           stream  small      long       rl   medium      large   wide
-        Plan()                3.1    5.2            45 (85)  51 (55)  265 (146)   163
-        hoist                 2.9    5.0  55 (104)                                144
-        5 or 8, "states"                  49  (25)  31 (27)  48 (18)  330  (57)
-        5 or 8, "z"                       65  (39)  44 (42)  48 (28)  287  (87)
-        100, "states"                     34  (25)
-
-    On an Intel Xeon, where "joined" and "columns" were tried; the last two lines are of the
-    forward pass:
-
-                                     rl   medium      large       wide
-        Plan()                  65 (85)  75 (55)  352 (146)  267  (34)
-        hoist                                     375 (210)  238  (50)
-        "joined"                59 (85)  75 (57)
-        "columns"                                 324 (147)  163  (37)
-        hoist, "columns"                          347 (210)  167  (50)
-        as planned              55 (27)  78 (19)  371  (85)  167  (50)
-        forward, Plan()              13       29        113        112
-        forward, as planned          11       29        102         62
+    The guide to speed, docs/speed.md, has the measurements behind each choice.
 
     >>> plan_for(T=100, B=256, D=32, H=64)
     Plan(hoist=False, product='joined', chunk=5, keep='states')

@@ -181,21 +181,16 @@ def unroll_stack(
         drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
         if k > 0:
             steps = steps._replace(x=drop(drop_key, dropout, steps.x))
-        final, ys = _run_layer(layer, steps, rates, layer_key, options)
+        if isinstance(layer, Bidirectional):
+            keys, reverse = _split(layer_key), replace(options, reverse=True)
+            forward, hs = _run_direction(layer.forward, steps, rates, keys[0], options)
+            backward, gs = _run_direction(layer.backward, steps, rates, keys[1], reverse)
+            final, ys = Bidirectional(forward, backward), jnp.concatenate([hs, gs], axis=-1)
+        else:
+            final, ys = _run_direction(layer, steps, rates, layer_key, options)
         steps = steps._replace(x=ys)
         finals.append(final)
     return tuple(finals), steps.x
-
-
-def _run_layer(layer, steps, rates, key, options):
-    """One layer; of two directions the outputs stand side by side, forward first."""
-    if not isinstance(layer, Bidirectional):
-        return _run_direction(layer, steps, rates, key, options)
-    forward_key, backward_key = _split(key)
-    forward, hs = _run_direction(layer.forward, steps, rates, forward_key, options)
-    options = replace(options, reverse=True)
-    backward, gs = _run_direction(layer.backward, steps, rates, backward_key, options)
-    return Bidirectional(forward, backward), jnp.concatenate([hs, gs], axis=-1)
 
 
 def _run_direction(direction: Direction, steps: Steps, rates, key, options):

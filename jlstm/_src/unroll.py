@@ -187,7 +187,9 @@ def read_arguments(
     given = {"state": state, "initial_state": initial_state}
     if layout := layout_of(cell):
         sizes = sizes_of("params", params, layout)
-        _check_inputs(xs, sizes["D"])
+        check_floats("xs", xs)
+        if xs.ndim < 2 or xs.shape[-1] != sizes["D"]:
+            raise ValueError(f"xs: expected shape [T, *B, {sizes['D']}], got {describe(xs)}")
         check_sequence_flags(reset, mask, xs.shape[:-1])
         dtype = common_dtype(params, xs)
         like = carry_like(layout, sizes, xs.shape[1:-1], dtype, given)
@@ -266,12 +268,6 @@ def check_sequence_flags(reset: Array | None, mask: Array | None, shape: tuple[i
     for name, flags in {"reset": reset, "mask": mask}.items():
         if flags is not None:
             check_flags(name, flags, shape)
-
-
-def _check_inputs(xs, D):
-    check_floats("xs", xs)
-    if xs.ndim < 2 or xs.shape[-1] != D:
-        raise ValueError(f"xs: expected shape [T, *B, {D}], got {describe(xs)}")
 
 
 def _check_own_steps(xs, reset, mask):

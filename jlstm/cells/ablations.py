@@ -16,17 +16,9 @@ from jlstm.cells.gates import PeepholeParams, gate, gated, init_of, peepholes, s
 def no_input_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step without an input gate, i = 1 (NIG of Greff et al. 2017).
 
-        f, g, o = split(x W + h_tm1 U + b);   p_f, p_o = split(P)
-        c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + tanh(g)
-        h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
-
-    Args:
-      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
+    f, g, o = split(x W + h_tm1 U + b);   p_f, p_o = split(P)
+    c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + tanh(g)
+    h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
     """
     c_tm1 = state.c
     z_f, z_g, z_o = split(z, 3)
@@ -46,14 +38,6 @@ def no_forget_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
 
     Without peepholes this is the cell of Hochreiter & Schmidhuber (1997), with tanh for its
     squashing functions.
-
-    Args:
-      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
     """
     c_tm1 = state.c
     z_i, z_g, z_o = split(z, 3)
@@ -67,17 +51,9 @@ def no_forget_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
 def no_output_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step without an output gate, o = 1 (NOG of Greff et al. 2017).
 
-        i, f, g = split(x W + h_tm1 U + b);   p_i, p_f = split(P)
-        c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
-        h_t = tanh(c_t)
-
-    Args:
-      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
+    i, f, g = split(x W + h_tm1 U + b);   p_i, p_f = split(P)
+    c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
+    h_t = tanh(c_t)
     """
     c_tm1 = state.c
     z_i, z_f, z_g = split(z, 3)
@@ -90,17 +66,9 @@ def no_output_gate(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
 def no_input_activation(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step whose candidate is not squashed (NIAF of Greff et al. 2017).
 
-        i, f, g, o = split(x W + h_tm1 U + b);   p_i, p_f, p_o = split(P)
-        c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ g
-        h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
-
-    Args:
-      params: `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
+    i, f, g, o = split(x W + h_tm1 U + b);   p_i, p_f, p_o = split(P)
+    c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ g
+    h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
     """
     c_tm1 = state.c
     z_i, z_f, g, z_o = split(z, 4)
@@ -114,17 +82,9 @@ def no_input_activation(params: PeepholeParams, state: LSTMState, z: Array) -> L
 def no_output_activation(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
     """One step whose output is not squashed (NOAF of Greff et al. 2017).
 
-        i, f, g, o = split(x W + h_tm1 U + b);   p_i, p_f, p_o = split(P)
-        c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
-        h_t = σ(o + p_o ⊙ c_t) ⊙ c_t
-
-    Args:
-      params: `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
+    i, f, g, o = split(x W + h_tm1 U + b);   p_i, p_f, p_o = split(P)
+    c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
+    h_t = σ(o + p_o ⊙ c_t) ⊙ c_t
     """
     c_tm1 = state.c
     z_i, z_f, z_g, z_o = split(z, 4)

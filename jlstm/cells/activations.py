@@ -1,5 +1,7 @@
 """The activation functions of ONNX's recurrent operators, elementwise, with alpha and beta."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -8,69 +10,21 @@ import jax.numpy as jnp
 from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 
-
-def scale_and_shift(x: Array, alpha: float = 1.0, beta: float = 0.0) -> Array:
-    """`alpha x + beta`."""
-    return alpha * x + beta
-
-
-def elu(x: Array, alpha: float = 1.0) -> Array:
-    """`x` where it is positive, else `alpha (exp(x) - 1)`."""
-    return jax.nn.elu(x, alpha)
-
-
-def hard_sigmoid(x: Array, alpha: float = 0.2, beta: float = 0.5) -> Array:
-    """`alpha x + beta`, from 0 to 1. The slope of `jax.nn.hard_sigmoid` is 1/6."""
-    return jnp.clip(alpha * x + beta, 0, 1)
-
-
-def leaky_relu(x: Array, alpha: float = 0.01) -> Array:
-    """`x` where it is not negative, else `alpha x`."""
-    return jnp.where(x >= 0, x, alpha * x)
-
-
-def relu(x: Array) -> Array:
-    """`max(x, 0)`."""
-    return jax.nn.relu(x)
-
-
-def scaled_tanh(x: Array, alpha: float = 1.0, beta: float = 1.0) -> Array:
-    """`alpha tanh(beta x)`."""
-    return alpha * jnp.tanh(beta * x)
-
-
-def sigmoid(x: Array) -> Array:
-    """The logistic function, `1 / (1 + exp(-x))`."""
-    return jax.nn.sigmoid(x)
-
-
-def softplus(x: Array) -> Array:
-    """`log(1 + exp(x))`."""
-    return jax.nn.softplus(x)
-
-
-def softsign(x: Array) -> Array:
-    """`x / (1 + |x|)`."""
-    return x / (1 + jnp.abs(x))
-
-
-def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
-    return jnp.tanh(x)
-
-
-def thresholded_relu(x: Array, alpha: float = 1.0) -> Array:
-    """`x` where it is above `alpha`, else 0."""
-    return jnp.where(x > alpha, x, 0)
-
-
-FUNCTIONS = {
-    f.__name__: f
-    for f in (
-        *(elu, hard_sigmoid, leaky_relu, relu, scaled_tanh, sigmoid),
-        *(softplus, softsign, tanh, thresholded_relu),
-    )
-} | {"affine": scale_and_shift}
+# By name, with the options of the operator and their defaults.
+FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
+    "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
+    # The slope of jax.nn.hard_sigmoid is 1/6.
+    "hard_sigmoid": lambda x, alpha=0.2, beta=0.5: jnp.clip(alpha * x + beta, 0, 1),
+    "leaky_relu": lambda x, alpha=0.01: jnp.where(x >= 0, x, alpha * x),
+    "relu": lambda x: jax.nn.relu(x),
+    "scaled_tanh": lambda x, alpha=1.0, beta=1.0: alpha * jnp.tanh(beta * x),
+    "sigmoid": lambda x: jax.nn.sigmoid(x),
+    "softplus": lambda x: jax.nn.softplus(x),
+    "softsign": lambda x: x / (1 + jnp.abs(x)),
+    "tanh": lambda x: jnp.tanh(x),
+    "thresholded_relu": lambda x, alpha=1.0: jnp.where(x > alpha, x, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +32,7 @@ class Activation:
     """An activation function by name, as a static choice.
 
     name: one of `jlstm.cells.activations.FUNCTIONS`, such as "sigmoid" or "hard_sigmoid".
-    alpha, beta: what it takes besides x; None is its default.
+    alpha, beta: its options; None means the default.
 
     Raises:
       ValueError: no function has that name, or it takes no alpha, or no beta.
@@ -89,11 +43,11 @@ class Activation:
     beta: float | None = None
 
     def __post_init__(self):
-        """Refuses what `activate` could not call."""
+        """Checks that the function has that name and takes these options."""
         if self.name not in FUNCTIONS:
             raise ValueError(f"name: expected one of {', '.join(FUNCTIONS)}, got {self.name!r}")
         for option, value in _given(self).items():
-            if option not in FUNCTIONS[self.name].__annotations__:
+            if option not in inspect.signature(FUNCTIONS[self.name]).parameters:
                 raise ValueError(f"{option}: expected None for {self.name}, got {value}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{option}: expected a float, got {describe(value)}")

@@ -54,15 +54,7 @@ class GRUParams(NamedTuple):
 def elman(params: ElmanParams, state: RNNState, z: Array) -> RNNState:
     """One step of the simple recurrent network (Elman 1990), with tanh.
 
-        h_t = tanh(x W + h_tm1 U + b)
-
-    Args:
-      params: `ElmanParams(W [D, H], U [H, H], b [H])`.
-      state: `RNNState(h_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(RNNState(h_t), h_t)`.
+    h_t = tanh(x W + h_tm1 U + b)
     """
     return RNNState(jnp.tanh(z))
 
@@ -77,14 +69,6 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
         h_t = (1 - u) ⊙ n + u ⊙ h_tm1
 
     The paper resets h_tm1 before the product with U; this resets after it.
-
-    Args:
-      params: `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`.
-      state: `RNNState(h_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(RNNState(h_t), h_t)`.
     """
     h_tm1 = state.h
     a, d = matmul(x, params.W), matmul(h_tm1, params.U)

@@ -59,14 +59,6 @@ def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array)
         h_t = o_t ⊙ tanh(c_t)
 
     This was part of the first LSTM (Hochreiter & Schmidhuber 1997).
-
-    Args:
-      params: `FullGateParams(W [D, 4H], U [H, 4H], b [4H], R [3H, 3H], P [3H])`; P may be None.
-      state: `FullGateState(h, c, i, f, o)`, `[*B, H]` each.
-      x: `[*B, D]`.
-
-    Returns:
-      `(FullGateState(h_t, c_t, i_t, f_t, o_t), h_t)`.
     """
     _, c_tm1, i_tm1, f_tm1, o_tm1 = state
     z = preactivation(params, x, state.h)

@@ -52,15 +52,6 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
     All four gates are normalised together. The paper has a bias after each of the two
     normalisations of z; they are one with b, and left out here as in haste. Nothing is averaged
     over the batch or over time.
-
-    Args:
-      params: `LayerNormParams(W [D, 4H], U [H, 4H], b [4H], gain_x [4H], gain_h [4H], gain_c [H],
-        bias_c [H])`.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
     """
     h_tm1, c_tm1 = state
     a = _normal(matmul(x, params.W), params.gain_x)

@@ -21,14 +21,6 @@ def peephole(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
 
     The output gate sees the new cell state. This is the vanilla LSTM of Greff et al. (2017).
 
-    Args:
-      params: `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
-
     >>> import jax, jlstm
     >>> params = jlstm.cells.init_peephole(jax.random.key(0), 2, 3)
     >>> state, hs = jlstm.unroll(params, jax.numpy.ones((10, 2)), cell=jlstm.cells.peephole)
@@ -52,15 +44,6 @@ def coupled_forget(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSt
         h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
 
     CIFG of Greff et al. (2017), and `input_forget` of ONNX.
-
-    Args:
-      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`, blocks i, g, o and peepholes
-        i, o; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
     """
     c_tm1 = state.c
     z_i, z_g, z_o = split(z, 3)
@@ -80,15 +63,6 @@ def coupled_input(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMSta
         h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
 
     The coupling of TensorFlow Lite.
-
-    Args:
-      params: `PeepholeParams(W [D, 3H], U [H, 3H], b [3H], P [2H])`, blocks f, g, o and peepholes
-        f, o; P may be None.
-      state: `LSTMState(h_tm1 [*B, H], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
     """
     c_tm1 = state.c
     z_f, z_g, z_o = split(z, 3)

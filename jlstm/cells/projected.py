@@ -39,14 +39,6 @@ def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
         h_t = (σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)) V
 
     Without peepholes this is `proj_size` of torch.
-
-    Args:
-      params: `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P [3H])`; P may be None.
-      state: `LSTMState(h_tm1 [*B, R], c_tm1 [*B, H])`.
-      x: `[*B, D]`.
-
-    Returns:
-      `(LSTMState(h_t, c_t), h_t)`.
     """
     m_t, c_t = peephole.equations(params, state, preactivation(params, x, state.h))
     return LSTMState(matmul(m_t, params.V), c_t)

@@ -1,18 +1,16 @@
 """`jlstm gradients`: how gradients travel through an LSTM that runs over a series."""
 
 import argparse
-import csv
-import io
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jlstm import gradients
 from jlstm._src import files
-from jlstm.cli import options, system
+from jlstm.cli import options, outcomes, system
 
 SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
 LOSSES: dict[str, tuple[str, Callable]] = {
@@ -199,13 +197,6 @@ def _print_table(answer: Answer) -> None:
 def _writer(path: str, answer: Answer) -> files.Writer:
     if files.suffix(path) == ".npz":
         return lambda file: np.savez(file, **answer.arrays)
-    return partial(_write_csv, answer.table)
-
-
-def _write_csv(table: Mapping[str, np.ndarray], file: BinaryIO) -> None:
-    """A header and a row a line, with as many digits as give the same numbers back."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
-    writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
-    file.write(text.getvalue().encode())
+    columns = (column.tolist() for column in answer.table.values())
+    rows = zip(*columns, strict=True)
+    return outcomes.csv_writer([dict(zip(answer.table, row, strict=True)) for row in rows])

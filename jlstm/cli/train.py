@@ -89,7 +89,11 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Checks everything, then trains, then writes."""
-    _check_extras(args)
+    require("experiments", "optax", "orbax.checkpoint", "tqdm")
+    if args.plot:
+        require("plots", "matplotlib")
+    if (args.task or "").startswith("digits"):
+        require("data", "sklearn")
     chosen = _chosen(args)
     if chosen["devices"]:
         _use_devices(chosen["devices"])
@@ -119,14 +123,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 # --- before
-
-
-def _check_extras(args):
-    require("experiments", "optax", "orbax.checkpoint", "tqdm")
-    if args.plot:
-        require("plots", "matplotlib")
-    if (args.task or "").startswith("digits"):
-        require("data", "sklearn")
 
 
 def _chosen(args) -> dict[str, Any]:
@@ -177,28 +173,24 @@ def _programs(chosen):
 
     from jlstm.experiments import Config, grid, tasks
 
-    if chosen["task"] not in tasks.NAMES:
-        names = ", ".join(tasks.NAMES)
-        raise ValueError(f"argument --task: expected {names}, got {chosen['task']!r}")
-    if chosen["optimizer"] not in OPTIMIZERS:
-        names = ", ".join(OPTIMIZERS)
-        raise ValueError(f"argument --optimizer: expected {names}, got {chosen['optimizer']!r}")
+    for option, known in {"task": tasks.NAMES, "optimizer": OPTIMIZERS}.items():
+        if chosen[option] not in known:
+            expected = ", ".join(known)
+            raise ValueError(f"argument --{option}: expected {expected}, got {chosen[option]!r}")
     if (chosen["task"] == "forecast") != (chosen["input"] is not None):
         raise ValueError("argument --input: belongs to the task forecast, which needs it")
     if chosen["columns"] and not chosen["input"]:
         raise ValueError("argument --columns: needs --input")
     series = files.read_series(chosen["input"], chosen["columns"]) if chosen["input"] else None
     task = tasks.named(chosen["task"], length=chosen["length"], series=series)
-    optimizer = getattr(optax, chosen["optimizer"])
-    sizes = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
-    configs = {name: Config(**sizes, **_cell(name), optimizer=optimizer) for name in chosen["cell"]}
+    fixed = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
+    fixed["optimizer"] = getattr(optax, chosen["optimizer"])
+    configs = {
+        name: Config(**fixed, cell=getattr(cells, name), init=getattr(cells, f"init_{name}"))
+        for name in chosen["cell"]
+    }
     choices = {name: chosen[name] for name in outcomes.NUMBERS if chosen[name] is not None}
     return task, configs, grid(chosen["seeds"], choices)
-
-
-def _cell(name):
-    """A cell by its name, and what draws its parameters."""
-    return {"cell": getattr(cells, name), "init": getattr(cells, f"init_{name}")}
 
 
 # --- training

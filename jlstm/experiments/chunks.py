@@ -15,20 +15,14 @@ SCANS = ("scan", "lstm")  # an `unroll` that is not differentiated is one operat
 def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None:
     """As many seeds as keep 6 MB between them, at least one and at most eight; None is all.
 
-    What a gradient keeps is what its scans hand out, a step behind the other. While it stays in
-    the processor's cache, seeds that run together share the overhead of each operation; beyond,
-    they wait for memory. Milliseconds for gradients of S seeds on two virtual devices, a core
-    each, float32, jax 0.10.2, by the number of seeds together:
+    A gradient saves what its scans stack over time. While that stays in the processor's cache,
+    seeds that run together share the overhead of each operation; beyond, they wait for memory. The
+    guide to speed, docs/speed.md, has the measurements.
 
-        S    B   T   D  H   kept by one      1     2     4     8
-        64   16  50  8  32     1.4 MB     10.9  10.3   9.8  10.6
-        256  32  50  2  16     1.4 MB     50.8  50.0  47.8  54.8
-        16   32  64  16 64     7.0 MB     16.8  21.1  23.0  42.1
+    Seeds whose matrices are decomposed, as for Lyapunov exponents, run one by one, since batches of
+    decompositions may wait for each other forever; see `jlstm.initializers.one_by_one`.
 
-    Seeds whose matrices are decomposed, as for Lyapunov exponents, run one by one: batches of
-    decompositions may wait for each other forever, as `jlstm.initializers.one_by_one` tells.
-
-    Other platforms than a CPU, on which nothing was measured, run all of their share.
+    Platforms other than a CPU were not measured; there, all seeds of a share run together.
     """
     if platform != "cpu":
         return None

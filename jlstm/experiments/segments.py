@@ -1,4 +1,4 @@
-"""Many runs at once, in compiled segments: between two of them one may look, save, or stop."""
+"""Many runs at once, in compiled segments, between which you can look, save, or stop."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,19 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jlstm._src.checks import check_size
+from jlstm.experiments import training as one_run
 from jlstm.experiments.chunks import auto_chunk
 from jlstm.experiments.seeds import over_seeds
 from jlstm.experiments.tasks.task import Task
-from jlstm.experiments.training import (
-    Config,
-    Curves,
-    Hyperparams,
-    Run,
-    TrainState,
-)
-from jlstm.experiments.training import advance as advance_one
-from jlstm.experiments.training import finish as finish_one
-from jlstm.experiments.training import start as start_one
+from jlstm.experiments.training import Config, Curves, Hyperparams, Run, TrainState
 
 
 class Progress(NamedTuple):
@@ -41,7 +33,7 @@ def start(
     task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
 ) -> Progress:
     """R runs before their first step; hyperparams and keys have an axis `[R]`."""
-    training = jax.jit(jax.vmap(partial(start_one, task, config=config)))(hyperparams, keys)
+    training = jax.jit(jax.vmap(partial(one_run.start, task, config=config)))(hyperparams, keys)
     blank = jnp.full((keys.shape[0], config.steps), jnp.nan, training.model.W.dtype)
     return Progress(training, Curves(blank, blank))
 
@@ -69,7 +61,7 @@ def advance(
 
     def one(steps, run):
         hyperparams, training = run
-        return advance_one(task, hyperparams, training, steps, config=config)
+        return one_run.advance(task, hyperparams, training, steps, config=config)
 
     # One for segments of all lengths, as runs that go together may round in another way.
     runs: Any = hyperparams, progress.training
@@ -101,7 +93,7 @@ def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
     runs: Any = progress
 
     def one(run):
-        return finish_one(task, *run, config=config)
+        return one_run.finish(task, *run, config=config)
 
     return jax.jit(partial(over_seeds, one))(runs)
 

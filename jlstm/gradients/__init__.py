@@ -1,4 +1,9 @@
-"""How gradients travel through a recurrent network, a file for each question."""
+"""How gradients travel through a recurrent network, a file for each question.
+
+Experiments on a sequence take `(params, xs, state, *, initial_state, reset, mask, cell)` as
+`jlstm.unroll` does. `params` may also be the layers of a stack, a plain tuple: the arguments are
+then those of `jlstm.unroll_stack` with `cell` in every layer, and s is the state of all layers.
+"""
 
 from jlstm._src.modules import publish
 from jlstm.gradients.curvature import (

@@ -23,7 +23,7 @@ from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
 from jlstm._src.scan import take_step
-from jlstm.gradients.sequence import check_any_step, check_loss, is_stack, norm, read_sequence
+from jlstm.gradients.sequence import check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.transition import ravel, recurrence_of
 
 
@@ -75,17 +75,12 @@ def gradient_flow(
 
     Args:
       loss: `(final_state, hs) -> scalar`, of what `unroll` returns.
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`; or what `cell` takes.
-      xs: `[T, *B, D]`.
-      state: what is carried in, as in `unroll`, as are the options that are not named here.
+      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
       vectors: return the gradients themselves in place of their Euclidean norms.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`, a new sequence begins at t, and no gradient goes back across.
-      mask: bool `[T, *B]`, False skips step t.
-      cell: `(params, state, x) -> (state, y)`. Of a cell of your own, h and c are the fields of
-        these names in its state; where there is no h, it is the whole state as one vector, and
-        where there is no c, that is None. Its gates are None unless `jlstm.cells.affine` made it.
-        Its output counts as h_t where it is the same array, `return State(h), h`.
+      cell: likewise. A cell of your own gives h and c as the fields of these names of its state. If
+        there is no h, it is the whole state as one vector; if there is no c, that is None. Its
+        gates are None unless `jlstm.cells.affine` made it. Its output counts as h_t if it is the
+        same array, `return State(h), h`.
 
     Returns:
       `GradientFlow(h [T, *B], c [T, *B], gates [T, *B, k])`; for a stack a tuple of them, one a
@@ -106,7 +101,6 @@ def gradient_flow(
     True
     """
     check_bool("vectors", vectors)
-    check_any_step(mask)
     sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_loss(loss, params, sequence, cell)
     _, first, initial_state, steps = recurrence_of(params, sequence, cell)

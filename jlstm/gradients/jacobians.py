@@ -17,7 +17,8 @@ from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
-from jlstm.gradients.transition import identity, push_columns, read_recurrence, take
+from jlstm.gradients.sequence import read_sequence
+from jlstm.gradients.transition import identity, push_columns, recurrence_of, take
 
 
 class StateJacobians(NamedTuple):
@@ -73,15 +74,9 @@ def state_jacobians(
     memory of the result, O(T N²).
 
     Args:
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`, all of whose states
-        together are then s; or what `cell` takes.
-      xs: `[T, *B, D]`.
-      state: what is carried in, as in `unroll`, as are the options.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`, a new sequence begins at t.
-      mask: bool `[T, *B]`, False skips step t.
-      cell: `(params, state, x) -> (state, y)`, whose state is made of arrays `[*B, N_k]` and
-        whose batch rows do not touch each other.
+      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
+      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and rows of the batch
+        that do not depend on each other.
 
     Returns:
       `StateJacobians(jacobians [T, *B, N, N], states)`.
@@ -96,7 +91,8 @@ def state_jacobians(
     >>> jlstm.gradients.state_jacobians(params, xs).jacobians.shape
     (10, 5, 6, 6)
     """
-    recurrence = read_recurrence(params, xs, state, initial_state, reset, mask, cell)
+    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    recurrence = recurrence_of(params, sequence, cell)
     columns = identity(recurrence.state)
 
     def one(before, now):

@@ -17,7 +17,8 @@ from jlstm._src.checks import check_count, check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
-from jlstm.gradients.transition import push_columns, ravel, read_recurrence, take
+from jlstm.gradients.sequence import read_sequence
+from jlstm.gradients.transition import push_columns, ravel, recurrence_of, take
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -73,19 +74,13 @@ def lyapunov_spectrum(
     part, and O(k H) in memory whatever T; a gradient of it keeps O(T k H).
 
     Args:
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`, all of whose states
-        together are then s; or what `cell` takes.
-      xs: `[T, *B, D]`.
-      state: what is carried in, as in `unroll`, as are the options that are not named here.
+      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
       k: how many exponents, at most N = 2H; None is all of them.
       warmup: how many steps of each sequence, the transient, turn the basis and are not counted.
       basis: `[*B, N, k]` or `[N, k]`, Q before the first step. None is the first k columns of a
         matrix (DCT-IV) that is orthogonal and holds no zero, so that no direction is left out.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`, a new sequence begins at t.
-      mask: bool `[T, *B]`, False skips step t.
-      cell: `(params, state, x) -> (state, y)`, whose state is made of arrays `[*B, N_k]` and
-        whose batch rows do not touch each other.
+      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and rows of the batch
+        that do not depend on each other.
 
     Returns:
       `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`. NaN where no
@@ -104,7 +99,8 @@ def lyapunov_spectrum(
     >>> bool(spectrum.exponents[0] < 0)                               # small changes fade
     True
     """
-    recurrence = read_recurrence(params, xs, state, initial_state, reset, mask, cell)
+    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    recurrence = recurrence_of(params, sequence, cell)
     state, first, steps = recurrence.state, recurrence.initial_state, recurrence.steps
     like = jax.eval_shape(ravel, state)
     *B, N = like.shape

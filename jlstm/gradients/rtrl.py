@@ -18,14 +18,14 @@ from jlstm._src.cell import Cell, is_elementwise
 from jlstm._src.checks import check_choice, check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
-from jlstm.gradients.sequence import check_scalar, is_stack
+from jlstm.gradients.sequence import check_scalar, is_stack, read_sequence
 from jlstm.gradients.snap import snap_elementwise
 from jlstm.gradients.transition import (
     Recurrence,
     identity,
     push_columns,
     ravel,
-    read_recurrence,
+    recurrence_of,
     shapes_at_a_step,
     take,
 )
@@ -74,16 +74,11 @@ def rtrl_gradient(
     Args:
       step_loss: `(h_t, target_t) -> scalar`, of one step's outputs `[*B, H]`. As `unroll` returns
         them, they are zero at a skipped step.
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`; or what `cell` takes.
-      xs: `[T, *B, D]`.
+      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
       targets: `[T, …]`, or a pytree of such.
-      state: what is carried in, as in `unroll`, as are the options that are not named here.
       approximation: "exact" or "snap-1".
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`, a new sequence begins at t, on which nothing earlier has influence.
-      mask: bool `[T, *B]`, False skips step t.
-      cell: `(params, state, x) -> (state, y)`, whose state is made of arrays `[*B, N_k]` and
-        which can be mapped over the rows of the batch.
+      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and can be mapped over
+        the rows of the batch.
 
     Returns:
       `RTRLGradient(loss, gradient)`.
@@ -103,7 +98,8 @@ def rtrl_gradient(
     True
     """
     check_choice("approximation", approximation, ("exact", "snap-1"))
-    recurrence = read_recurrence(params, xs, state, initial_state, reset, mask, cell)
+    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    recurrence = recurrence_of(params, sequence, cell)
     targets = jax.tree.map(jnp.asarray, targets)
     _check(step_loss, params, recurrence, targets)
     if approximation == "exact":

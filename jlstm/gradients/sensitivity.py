@@ -18,8 +18,8 @@ from jlstm._src.checks import check_bool, check_floats, describe, is_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
+from jlstm._src.unroll import Arguments
 from jlstm.gradients.sequence import (
-    Rollout,
     check_some_step,
     norm,
     one_step,
@@ -78,14 +78,8 @@ def input_sensitivity(
     1,000 steps of H = 64 17 ms (jax 0.10.2).
 
     Args:
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`; or what `cell` takes.
-      xs: `[T, *B, D]`.
-      state: as in `unroll`, as are initial_state, reset, mask and cell.
+      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
       vectors: return the Jacobian too, `[T, *B, H, D]`.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`, y `[*B, H]`.
 
     Returns:
       `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
@@ -126,14 +120,8 @@ def memory_horizon(
     `input_sensitivity` costs, and memory O(T (D + H)) for each row.
 
     Args:
-      params: as in `input_sensitivity`, as are xs, state, initial_state, reset, mask and cell.
-      xs: `[T, *B, D]`.
-      state: what is carried in.
+      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
       fraction: of the largest sensitivity, above 0 and below 1.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
 
     Returns:
       `MemoryHorizon(lag [*B], reached [*B])`, in steps.
@@ -153,19 +141,21 @@ def memory_horizon(
     check_some_step(xs, mask)
     sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     sensitivity = _sensitivity(params, sequence, cell, vectors=False).norm
-    taken = jnp.ones(sensitivity.shape, bool) if sequence.mask is None else sequence.mask
+    taken = (
+        jnp.ones(sensitivity.shape, bool) if sequence.steps.mask is None else sequence.steps.mask
+    )
     lag = jnp.cumsum(taken[::-1], axis=0)[::-1] - 1  # of a step taken, in steps taken after it
     felt = taken & (sensitivity >= fraction * sensitivity.max(axis=0, keepdims=True))
     horizon = 1 + jnp.where(felt, lag, -1).max(axis=0)
     return MemoryHorizon(horizon, horizon < taken.sum(axis=0))
 
 
-def _sensitivity(params, sequence: Rollout, cell, vectors):
+def _sensitivity(params, sequence: Arguments, cell, vectors):
     step = one_step(params, cell)
     before, xs = steps_of(params, sequence, cell)
     shape = xs.shape[:-1]
-    taken = jnp.ones(shape, bool) if sequence.mask is None else sequence.mask
-    begins = jnp.zeros(shape, bool) if sequence.reset is None else sequence.reset
+    taken = jnp.ones(shape, bool) if sequence.steps.mask is None else sequence.steps.mask
+    begins = jnp.zeros(shape, bool) if sequence.steps.reset is None else sequence.steps.reset
     last = taken & (jnp.cumsum(taken[::-1], axis=0)[::-1] == 1)
     y = jax.eval_shape(step, params, sequence.state, xs[0])[1]
     _check_output(y, shape[1:])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +14,9 @@ from jlstm._src.checks import check_tuple, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.masks import select
 from jlstm._src.stack import Bidirectional, Direction, read_stack, unroll_stack
-from jlstm._src.unroll import read_arguments, unroll
+from jlstm._src.unroll import Arguments, read_arguments, safe_steps, unroll
 
 Loss = Callable[[Any, Any], Any]
-
-
-class Rollout(NamedTuple):
-    """The sequence that a cell runs over.
-
-    xs: `[T, *B, D]`, or a pytree of such for a cell of the caller's own.
-    state, initial_state: the state carried in, and the state that a reset restores, in the shapes
-      and dtypes that are carried from step to step.
-    reset, mask: bool `[T, *B]` or None.
-    """
-
-    xs: Any
-    state: Any
-    initial_state: Any
-    reset: Array | None
-    mask: Array | None
 
 
 def read_sequence(
@@ -43,8 +27,9 @@ def read_sequence(
     reset: Array | None,
     mask: Array | None,
     cell: Cell,
-) -> Rollout:
-    """Checks the arguments of `unroll` or `unroll_stack`, and fills in the states."""
+) -> Arguments:
+    """Checks the arguments of `unroll` or `unroll_stack`; params and xs keep their dtypes."""
+    _check_any_step(mask)
     if is_stack(params, cell):
         check_tuple("params", params)
         cells = (cell,) * len(params)
@@ -53,8 +38,7 @@ def read_sequence(
     else:
         read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
         state, initial_state = read.state, read.initial_state
-    xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
-    return Rollout(xs, state, initial_state, reset, mask)
+    return Arguments(params, state, initial_state, safe_steps(xs, reset, mask))
 
 
 def _each_direction(layers, field):
@@ -64,10 +48,10 @@ def _each_direction(layers, field):
     return jax.tree.map(lambda one: getattr(one, field), layers, is_leaf=is_direction)
 
 
-def run(params: Any, sequence: Rollout, cell: Cell, **options) -> tuple[Any, Any]:
+def run(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
     """Returns `(final_state, hs)` of a cell or of a stack of layers."""
-    xs, state, initial_state, reset, mask = sequence
-    options |= {"reset": reset, "mask": mask, "cell": cell}
+    _, state, initial_state, (xs, reset, mask) = sequence
+    options: Any = {"reset": reset, "mask": mask, "cell": cell}
     if is_stack(params, cell):
         return unroll_stack(params, xs, state, initial_states=initial_state, **options)
     return unroll(params, xs, state, initial_state=initial_state, **options)
@@ -102,30 +86,24 @@ def _step_layers(cell: Cell, params: tuple, states: tuple, x: Array) -> tuple[tu
     return tuple(after), x
 
 
-def steps_of(params: Any, sequence: Rollout, cell: Cell) -> tuple[Any, Any]:
+def steps_of(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
     """The state before each step `[T, *B, …]` and its input, safe to compute with if skipped."""
-    xs, state, initial_state, reset, mask = sequence
-    step = one_step(params, cell)
-    # Here a stack is a cell of the caller's own.
-    states = unroll(params, *sequence[:2], **_flags(sequence), cell=step, return_states=True)[1]
+    _, state, initial_state, (xs, reset, mask) = sequence
+    step = one_step(params, cell)  # for `unroll`, a stack is a cell of the caller's own
+    options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
+    _, states = unroll(params, xs, state, return_states=True, **options)
     before = jax.tree.map(lambda s, ss: jnp.concatenate([s[None], ss[:-1]]), state, states)
     first = jax.tree.map(lambda s, ss: jnp.broadcast_to(s[None], ss.shape), initial_state, before)
     if reset is not None:
         before = select(reset, first, before)
     if mask is not None:
         before = select(mask, before, first)
-        xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
     return before, xs
 
 
-def _flags(sequence):
-    return {name: getattr(sequence, name) for name in ("initial_state", "reset", "mask")}
-
-
-def check_loss(loss: Loss, params: Any, sequence: Rollout, cell: Cell) -> None:
-    """Checks that the loss of `(final_state, hs)` is one real number, and of some step."""
+def check_loss(loss: Loss, params: Any, sequence: Arguments, cell: Cell) -> None:
+    """Checks that the loss of `(final_state, hs)` is one real number."""
     check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
-    check_any_step(sequence.mask)
 
 
 def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
@@ -152,7 +130,7 @@ def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
     return length * scale.squeeze(axis)
 
 
-def check_any_step(mask: Array | None) -> None:
+def _check_any_step(mask: Array | None) -> None:
     """Checks that a mask does not skip every step of every row, if its values are known."""
     if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
         return

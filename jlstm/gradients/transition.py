@@ -16,9 +16,9 @@ import numpy as np
 from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
-from jlstm._src.masks import select
 from jlstm._src.scan import Steps, take_step
-from jlstm.gradients.sequence import Rollout, check_any_step, one_step, read_sequence
+from jlstm._src.unroll import Arguments
+from jlstm.gradients.sequence import one_step
 
 
 class Recurrence(NamedTuple):
@@ -35,30 +35,16 @@ class Recurrence(NamedTuple):
     steps: Steps
 
 
-def read_recurrence(
-    params: Any,
-    xs: Any,
-    state: Any,
-    initial_state: Any,
-    reset: Array | None,
-    mask: Array | None,
-    cell: Cell,
-) -> Recurrence:
-    """The arguments of `unroll`, checked, with what an experiment on single steps asks beyond."""
-    check_any_step(mask)
-    return recurrence_of(
-        params, read_sequence(params, xs, state, initial_state, reset, mask, cell), cell
-    )
+def recurrence_of(params: Any, sequence: Arguments, cell: Cell) -> Recurrence:
+    """The sequence of `read_sequence`, with the step that its experiment takes.
 
-
-def recurrence_of(params: Any, sequence: Rollout, cell: Cell) -> Recurrence:
-    """The same of a sequence that has been read."""
+    Raises:
+      TypeError, ValueError: the state is not made of floats `[*B, N_k]`.
+    """
     step = one_step(params, cell)
-    xs, state, initial_state, reset, mask = sequence
+    _, state, initial_state, steps = sequence
     _check_vectors(state)
-    if mask is not None:
-        xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
-    return Recurrence(step, state, initial_state, Steps(xs, reset, mask))
+    return Recurrence(step, state, initial_state, steps)
 
 
 def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[Any, Any]:

@@ -83,14 +83,8 @@ def truncated_gradient(
 
     Args:
       loss: `(final_state, hs) -> scalar`, of what `unroll` returns.
-      params: `LSTMParams`; a tuple of them, the layers of `unroll_stack`; or what `cell` takes.
-      xs: `[T, *B, D]`.
+      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
       steps: K, at least 1.
-      state: as in `unroll`, as are initial_state, reset, mask and cell.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
 
     Returns:
       `TruncatedGradient(loss, gradient)`, the gradient like `params`.
@@ -144,14 +138,8 @@ def truncation_study(
 
     Args:
       loss: `(final_state, hs) -> scalar`.
-      params: as in `truncated_gradient`, as are xs, state, initial_state, reset, mask and cell.
-      xs: `[T, *B, D]`.
-      state: what is carried in.
+      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
       longest: the largest K; None is T, which shows all of the curve.
-      initial_state: where sequences begin.
-      reset: bool `[T, *B]`.
-      mask: bool `[T, *B]`.
-      cell: `(params, state, x) -> (state, y)`.
 
     Returns:
       `TruncationStudy(steps, bias, cosine, norm)`, `[K]` each.
@@ -197,12 +185,12 @@ def _by_lag(loss, params, sequence, cell):
     value, (d_final, d_ys) = jax.value_and_grad(lambda out: loss(*out))((final, ys))
     before, xs = steps_of(params, sequence, cell)
     T = jax.tree.leaves(xs)[0].shape[0]
-    shape = (T,) if sequence.reset is None else sequence.reset.shape
-    mask = jnp.ones(shape, bool) if sequence.mask is None else sequence.mask
-    reset = jnp.zeros(mask.shape, bool) if sequence.reset is None else sequence.reset
+    shape = (T,) if sequence.steps.reset is None else sequence.steps.reset.shape
+    mask = jnp.ones(shape, bool) if sequence.steps.mask is None else sequence.steps.mask
+    reset = jnp.zeros(mask.shape, bool) if sequence.steps.reset is None else sequence.steps.reset
     begun = jnp.cumsum(reset, axis=0)  # how many sequences have begun, at each step
     last = (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1) & mask & (begun == begun[-1:])
-    if sequence.mask is not None:  # the steps taken, in front, and those skipped behind them
+    if sequence.steps.mask is not None:  # the steps taken, in front, and those skipped behind them
         d_ys = select(mask, d_ys, jax.tree.map(jnp.zeros_like, d_ys))
         order = jnp.argsort(~mask, axis=0, stable=True)
         before, xs, d_ys, last, begun = _take(order, (before, xs, d_ys, last, begun))

@@ -78,6 +78,8 @@ def plot_singular_values(logs: np.ndarray, *, x: np.ndarray | None = None) -> Fi
     Raises:
       ValueError: the shape is not `[T, N]`, or nothing is finite.
 
+    >>> import numpy as np
+
     >>> plot_singular_values(np.log(np.ones((5, 2)))).axes[0].get_ylabel()
     'ln σ of ∂s_T/∂s_t-1 (nats)'
     """
@@ -111,6 +113,8 @@ def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
 
     Raises:
       ValueError: a shape is other, or nothing is finite.
+
+    >>> import numpy as np
 
     >>> plot_lyapunov(np.array([-0.1, -0.5, -2.0])).axes[0].get_ylabel()
     'Lyapunov exponent (nats per step)'
@@ -151,6 +155,8 @@ def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figur
     Raises:
       ValueError: the shape is not `[T, D]`, nothing is above 0, or the names are not D.
 
+    >>> import numpy as np
+
     >>> plot_saliency(np.array([[0.1, 0.0], [1.0, 0.5]])).axes[0].get_ylabel()
     'feature d'
     """
@@ -189,6 +195,8 @@ def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> 
 
     Raises:
       ValueError: the shapes do not fit each other.
+
+    >>> import numpy as np
 
     >>> figure = plot_truncation(np.arange(1, 4), np.array([0.5, 0.1, 0.0]), np.ones(3))
     >>> [axes.get_ylabel() for axes in figure.axes]

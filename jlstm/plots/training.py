@@ -35,6 +35,8 @@ def plot_training(
     Raises:
       ValueError: the names differ, or the shapes are not `[S, steps]` and `[S]`.
 
+    >>> import numpy as np
+
     >>> losses = {"1": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
     >>> figure = plot_training(losses, {"1": np.arange(10) * 30})
     >>> [axes.get_ylabel() for axes in figure.axes]
@@ -87,6 +89,8 @@ def plot_panels(
     Raises:
       ValueError: there is nothing to draw, the settings differ, or a shape is not `[S, steps]`.
 
+    >>> import numpy as np
+
     >>> curves = {"chrono": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
     >>> figure = plot_panels({"lstm": curves, "gru": curves})
     >>> [axes.get_title() for axes in figure.axes]
@@ -135,6 +139,8 @@ def plot_success(
 
     Raises:
       ValueError: the names do not fit the shape.
+
+    >>> import numpy as np
 
     >>> figure = plot_success(np.array([[0.1, 1.0]]), ["H = 32"], ["b_f = 1", "chrono"])
     >>> [text.get_text() for text in figure.axes[0].texts]

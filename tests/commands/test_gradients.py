@@ -191,4 +191,4 @@ def test_gradients_of_nothing_are_refused(capsys):
 def test_without_matplotlib_a_picture_is_refused(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert cli.main(["gradients", "flow", "--plot", "a.png"]) == 2
-    assert capsys.readouterr().err.startswith("jlstm: error: argument --plot: needs matplotlib")
+    assert capsys.readouterr().err.startswith("jlstm: error: matplotlib is missing: pip install")

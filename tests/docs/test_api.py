@@ -41,17 +41,18 @@ def test_the_command_builds_a_place_for_every_public_name(tmp_path):
 def test_every_example_is_one_that_pytest_runs():
     """It runs those that the finder knows for the module's own, which a decorator can hide."""
     pages = [api.page(name) for root in api.ROOTS for name in api.modules_of(root)]
-    shown = [
-        doc for page in pages for doc in (page, *page.members.values()) if ">>>" in doc.docstring
-    ]
-    homes = {doc.obj if doc.kind == "module" else inspect.getmodule(doc.obj) for doc in shown}
+    shown = [page.obj for page in pages if ">>>" in page.docstring]
+    for page in pages:
+        documented = (name for name, doc in page.members.items() if ">>>" in doc.docstring)
+        shown += [getattr(page.obj, name) for name in documented]
+    homes = {inspect.getmodule(obj) for obj in shown}
     found = {
         test.name for home in homes for test in doctest.DocTestFinder().find(home) if test.examples
     }
     assert len(shown) > 80
-    for doc in shown:
-        place = [getattr(doc.obj, name, "") for name in ("__module__", "__qualname__")]
-        assert (".".join(place) if place[1] else doc.obj.__name__) in found
+    for obj in shown:
+        place = [getattr(obj, name, "") for name in ("__module__", "__qualname__")]
+        assert (".".join(place) if place[1] else obj.__name__) in found
 
 
 SOUND = '''"""A module."""

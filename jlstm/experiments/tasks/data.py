@@ -18,6 +18,7 @@ def digits(by: str = "rows") -> Task:
     test. The sequential reading is that of Le, Jaitly & Hinton, "A simple way to initialize
     recurrent networks of rectified linear units", 2015.
 
+    >>> import jax
     >>> task = digits()
     >>> task.test(jax.random.key(0)).xs.shape
     (8, 360, 8)
@@ -74,7 +75,7 @@ def forecast(series: Array, *, window: int = 50) -> Task:
       TypeError, ValueError: the series is no array of floats, too short for a window in both
         parts, or constant in a column.
 
-    >>> import numpy as np
+    >>> import jax, numpy as np
     >>> task = forecast(np.sin(np.arange(500.0))[:, None], window=20)
     >>> task.sample(jax.random.key(0), 64).xs.shape, task.test(jax.random.key(0)).xs.shape
     ((20, 64, 1), (20, 4, 1))

@@ -1,7 +1,5 @@
 """ONNX's operator LSTM as a JAX function: `load` and `load_all`, and what they give."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ class Node(NamedTuple):
     apply: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def load(model_or_path: str | os.PathLike | ModelProto, node: str | None = None) -> Node:
+def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = None) -> Node:
     """Reads an LSTM node of an ONNX model, opset 7 or newer, as a pure JAX function.
 
         i = f(clip(x W_i + h_tm1 R_i + B_i + P_i ⊙ c_tm1))
@@ -102,7 +100,7 @@ def load(model_or_path: str | os.PathLike | ModelProto, node: str | None = None)
     return _node(descriptions[0])
 
 
-def load_all(model_or_path: str | os.PathLike | ModelProto) -> dict[str, Node]:
+def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]:
     """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
 
     A node without a name goes by its first output's.
