@@ -274,10 +274,8 @@ def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
             sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
         shapes = zip(params._fields, layout.params_shapes, strict=True)
-        expected = ", ".join(
-            f"{field}={_brackets(shape)}{' or None' * shape.endswith('?')}"
-            for field, shape in shapes
-        )
+        named = (f"{f}={_brackets(s)}{' or None' * s.endswith('?')}" for f, s in shapes)
+        expected = ", ".join(named)
         expected = f"{layout.params.__name__}({expected})"
         raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
     return sizes

@@ -1,6 +1,7 @@
 """The initializers of `jlstm.initializers`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -86,13 +87,11 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     return init
 
 
-def bias_of(
-    forget_bias_value: chex.Numeric | None, bias_init: Initializer | None, default: float = 1.0
-) -> Initializer:
-    """The initializer of a bias, from the two options of which a caller passes at most one."""
+def bias_of(value: Any, bias_init: Initializer | None, default: float = 1.0) -> Initializer:
+    """The initializer of a bias, from a forget bias or a `bias_init`, of which one may be given."""
     if bias_init is None:
-        return forget_bias(default if forget_bias_value is None else forget_bias_value)
-    if forget_bias_value is not None:
+        return forget_bias(default if value is None else value)
+    if value is not None:
         raise ValueError("forget_bias: expected None beside bias_init, which draws every bias")
     return bias_init
 

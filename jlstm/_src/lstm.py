@@ -86,8 +86,9 @@ def lstm(state: LSTMState, z: Array) -> tuple[LSTMState, Partials]:
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(c_t)
 
-    σ is the logistic function and ⊙ the elementwise product. The state keeps the dtypes in which it came, so that a scan can carry it. The second h_t has the
-    dtype of `params` and `x` together. Gates are computed in at least float32.
+    σ is the logistic function and ⊙ the elementwise product. The state keeps the dtypes in which it
+    came, so that a scan can carry it. The second h_t has the dtype of `params` and `x` together.
+    Gates are computed in at least float32.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
