@@ -1,7 +1,7 @@
 """Two functions that should be the same one: ours, and one made of a peer library's parts."""
 
+import chex
 import jax
-import numpy as np
 from draws import draw_array
 
 
@@ -31,7 +31,5 @@ def values_and_gradients(f, inputs, cotangents):
 
 def assert_close(ours, theirs, tolerance: float = 1e-12):
     """Trees of equal structure, shapes and dtypes, whose values differ by rounding alone."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs)
+    chex.assert_trees_all_close(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -232,29 +232,26 @@ def read_stack(
     every = {name: (None,) * len(params) if s is None else s for name, s in every.items()}
     for name, entries in every.items():
         check_tuple(name, entries, len(params))
-    below, width, layers = xs, xs.shape[-1], []
+    below, width, source, layers = xs, xs.shape[-1], "xs", []
     for k, (layer, cell) in enumerate(zip(params, cells, strict=True)):
         layout, directions = _layout(cell), []
         given = {f"{name}[{k}]": s[k] for name, s in every.items()}
         parts = {name: _parts(name, state, layer) for name, state in given.items()}
         for which, one in _parts(f"params[{k}]", layer, layer).items():
             sizes = sizes_of(f"params[{k}]{which}", one, layout)
-            _check_width(
-                f"params[{k}]{which}", one, layout, width, f"params[{k - 1}]" if k else "xs"
-            )
+            _check_width(f"params[{k}]{which}", one, layout, width, source)
             chosen = {name + which: both[which] for name, both in parts.items()}
             like = carry_like(layout, sizes, xs.shape[1:-1], common_dtype(one, below), chosen)
             directions.append((cell, one, chosen, like))
         layers.append(directions)
         below = [like.h for *_, like in directions]
-        width = sum(h.shape[-1] for h in below)
-    # Every check is made; from here on arrays are.
-    read = [[_direction(*direction) for direction in layer] for layer in layers]
+        width, source = sum(h.shape[-1] for h in below), f"params[{k}]"
+
+    def converted(cell, params, given, like):  # after every check, as it makes arrays
+        return Direction(cell, as_dtype(params, like.h.dtype), *fill_in(given, like))
+
+    read = [[converted(*direction) for direction in layer] for layer in layers]
     return tuple(Bidirectional(*both) if len(both) > 1 else both[0] for both in read)
-
-
-def _direction(cell, params, given, like) -> Direction:
-    return Direction(cell, as_dtype(params, like.h.dtype), *fill_in(given, like))
 
 
 def each_layer(name: str, functions: Any, length: int) -> tuple:
@@ -281,9 +278,9 @@ def _parts(name: str, entry: Any, layer: Any) -> dict[str, Any]:
     return dict(zip((".forward", ".backward"), entry or (None, None), strict=True))
 
 
-def _check_width(name, params, layout, width, below):
-    """Checks that the input of a layer is as wide as the output below."""
+def _check_width(name, params, layout, width, source):
+    """Checks that the input of a layer is as wide as the output of `source`, the layer below."""
     if params.W.shape[0] != width:
         columns = layout.params_shapes[0].split()[1]
-        expected = f"shape [{width}, {columns}] after {below} of {width} features"
+        expected = f"shape [{width}, {columns}] after {source} of {width} features"
         raise ValueError(f"{name}.W: expected {expected}, got {describe(params.W)}")
