@@ -217,7 +217,7 @@ def carry_like(
 
 
 def _own_carry_like(cell, params, xs, given):
-    """The same for a cell of the caller's own, whose returned state has the types."""
+    """The types of the state that a cell of your own returns, if the given states fit."""
     if not callable(cell):
         raise TypeError(f"cell: expected a function (params, state, x), got {describe(cell)}")
     first = next((state for state in given.values() if state is not None), None)
