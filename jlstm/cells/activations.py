@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 
-# By name, with the options of the operator and their defaults.
+# The options are the operator's, with its defaults.
 FUNCTIONS: dict[str, Callable[..., Array]] = {
     "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
     "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
@@ -32,10 +32,11 @@ class Activation:
     """An activation function by name, as a static choice.
 
     name: one of `jlstm.cells.activations.FUNCTIONS`, such as "sigmoid" or "hard_sigmoid".
-    alpha, beta: its options; None means the default.
+    alpha, beta: the options of the function; None means the default.
 
     Raises:
-      ValueError: no function has that name, or it takes no alpha, or no beta.
+      TypeError: alpha or beta is not a number.
+      ValueError: no function has this name, or it does not take this option.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Activation:
     beta: float | None = None
 
     def __post_init__(self):
-        """Checks that the function has that name and takes these options."""
+        """Checks the name and the options."""
         if self.name not in FUNCTIONS:
             raise ValueError(f"name: expected one of {', '.join(FUNCTIONS)}, got {self.name!r}")
         for option, value in _given(self).items():
@@ -54,7 +55,7 @@ class Activation:
 
 
 def activate(activation: Activation, x: Array) -> Array:
-    """The activation of x, elementwise.
+    """Applies an activation to x, elementwise.
 
     >>> import jax.numpy as jnp
     >>> activate(Activation("hard_sigmoid", alpha=0.25), jnp.array([-9.0, 1.0]))

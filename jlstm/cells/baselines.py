@@ -1,4 +1,4 @@
-"""Recurrent cells that are no LSTMs, to compare with: the Elman network and the GRU."""
+"""Recurrent cells to compare the LSTM with: the Elman network and the GRU."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from jlstm.cells.gates import init_gates, split
 
 
 class RNNState(NamedTuple):
-    """What is carried from step to step.
+    """The state carried from step to step.
 
     h: `[*B, H]`, the hidden state, which is also the output.
     """
@@ -61,14 +61,14 @@ def elman(params: ElmanParams, state: RNNState, z: Array) -> RNNState:
 
 @cell_of(Layout(GRUParams, ("D 3H", "H 3H", "3H", "H"), RNNState, ("H",)))
 def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
-    """One step of the gated recurrent unit (Cho et al. 2014), as torch, flax and cuDNN have it.
+    """One step of the gated recurrent unit (Cho et al. 2014), as in torch, flax and cuDNN.
 
         a_r, a_u, a_n = split(x W + b);   d_r, d_u, d_n = split(h_tm1 U)
         r = σ(a_r + d_r);   u = σ(a_u + d_u)
         n = tanh(a_n + r ⊙ (d_n + b_n))
         h_t = (1 - u) ⊙ n + u ⊙ h_tm1
 
-    The paper resets h_tm1 before the product with U; this resets after it.
+    The paper resets h_tm1 before the product with U, this cell after it.
     """
     h_tm1 = state.h
     a, d = matmul(x, params.W), matmul(h_tm1, params.U)
@@ -80,10 +80,10 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
 
 
 def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
-    """Draws `ElmanParams(W [D, H], U [H, H], b [H])`, the bias zero.
+    """Draws `ElmanParams(W [D, H], U [H, H], b [H])` with zero bias.
 
-    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, of which
-    b is what it draws for the candidate g.
+    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, whose
+    draw for the candidate g becomes b.
     """
     W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=None, **options)
     return ElmanParams(W, U, b)
@@ -98,10 +98,10 @@ def init_gru(
     bias_init: Initializer | None = None,
     **options,
 ) -> GRUParams:
-    """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])`, the biases zero.
+    """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])` with zero biases.
 
-    The update gate of the GRU corresponds to the forget gate of the LSTM: the bias of u is
-    `forget_bias`, 0 by default, or what `bias_init` draws for f, for example
+    The update gate of the GRU corresponds to the forget gate of the LSTM. The bias of u is
+    `forget_bias`, 0 by default, or the bias of f that `bias_init` draws, for example
     `jlstm.initializers.chrono_bias(T)` (Tallec & Ollivier 2018). Further options are those of
     `jlstm.init`: kernel_init, recurrent_init, dtype.
     """

@@ -1,4 +1,4 @@
-"""Gates that see each other's last values: full gate recurrence."""
+"""Full gate recurrence: gates that see the previous values of all gates."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class FullGateParams(NamedTuple):
     """The weights of `full_gate_recurrence`.
 
     W, U, b: `[D, 4H]`, `[H, 4H]`, `[4H]`, the blocks i, f, g, o.
-    R: `[3H, 3H]`, from the last gates i, f, o to the gates i, f, o.
-    P: `[3H]`, the peepholes of i, f, o; None where there are none.
+    R: `[3H, 3H]`, from the previous gates i, f, o to the gates i, f, o.
+    P: `[3H]`, the peepholes of i, f, o; None for no peepholes.
     """
 
     W: Array
@@ -29,11 +29,11 @@ class FullGateParams(NamedTuple):
 
 
 class FullGateState(NamedTuple):
-    """What is carried from step to step, `[*B, H]` each.
+    """The state carried from step to step, `[*B, H]` each.
 
     h: the hidden state, which is also the output.
     c: the cell state.
-    i, f, o: the gates as they stood.
+    i, f, o: the previous values of the gates.
     """
 
     h: Array
@@ -58,13 +58,11 @@ def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array)
         o_t = σ(o + r_o + p_o ⊙ c_t)
         h_t = o_t ⊙ tanh(c_t)
 
-    This was part of the first LSTM (Hochreiter & Schmidhuber 1997).
+    The first LSTM had such recurrence (Hochreiter & Schmidhuber 1997).
     """
     _, c_tm1, i_tm1, f_tm1, o_tm1 = state
-    z = preactivation(params, x, state.h)
-    r = matmul(jnp.concatenate([i_tm1, f_tm1, o_tm1], axis=-1), params.R)
-    z_i, z_f, z_g, z_o = split(z, 4)
-    r_i, r_f, r_o = split(r, 3)
+    z_i, z_f, z_g, z_o = split(preactivation(params, x, state.h), 4)
+    r_i, r_f, r_o = split(matmul(jnp.concatenate([i_tm1, f_tm1, o_tm1], axis=-1), params.R), 3)
     p_i, p_f, p_o = peepholes(params, 3)
     i_t = gate(z_i + r_i, p_i, c_tm1)
     f_t = gate(z_f + r_f, p_f, c_tm1)
@@ -84,11 +82,10 @@ def init_full_gate_recurrence(
     """Draws `FullGateParams(W [D, 4H], U [H, 4H], b [4H], R [3H, 3H], P)`.
 
     `recurrent_init` draws each `[H, H]` block of U and of R. Further options are those of
-    `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, else it is None.
+    `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, otherwise P is None.
     """
-    W, U, b, P = init_gates(
-        "ifgo", key, input_size, hidden_size, recurrent_init=recurrent_init, **options
-    )
+    options["recurrent_init"] = recurrent_init
+    W, U, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
     keys = jax.random.split(jax.random.fold_in(key, 1), 9)
     shape, dtype = (hidden_size, hidden_size), at_least_float32(b.dtype)
     blocks = [one_by_one(recurrent_init)(k, shape, dtype) for k in keys]

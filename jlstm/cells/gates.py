@@ -1,6 +1,7 @@
-"""What gated variants share: blocks of gates, peepholes on the cell state, how both are drawn."""
+"""Shared parts of gated cells: blocks of gates, peepholes on the cell state, initializers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import chex
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from jlstm._src.cell import Layout
+from jlstm._src.cell import AffineCell, Layout, affine
 from jlstm._src.checks import check_bool
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import Initializer
@@ -17,13 +18,13 @@ from jlstm._src.matmul import row
 
 
 class PeepholeParams(NamedTuple):
-    """The weights of a variant with k blocks of gates side by side, named by its docstring.
+    """The weights of a cell with k blocks of gates side by side, which its docstring names.
 
     W: `[D, kH]`, from the input.
     U: `[H, kH]`, from the hidden state.
     b: `[kH]`, the bias.
-    P: the peepholes from the cell state, `[H]` for each gate but the candidate g, in the order of
-      the blocks; None where there are none.
+    P: the peepholes from the cell state, `[H]` for each gate except the candidate g, in the order
+      of the blocks; None for no peepholes.
     """
 
     W: Array
@@ -32,11 +33,37 @@ class PeepholeParams(NamedTuple):
     P: Array | None = None
 
 
-def gated(gates: str, peepholes: str = "?") -> Layout:
-    """The layout of a variant with those blocks; P may be left out unless `peepholes` is ""."""
-    k, n = len(gates), len(gates.replace("g", ""))
-    shapes = (f"D {k}H", f"H {k}H", f"{k}H", f"{n}H{peepholes}")
+def gated(gates: str, *, optional: bool = True) -> Layout:
+    """Returns the layout of a cell with these blocks; P may be None if `optional`."""
+    k, n = len(gates), len(seeing(gates))
+    shapes = (f"D {k}H", f"H {k}H", f"{k}H", f"{n}H{'?' * optional}")
     return Layout(PeepholeParams, shapes, LSTMState, ("H", "H"))
+
+
+def gated_cell(gates: str, *, optional: bool = True) -> Callable[..., AffineCell]:
+    """Decorator that makes a cell of equations in which a gate is a function of the cell state.
+
+        @gated_cell("fgo")
+        def name(c_tm1, f, g, o):
+            …
+            return LSTMState(h_t, c_t)
+
+    The equations receive each block under its letter: g as its part of z, every other block as the
+    function `c -> σ(z + p ⊙ c)` of its parts of z and P.
+    """
+
+    def decorate(equations: Callable[..., LSTMState]) -> AffineCell:
+        @wraps(equations)
+        def of_z(params, state, z):
+            blocks: dict[str, Any] = dict(zip(gates, split(z, len(gates)), strict=True))
+            names = seeing(gates)
+            for name, p in zip(names, peepholes(params, len(names)), strict=True):
+                blocks[name] = partial(gate, blocks[name], p)
+            return equations(state.c, **blocks)
+
+        return affine(gated(gates, optional=optional), elementwise=True)(of_z)
+
+    return decorate
 
 
 def init_gates(
@@ -49,20 +76,20 @@ def init_gates(
     peephole_init: Initializer = jax.nn.initializers.normal(0.1),
     **options,
 ) -> PeepholeParams:
-    """Draws the parameters of a variant with those blocks of gates.
+    """Draws the parameters of a cell with these blocks of gates.
 
-    The blocks are those that `jlstm.init` draws from the same key, so that variants share the
-    weights of the gates that they have in common.
+    The blocks are those that `jlstm.init` draws from the same key, so that cells share the weights
+    of the gates that they have in common.
 
     Args:
-      gates: the letters of the blocks, of i, f, g, o in that order.
+      gates: the letters of the blocks, some of i, f, g, o in this order.
       key: a typed key.
       input_size: D.
       hidden_size: H.
-      peepholes: whether the gates see the cell state.
+      peepholes: whether to draw P.
       peephole_init: draws P.
-      **options: those of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype, and
-        bias_init, which draws the biases of all four gates, of which these keep theirs.
+      **options: options of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype, and
+        bias_init, which draws the biases of all four gates; the cell keeps those of its gates.
 
     Raises:
       TypeError, ValueError: as `jlstm.init`.
@@ -76,14 +103,14 @@ def init_gates(
     four = init(key, input_size, hidden_size, **options)
     kept = [GATE_ORDER.index(gate) for gate in gates]
     W, U, b = (jnp.concatenate([split(p, 4)[k] for k in kept], axis=-1) for p in four)
-    shape = (len(gates.replace("g", "")) * hidden_size,)
+    shape = (len(seeing(gates)) * hidden_size,)
     P = peephole_init(jax.random.fold_in(key, 0), shape, b.dtype) if peepholes else None
     return PeepholeParams(W, U, b, P)
 
 
 def init_of(name: str, gates: str) -> Callable[..., PeepholeParams]:
-    """Makes `init_name`, the function that draws the parameters of a variant with those blocks."""
-    k, n = len(gates), len(gates.replace("g", ""))
+    """Makes `init_name`, which draws the parameters of a cell with these blocks."""
+    k, n = len(gates), len(seeing(gates))
 
     def init(
         key: chex.PRNGKey, input_size: int, hidden_size: int, **options: Any
@@ -93,27 +120,32 @@ def init_of(name: str, gates: str) -> Callable[..., PeepholeParams]:
     init.__name__ = init.__qualname__ = f"init_{name}"
     init.__doc__ = f"""Draws `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P)` of `{name}`.
 
-    The blocks are {", ".join(gates)}. Options are those of `jlstm.init`, as far as a gate is there
-    to use them. `peepholes=True` draws P `[{n}H]` by `peephole_init`, else it is None.
+    The blocks are {", ".join(gates)}. Options are those of `jlstm.init` that these gates use.
+    `peepholes=True` draws P `[{n}H]` by `peephole_init`, otherwise P is None.
     """
     return init
 
 
+def seeing(gates: str) -> str:
+    """Returns the gates that may have peepholes: all except the candidate g."""
+    return gates.replace("g", "")
+
+
 def split(z: Array, k: int) -> Sequence[Array]:
-    """The k blocks of z."""
+    """Splits z into its k blocks."""
     return jnp.split(z, k, axis=-1)
 
 
 def peepholes(params: Any, k: int) -> Sequence[Array | None]:
-    """The k blocks of P, None each where there are none."""
+    """Splits P into its k blocks, each None without peepholes."""
     return [None] * k if params.P is None else jnp.split(params.P, k)
 
 
 def peek(z: Array, p: Array | None, c: Array) -> Array:
-    """`z + p ⊙ c`: what a gate sees besides x and h; z where there is no peephole."""
+    """Adds a peephole, `z + p ⊙ c`; without one returns z."""
     return z if p is None else z + row(p, c) * c
 
 
 def gate(z: Array, p: Array | None, c: Array) -> Array:
-    """`σ(z + p ⊙ c)`."""
+    """Opens a gate, `σ(z + p ⊙ c)`."""
     return sigmoid(peek(z, p, c))

@@ -1,4 +1,4 @@
-"""Layer normalisation inside the step."""
+"""The LSTM with layer normalisation inside the step."""
 
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ class LayerNormParams(NamedTuple):
     """The weights of `layer_norm`.
 
     W, U, b: `[D, 4H]`, `[H, 4H]`, `[4H]`, the blocks i, f, g, o.
-    gain_x, gain_h: `[4H]`, the gains of x W and of h_tm1 U, once normalised.
-    gain_c, bias_c: `[H]`, the gain and the bias of the cell state, once normalised.
+    gain_x, gain_h: `[4H]`, the gains of the normalised x W and h_tm1 U.
+    gain_c, bias_c: `[H]`, the gain and the bias of the normalised cell state.
     """
 
     W: Array
@@ -33,14 +33,12 @@ class LayerNormParams(NamedTuple):
     bias_c: Array
 
 
-@cell_of(
-    Layout(
-        LayerNormParams,
-        ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H"),
-        LSTMState,
-        ("H", "H"),
-    )
+_LAYOUT = Layout(
+    LayerNormParams, ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H"), LSTMState, ("H", "H")
 )
+
+
+@cell_of(_LAYOUT)
 def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState:
     """One step of the LSTM with layer normalisation (Ba, Kiros & Hinton 2016).
 
@@ -49,9 +47,8 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(N(c_t) ⊙ gain_c + bias_c)
 
-    All four gates are normalised together. The paper has a bias after each of the two
-    normalisations of z; they are one with b, and left out here as in haste. Nothing is averaged
-    over the batch or over time.
+    All four gates are normalised together. As in haste, b replaces the biases that the paper adds
+    after each normalisation of z. Nothing is averaged over the batch or over time.
     """
     h_tm1, c_tm1 = state
     a = _normal(matmul(x, params.W), params.gain_x)
@@ -72,7 +69,7 @@ def init_layer_norm(
 
 
 def _normal(a, gain):
-    """`N(a) ⊙ gain`."""
+    """Returns `N(a) ⊙ gain`."""
     a -= a.mean(axis=-1, keepdims=True)
     variance = (a * a).mean(axis=-1, keepdims=True)
     return a * jax.lax.rsqrt(variance + EPSILON) * row(gain, a)

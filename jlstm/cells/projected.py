@@ -1,4 +1,4 @@
-"""A hidden state projected to fewer units than the cell state has."""
+"""The LSTM with a recurrent projection: a hidden state smaller than the cell state."""
 
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ from jlstm.cells.peephole import peephole
 
 
 class ProjectedParams(NamedTuple):
-    """The weights of `projected`, for H units of the cell state and R of the hidden state.
+    """The weights of `projected`, with H units in the cell state and R in the hidden state.
 
     W, U, b: `[D, 4H]`, `[R, 4H]`, `[4H]`, the blocks i, f, g, o.
     V: `[H, R]`, the projection.
-    P: `[3H]`, the peepholes of i, f, o; None where there are none.
+    P: `[3H]`, the peepholes of i, f, o; None for no peepholes.
     """
 
     W: Array
@@ -38,7 +38,7 @@ def projected(params: ProjectedParams, state: LSTMState, x: Array) -> LSTMState:
         c_t = σ(f + p_f ⊙ c_tm1) ⊙ c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
         h_t = (σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)) V
 
-    Without peepholes this is `proj_size` of torch.
+    Without peepholes this is torch's LSTM with `proj_size`.
     """
     m_t, c_t = peephole.equations(params, state, preactivation(params, x, state.h))
     return LSTMState(matmul(m_t, params.V), c_t)
@@ -57,7 +57,8 @@ def init_projected(
     """Draws `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P)`, R = `projected_size`.
 
     `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. Further options
-    are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, else it is None.
+    are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, otherwise P is
+    None.
     """
     check_size("projected_size", projected_size)
     W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
