@@ -1,4 +1,4 @@
-"""In and out of every neighbour: a room for each, and plain files. Nothing is imported unless used.
+"""Conversions to and from other libraries, and files of parameters, a module for each.
 
 >>> import jax, jlstm, torch
 >>> from jlstm.interop.torch import from_torch, to_torch
@@ -10,14 +10,14 @@
 >>> lstm.load_state_dict(to_torch(params))
 <All keys matched successfully>
 
-Every room has the same four names: `from_…` makes jlstm's parameters of the neighbour's, `to_…` the
-neighbour's of jlstm's, `state_from_…` and `state_to_…` do it for what is carried from step to step.
-JAX's arrays stay JAX's, so that these are pure functions to differentiate through; all others
-become NumPy arrays of their own, in the dtype they had. params → neighbour → params is exact to the
-bit (but for the 1 that haiku adds to its forget gate, see there). What a neighbour cannot hold, or
-jlstm cannot express, is refused by name.
+Every module of a library has the same four names. `from_…` converts its parameters to jlstm's and
+`to_…` converts jlstm's to its own; `state_from_…` and `state_to_…` convert the carried state.
+Nothing is imported before it is used. Arrays of JAX remain arrays of JAX, so you can differentiate
+through these functions; all others are copied to NumPy in their dtype. params → library → params is
+exact to the bit, except for the forget bias in haiku. Parameters that a library cannot hold, or
+jlstm cannot express, raise an error that names them.
 
-| room | neighbour | jlstm |
+| module | library | jlstm |
 |---|---|---|
 | `torch` | `torch.nn.LSTM`, or a state dict | a stack |
 | | with `proj_size` | a stack of `cells.ProjectedParams` |
@@ -31,7 +31,7 @@ jlstm cannot express, is refused by name.
 | `cudnn` | the flat vector of `jax.experimental.rnn` | a stack |
 | `files` | .npz and safetensors | any tree of parameters |
 
-`onnx` is of another kind: it reads nodes of models, attributes and all, as functions, and writes
+`onnx` is different: it reads nodes of models with all their attributes as functions, and writes
 stacks as models that other runtimes run.
 """
 

@@ -1,4 +1,4 @@
-"""equinox.nn.LSTMCell.
+"""Converts equinox.nn.LSTMCell.
 
     equinox               jlstm
     weight_ih [4H, D]     W [D, 4H], transposed
@@ -6,7 +6,7 @@
     bias [4H]             b [4H]
     (h, c)                LSTMState(h, c)
 
-Gates come in the same order.
+Both have the same order of gates.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, lstm_params
 
 
 def from_equinox(cell: Any) -> LSTMParams:
-    """The parameters of an `equinox.nn.LSTMCell`, or of its gradient; without a bias b is zero.
+    """Converts an `equinox.nn.LSTMCell` or its gradient; without a bias b is zero.
 
     Raises:
-      TypeError, ValueError: it is another module.
+      TypeError, ValueError: `cell` is another module.
 
     >>> import equinox, jax
     >>> cell = equinox.nn.LSTMCell(2, 3, key=jax.random.key(0))
@@ -29,23 +29,20 @@ def from_equinox(cell: Any) -> LSTMParams:
     """
     if type(cell).__name__ != "LSTMCell" or not hasattr(cell, "weight_ih"):
         raise TypeError(f"cell: expected equinox.nn.LSTMCell, got {describe(cell)}")
-    weight_ih, weight_hh = (as_array(f"cell.{name}", getattr(cell, name)) for name in _WEIGHTS)
-    bias = None if cell.bias is None else as_array("cell.bias", cell.bias)
-    return lstm_params("cell", weight_ih.T, weight_hh.T, bias)
-
-
-_WEIGHTS = "weight_ih", "weight_hh"
+    W, U = (as_array(f"cell.{name}", getattr(cell, name)).T for name in ("weight_ih", "weight_hh"))
+    b = None if cell.bias is None else as_array("cell.bias", cell.bias)
+    return lstm_params("cell", W, U, b)
 
 
 def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
-    """An `equinox.nn.LSTMCell` that holds these parameters.
+    """Converts to an `equinox.nn.LSTMCell`.
 
     Args:
       params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
-      bias: False for a cell without one, which that of `params` must then be zero for.
+      bias: False for a cell without a bias; b must then be zero.
 
     Raises:
-      TypeError, ValueError: these are not the parameters of one standard LSTM.
+      TypeError, ValueError: `params` are not the parameters of one standard LSTM, or b is not zero.
 
     >>> import jax, jlstm
     >>> to_equinox(jlstm.init(jax.random.key(0), 2, 3)).weight_ih.shape
@@ -59,20 +56,20 @@ def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
     D, H = params.W.shape[0], params.U.shape[0]
     make = equinox.nn.LSTMCell
     cell = equinox.filter_eval_shape(make, D, H, use_bias=bias, key=jax.random.key(0))
-    weights = (params.W.T, params.U.T, params.b) if bias else (params.W.T, params.U.T)
-
-    def places(cell):
-        return tuple(getattr(cell, name) for name in (*_WEIGHTS, "bias")[: len(weights)])
-
-    return equinox.tree_at(places, cell, weights)
+    weights = params.W.T, params.U.T, params.b if bias else None
+    return equinox.tree_at(
+        lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias),
+        cell,
+        weights,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def state_from_equinox(state: tuple) -> LSTMState:
-    """`LSTMState` from the `(h, c)` of equinox, which is in the same order."""
-    h, c = state
-    return LSTMState(h, c)
+    """Converts the `(h, c)` of equinox to `LSTMState`."""
+    return LSTMState(*state)
 
 
 def state_to_equinox(state: LSTMState) -> tuple:
-    """The `(h, c)` of equinox from `LSTMState`."""
-    return state.h, state.c
+    """Converts `LSTMState` to the `(h, c)` of equinox."""
+    return tuple(state)

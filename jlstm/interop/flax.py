@@ -1,4 +1,4 @@
-"""flax: the LSTMCell and the OptimizedLSTMCell of linen and of nnx, RNN and Bidirectional.
+"""Converts flax's LSTMCell and OptimizedLSTMCell, of linen and nnx, in RNN and Bidirectional.
 
     linen, and nnx's LSTMCell              jlstm
     ii, if, ig, io: kernel [D, H]          the four blocks of W [D, 4H]
@@ -12,7 +12,7 @@
     carry (c, h)                           LSTMState(h, c), the other way round
 
 nnx spells "if" as "if_". RNN puts "cell" before these names, Bidirectional "forward_rnn" and
-"backward_rnn". flax runs on through the padding behind `seq_lengths`, where jlstm gives zeros.
+"backward_rnn". After `seq_lengths` flax keeps running on the padding, and jlstm returns zeros.
 """
 
 import inspect
@@ -29,25 +29,27 @@ from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, 
 
 Layer = LSTMParams | Bidirectional
 
+_DIRECTIONS = "forward_rnn", "backward_rnn"
+
 
 # --- linen
 
 
 def from_linen(params: Mapping, module: Any = None) -> Layer:
-    """The parameters of an LSTM of linen.
+    """Converts the parameters of an LSTM of linen.
 
     Args:
-      params: those of an LSTMCell, an OptimizedLSTMCell, an RNN or a Bidirectional, from `init` of
-        linen, with "params" around them or without.
-      module: the module that they belong to, whose activations are then checked.
+      params: the parameters of an LSTMCell, an OptimizedLSTMCell, an RNN or a Bidirectional, from
+        linen's `init`, with or without "params" around them.
+      module: the module that they belong to; if given, its activations are checked.
 
     Returns:
       `LSTMParams`, or `Bidirectional` of two.
 
     Raises:
-      TypeError: these are no arrays by name.
-      ValueError: the names or the sizes are not those of an LSTM, or the module has another
-        activation.
+      TypeError: `params` does not hold arrays by name.
+      ValueError: the names or the sizes do not fit an LSTM, or the module has another activation
+        or merges its directions in another way than by concatenation.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -61,21 +63,21 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
 
 
 def to_linen(params: Layer) -> dict[str, Any]:
-    """The parameters of linen's LSTMCell and OptimizedLSTMCell, or of a Bidirectional of RNNs.
+    """Converts to the parameters of linen's LSTMCell and OptimizedLSTMCell, or a Bidirectional.
 
-    Those of an RNN are `{"cell": to_linen(params)}`.
+    The parameters of an RNN are `{"cell": to_linen(params)}`.
 
     Args:
-      params: `LSTMParams`, or `Bidirectional` of two.
+      params: `LSTMParams`, or `Bidirectional` of two for a Bidirectional of RNNs.
 
     Raises:
-      TypeError, ValueError: parameters that flax has no place for.
+      TypeError, ValueError: flax cannot hold these parameters.
 
     >>> import jax, jlstm
     >>> list(to_linen(jlstm.init(jax.random.key(0), 2, 3)))
     ['ii', 'if', 'ig', 'io', 'hi', 'hf', 'hg', 'ho']
     """
-    return _in_cells(params, _eight_layers)
+    return _by_direction(params, _eight_layers)
 
 
 def _eight_layers(params: LSTMParams) -> dict[str, Any]:
@@ -91,18 +93,17 @@ def _eight_layers(params: LSTMParams) -> dict[str, Any]:
 
 
 def from_nnx(module: Any) -> Layer:
-    """The parameters of an LSTM of nnx.
+    """Converts the parameters of an LSTM of nnx.
 
     Args:
-      module: `nnx.LSTMCell`, `nnx.OptimizedLSTMCell`, `nnx.RNN` or `nnx.Bidirectional` around them,
-        or an `nnx.State` of one of these, such as its gradient.
+      module: `nnx.LSTMCell`, `nnx.OptimizedLSTMCell`, `nnx.RNN` or `nnx.Bidirectional` of them, or
+        an `nnx.State` of one of these, such as its gradient.
 
     Returns:
       `LSTMParams`, or `Bidirectional` of two.
 
     Raises:
-      ValueError: the names or the sizes are not those of an LSTM, or the module has another
-        activation, or another way of merging the directions than side by side.
+      TypeError, ValueError: as `from_linen`.
 
     >>> from flax import nnx
     >>> from_nnx(nnx.LSTMCell(2, 3, rngs=nnx.Rngs(0))).W.shape
@@ -119,15 +120,15 @@ def from_nnx(module: Any) -> Layer:
 
 
 def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
-    """An `nnx.State` of these parameters, for `nnx.update(module, state)`.
+    """Converts to an `nnx.State`, for `nnx.update(module, state)`.
 
     Args:
       params: `LSTMParams`, for an OptimizedLSTMCell, such as the `cell` of an RNN; or
         `Bidirectional` of two, for an `nnx.Bidirectional` of RNNs.
-      optimized: False for an LSTMCell in its place.
+      optimized: False for an LSTMCell instead.
 
     Raises:
-      TypeError, ValueError: parameters that flax has no place for.
+      TypeError, ValueError: flax cannot hold these parameters.
 
     >>> import jax, jlstm
     >>> from flax import nnx
@@ -139,7 +140,7 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """
     from flax import nnx
 
-    tree = _in_cells(params, _two_layers if optimized else _eight_nnx_layers)
+    tree = _by_direction(params, _two_layers if optimized else _eight_nnx_layers)
     return nnx.State(jax.tree.map(nnx.Param, tree))
 
 
@@ -155,44 +156,37 @@ def _two_layers(params: LSTMParams) -> dict[str, Any]:
 # --- both
 
 
-def _in_cells(params: Any, layout: Any) -> dict[str, Any]:
+def _by_direction(params: Any, convert: Any) -> dict[str, Any]:
     if not isinstance(params, Bidirectional):
-        return layout(params)
-    both = zip(("forward_rnn", "backward_rnn"), params, strict=True)
-    return {name: {"cell": layout(one)} for name, one in both}
+        return convert(params)
+    both = zip(_DIRECTIONS, params, strict=True)
+    return {name: {"cell": convert(one)} for name, one in both}
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
-    """`LSTMParams` of arrays by name, whatever stands around them."""
+    """Finds the arrays of an LSTM by their names, in whatever encloses them."""
     if not isinstance(tree, Mapping):
         raise TypeError(f"{source}: expected arrays by name, got {describe(tree)}")
     for around in ("params", "cell"):
         if set(tree) == {around}:
             return _from_tree(f"{source}.{around}", tree[around])
-    if set(tree) == {"forward_rnn", "backward_rnn"}:
-        forward, backward = (
-            _from_tree(f"{source}.{name}", tree[name]) for name in ("forward_rnn", "backward_rnn")
-        )
-        return Bidirectional(forward, backward)
-    if set(tree) == {"dense_i", "dense_h"}:
-        _check_leaves(source, tree, {"dense_i": ("kernel",), "dense_h": ("kernel", "bias")})
-        W, U, b = (
-            as_array(f"{source}.{name}.{leaf}", tree[name][leaf])
-            for name, leaf in (("dense_i", "kernel"), ("dense_h", "kernel"), ("dense_h", "bias"))
-        )
-        return lstm_params(source, W, U, b)
+    if set(tree) == {*_DIRECTIONS}:
+        return Bidirectional(*(_from_tree(f"{source}.{name}", tree[name]) for name in _DIRECTIONS))
     tree = {name.removesuffix("_"): leaves for name, leaves in tree.items()}
-    expected = {f"i{gate}": ("kernel",) for gate in GATE_ORDER}
-    expected |= {f"h{gate}": ("kernel", "bias") for gate in GATE_ORDER}
-    _check_leaves(source, tree, expected)
-    kinds = ("i", "kernel"), ("h", "kernel"), ("h", "bias")
-    W, U, b = (_gates(source, tree, side, leaf) for side, leaf in kinds)
+    inputs, hidden = ["dense_i"], ["dense_h"]
+    if set(tree) != {"dense_i", "dense_h"}:
+        inputs, hidden = ([side + gate for gate in GATE_ORDER] for side in "ih")
+    expected = dict.fromkeys(inputs, {"kernel"}) | dict.fromkeys(hidden, {"kernel", "bias"})
+    found = {name: set(part) if isinstance(part, Mapping) else set() for name, part in tree.items()}
+    if found != expected:
+        raise ValueError(f"{source}: expected the layers of an LSTM, got {first_few(tree)}")
+    kinds = (inputs, "kernel"), (hidden, "kernel"), (hidden, "bias")
+    W, U, b = (_side_by_side(source, tree, names, leaf) for names, leaf in kinds)
     return lstm_params(source, W, U, b)
 
 
-def _gates(source: str, tree: Mapping, side: str, leaf: str) -> Any:
-    """The four blocks of one kind, side by side."""
-    names = [side + gate for gate in GATE_ORDER]
+def _side_by_side(source: str, tree: Mapping, names: list[str], leaf: str) -> Any:
+    """Joins the arrays of several layers along their last axis."""
     blocks = [as_array(f"{source}.{name}.{leaf}", tree[name][leaf]) for name in names]
     if len({block.shape for block in blocks}) > 1:
         came = first_few(str(list(block.shape)) for block in blocks)
@@ -200,20 +194,14 @@ def _gates(source: str, tree: Mapping, side: str, leaf: str) -> Any:
     return numpy_of(*blocks).concatenate(blocks, axis=-1)
 
 
-def _check_leaves(source: str, tree: Mapping, expected: Mapping) -> None:
-    came = {name: set(part) if isinstance(part, Mapping) else set() for name, part in tree.items()}
-    if came != {name: set(leaves) for name, leaves in expected.items()}:
-        raise ValueError(f"{source}: expected the layers of an LSTM, got {first_few(tree)}")
-
-
 def _check_module(library: str, module: Any) -> None:
-    """Refuses what the arrays do not show: other activations, other ways to merge."""
+    """Checks what the arrays do not show: the activations, and how directions are merged."""
     if hasattr(module, "forward_rnn"):
         standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
         if module.merge_fn is not standard:
             raise ValueError(f"merge_fn: expected flax's own, got {_name(module.merge_fn)}")
-        _check_module(library, module.forward_rnn)
-        _check_module(library, module.backward_rnn)
+        for name in _DIRECTIONS:
+            _check_module(library, getattr(module, name))
         return
     cell = getattr(module, "cell", module)
     if type(cell).__name__ not in ("LSTMCell", "OptimizedLSTMCell"):
@@ -234,7 +222,7 @@ def _name(function: Any) -> str:
 
 
 def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
-    """`LSTMState(h, c)` from the carry `(c, h)` of flax, `Bidirectional` from a pair of carries.
+    """Converts flax's carry `(c, h)` to `LSTMState(h, c)`, a pair of carries to `Bidirectional`.
 
     >>> state_from_flax(("c", "h"))
     LSTMState(h='h', c='c')
@@ -246,7 +234,7 @@ def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
 
 
 def state_to_flax(state: LSTMState | Bidirectional) -> tuple:
-    """The carry `(c, h)` of flax from `LSTMState(h, c)`, a pair of carries from `Bidirectional`."""
+    """Converts `LSTMState(h, c)` to flax's carry `(c, h)`, `Bidirectional` to a pair of carries."""
     if isinstance(state, Bidirectional):
         return state_to_flax(state.forward), state_to_flax(state.backward)
     return state.c, state.h

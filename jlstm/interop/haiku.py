@@ -1,14 +1,14 @@
-"""haiku.LSTM.
+"""Converts haiku.LSTM.
 
     haiku                            jlstm
     w [D + H, 4H], gates i, g, f, o  W [D, 4H] above U [H, 4H], gates i, f, g, o
     b [4H]                           b [4H], less 1 for the forget gate
     LSTMState(hidden, cell)          LSTMState(h, c)
 
-Haiku's cell adds 1 to the forget gate, so that this 1 goes into b on the way in, and out of it on
-the way out. W, U and the biases of the other gates come over to the bit. The 1 is rounded: a forget
-bias far below 0.5 comes back to within half a unit in the last place of what was added up (6e-8 for
-biases of size 1 in float32), once; from then on nothing changes.
+Haiku's cell adds 1 to the forget gate, so `from_haiku` adds 1 to its bias and `to_haiku` subtracts
+1. W, U and the other biases are exact to the bit. The first conversion rounds the forget bias by at
+most half a unit in the last place of the sum (6e-8 for biases of size 1 in float32); further
+conversions change nothing.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, 
 
 
 def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
-    """The parameters of one `haiku.LSTM` among those of a transformed function.
+    """Converts one `haiku.LSTM` among the parameters of a transformed function.
 
     Args:
       params: arrays `w` and `b` by the name of their module.
-      name: that of the LSTM, "model/~/encoder/lstm" say.
+      name: the name of the LSTM, for example "model/~/encoder/lstm".
 
     Raises:
-      TypeError, ValueError: there is no such module, or it is no LSTM.
+      TypeError, ValueError: there is no such module, or it is not an LSTM.
 
     >>> import numpy as np
     >>> params = from_haiku({"lstm/linear": {"w": np.ones((5, 12)), "b": np.zeros(12)}})
@@ -47,18 +47,17 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     if w.ndim != 2 or b.shape != (4 * H,) or w.shape[1] != 4 * H or w.shape[0] <= H:
         came = f"w {list(w.shape)} b {list(b.shape)}"
         raise ValueError(f"{place}: expected w [D + H, 4H] and b [4H] of an LSTM, got {came}")
-    xp = numpy_of(w, b)
-    w = _swap(w)
-    b_i, b_f, b_g, b_o = xp.split(_swap(b), 4)
+    w, xp = _swap(w), numpy_of(b)
+    b_i, b_g, b_f, b_o = xp.split(b, 4)
     b = xp.concatenate([b_i, b_f + 1, b_g, b_o])
     return lstm_params(place, w[:-H], w[-H:], b)
 
 
 def to_haiku(params: LSTMParams, name: str = "lstm") -> dict[str, dict[str, Any]]:
-    """Parameters for a `haiku.transform`ed function that holds one `haiku.LSTM` of that name.
+    """Converts to the parameters of a `haiku.transform`ed function with one `haiku.LSTM`.
 
     Raises:
-      TypeError, ValueError: these are not the parameters of one standard LSTM.
+      TypeError, ValueError: `params` are not the parameters of one standard LSTM.
 
     >>> import jax, jlstm
     >>> {k: v["w"].shape for k, v in to_haiku(jlstm.init(jax.random.key(0), 2, 3)).items()}
@@ -72,19 +71,19 @@ def to_haiku(params: LSTMParams, name: str = "lstm") -> dict[str, dict[str, Any]
 
 
 def _swap(packed: Any) -> Any:
-    """Gates i, f, g, o from i, g, f, o, and the other way round."""
+    """Exchanges the blocks of f and g."""
     xp = numpy_of(packed)
     i, second, third, o = xp.split(packed, 4, axis=-1)
     return xp.concatenate([i, third, second, o], axis=-1)
 
 
 def state_from_haiku(state: Any) -> LSTMState:
-    """`LSTMState(h, c)` from haiku's `LSTMState(hidden, cell)`."""
+    """Converts haiku's `LSTMState(hidden, cell)` to `LSTMState(h, c)`."""
     return LSTMState(state.hidden, state.cell)
 
 
 def state_to_haiku(state: Any) -> Any:
-    """haiku's `LSTMState(hidden, cell)` from `LSTMState(h, c)`."""
+    """Converts `LSTMState(h, c)` to haiku's `LSTMState(hidden, cell)`."""
     import haiku
 
     return haiku.LSTMState(state.h, state.c)

@@ -1,4 +1,4 @@
-"""keras.layers.LSTM, LSTMCell and Bidirectional, of Keras 3 on any backend.
+"""Converts keras.layers.LSTM, LSTMCell and Bidirectional, of Keras 3 on any backend.
 
     Keras                          jlstm
     kernel [D, 4H]                 W [D, 4H]
@@ -7,13 +7,13 @@
     [h, c]                         LSTMState(h, c)
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
-Gates come in the order i, f, c, o, which is ours; c is the candidate, our g. `unit_forget_bias` is
-about how Keras draws its biases: the 1 is in what it stores, and nothing is added later. A model of
-several layers is `tuple(map(from_keras, layers))`, a stack for `jlstm.unroll_stack`.
+Both have the same order of gates; Keras calls the candidate c, jlstm g. `unit_forget_bias` changes
+how Keras draws its biases: the stored bias contains the 1, and Keras adds nothing later. Several
+layers make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
 
 Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
-set, where jlstm gives zeros; with `go_backwards` it returns the outputs last step first, where
-`reverse=True` of jlstm leaves them in their places.
+set; jlstm returns zeros. With `go_backwards` it returns the last step first; jlstm's `reverse=True`
+leaves the outputs in their places.
 """
 
 from typing import Any
@@ -28,26 +28,29 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_o
 
 
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:
-    """The parameters of an LSTM of Keras.
+    """Converts the parameters of an LSTM of Keras.
 
     Args:
       layer: `keras.layers.LSTM`, `LSTMCell`, `RNN(LSTMCell)`, or `Bidirectional` of one of them; or
-        a list such as `layer.get_weights()` gives and `stateless_call` takes.
+        a list of weights, as `layer.get_weights()` returns and `stateless_call` takes.
 
     Returns:
       `LSTMParams`, or `Bidirectional` of two. Without a bias b is zero.
 
     Raises:
-      TypeError: it is another layer.
-      ValueError: it has another activation, merges the directions in another way than side by side,
-        or has no weights yet.
+      TypeError: `layer` is another layer.
+      ValueError: the layer has another activation, merges its directions in another way than by
+        concatenation, or has no weights yet.
 
     >>> import numpy as np
     >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape
     (3, 12)
     """
     if isinstance(layer, list | tuple):
-        return _from_weights("layer", layer)
+        if len(layer) not in (4, 6):
+            return _pack("layer", layer)
+        half = len(layer) // 2
+        return Bidirectional(_pack("layer", layer[:half]), _pack("layer", layer[half:]))
     if hasattr(layer, "forward_layer"):
         if layer.merge_mode != "concat":
             raise ValueError(f"merge_mode: expected 'concat', got {layer.merge_mode!r}")
@@ -63,37 +66,32 @@ def _one(layer: Any) -> LSTMParams:
     for name, expected in {"activation": "tanh", "recurrent_activation": "sigmoid"}.items():
         if config[name] != expected:
             raise ValueError(f"{name}: expected {expected!r}, got {config[name]!r}")
-    # Copies, as training in Keras gives JAX the arrays of its variables to overwrite.
+    # Training in Keras donates the arrays of its variables to JAX, so they are copied.
     values = [weight.value for weight in cell.weights]
     copies = [np.array(value) if isinstance(value, jax.Array) else value for value in values]
     return _pack(f"layer {layer.name!r}", copies)
 
 
-def _from_weights(source: str, weights: Any) -> LSTMParams | Bidirectional:
-    if len(weights) not in (4, 6):
-        return _pack(source, weights)
-    half = len(weights) // 2
-    return Bidirectional(_pack(source, weights[:half]), _pack(source, weights[half:]))
-
-
 def _pack(source: str, weights: Any) -> LSTMParams:
+    """Makes parameters of kernel, recurrent_kernel and, if there is one, bias."""
     arrays = [as_array(f"{source}[{k}]", weight) for k, weight in enumerate(weights)]
     if len(arrays) not in (2, 3):
         expected = "kernel, recurrent_kernel and bias"
         built = "" if arrays else "; is it built yet?"
         raise ValueError(f"{source}: expected {expected}, got {len(arrays)} arrays{built}")
-    return lstm_params(source, arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None)
+    W, U, b = (*arrays, None)[:3]
+    return lstm_params(source, W, U, b)
 
 
 def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
-    """The list that `set_weights` of an LSTM of Keras takes, or of a Bidirectional one.
+    """Converts to the list for `set_weights` of an LSTM, or of a Bidirectional, of Keras.
 
     Args:
       params: `LSTMParams`, or `Bidirectional` of two.
-      bias: False for a layer with `use_bias=False`, which that of `params` must then be zero for.
+      bias: False for a layer with `use_bias=False`; the biases must then be zero.
 
     Raises:
-      TypeError, ValueError: parameters that Keras has no place for.
+      TypeError, ValueError: Keras cannot hold these parameters.
 
     >>> import jax, jlstm
     >>> [array.shape for array in to_keras(jlstm.init(jax.random.key(0), 2, 3))]
@@ -107,7 +105,7 @@ def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
 
 
 def state_from_keras(state: Any) -> LSTMState | Bidirectional:
-    """`LSTMState` from the `[h, c]` of Keras, `Bidirectional` of two from its `[h, c, h, c]`.
+    """Converts Keras's `[h, c]` to `LSTMState`, `[h, c, h, c]` to `Bidirectional` of two.
 
     >>> import numpy as np
     >>> state_from_keras([np.zeros((5, 3))] * 4).backward.c.shape
@@ -121,5 +119,5 @@ def state_from_keras(state: Any) -> LSTMState | Bidirectional:
 
 
 def state_to_keras(state: LSTMState | Bidirectional) -> list:
-    """The `[h, c]` of Keras, or its `[h, c, h, c]`, from the state of one layer."""
+    """Converts the state of one layer to Keras's `[h, c]` or `[h, c, h, c]`."""
     return [array for one in directions_of(state) for array in one]

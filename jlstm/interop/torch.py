@@ -1,4 +1,4 @@
-"""torch.nn.LSTM and torch.nn.LSTMCell.
+"""Converts torch.nn.LSTM and torch.nn.LSTMCell.
 
     torch                              jlstm
     weight_ih_l0 [4H, D]               W [D, 4H], transposed
@@ -8,13 +8,13 @@
     …_l0_reverse                       Bidirectional.backward
     h, c [layers * directions, B, H]   an LSTMState for each layer and direction
 
-Gates come in the same order. On the way out b stands in `bias_ih` and `bias_hh` is zero, so that
-params → torch → params is exact to the bit; torch → params → torch keeps the sum of the biases, and
-not how it was split. Both biases of torch have the gradient of ours, so that under plain gradient
-descent their sum moves twice as far as b.
+Both have the same order of gates. `to_torch` puts b into `bias_ih` and zeros into `bias_hh`, so
+params → torch → params is exact to the bit; torch → params → torch keeps the sum of the biases, not
+the two parts. Both biases of torch have the gradient of b, so under plain gradient descent their
+sum moves twice as far as b.
 
-`batch_first` is about sequences alone: jlstm's always have time in front. Dropout between layers is
-an argument of `jlstm.unroll_stack`.
+In jlstm time leads, whatever `batch_first` is. Dropout between layers is an argument of
+`jlstm.unroll_stack`.
 """
 
 import re
@@ -25,41 +25,39 @@ import numpy as np
 
 from jlstm._src.cell import sizes_of
 from jlstm._src.checks import describe
-from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
 from jlstm.cells import ProjectedParams, projected
 from jlstm.interop.weights import (
-    add_biases,
     as_array,
     as_stack,
     check_bias,
     check_layers,
     check_lstm,
-    directions_of,
     first_few,
     lstm_params,
     no_bias,
+    unstack,
     zero_bias,
 )
 
 
 def from_torch(module: Any, prefix: str = "") -> Any:
-    """The parameters of an LSTM of torch, as NumPy arrays of their own.
+    """Converts an LSTM of torch to parameters, which are NumPy arrays of their own.
 
     Args:
       module: `torch.nn.LSTM`, `torch.nn.LSTMCell`, a module that holds one, or a state dict of
         tensors or arrays, such as `safetensors.numpy.load_file` gives.
-      prefix: what stands before the LSTM's names in the state dict, "encoder.lstm." say.
+      prefix: the prefix of the LSTM's names in the state dict, for example "encoder.lstm.".
 
     Returns:
-      Of an LSTM a stack, for `jlstm.unroll_stack`: a tuple with `LSTMParams` for each layer, or
-      `Bidirectional` of them; with `proj_size` of `ProjectedParams`, to be run with
-      `cell=jlstm.cells.projected`. Of an LSTMCell `LSTMParams`, for `jlstm.cell` and
+      For an LSTM, a stack for `jlstm.unroll_stack`: a tuple with `LSTMParams` for each layer, or
+      `Bidirectional` of them; with `proj_size`, `ProjectedParams`, to be run with
+      `cell=jlstm.cells.projected`. For an LSTMCell, `LSTMParams` for `jlstm.cell` and
       `jlstm.unroll`. Without biases b is zero.
 
     Raises:
-      TypeError: an array does not hold floats, those of a quantised module say.
-      ValueError: the names or the sizes are not those of an LSTM.
+      TypeError: an array does not hold floats, as in a quantised module.
+      ValueError: the names or the sizes do not fit an LSTM.
 
     >>> import numpy as np
     >>> state_dict = {"weight_ih": np.ones((12, 2)), "weight_hh": np.ones((12, 3))}
@@ -69,31 +67,28 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     state_dict = module.state_dict() if hasattr(module, "state_dict") else module
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"module: expected a module or a state dict, got {describe(module)}")
-    weights = {
-        name.removeprefix(prefix): weight
-        for name, weight in state_dict.items()
-        if name.startswith(prefix)
-    }
+    weights = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     if "weight_ih" not in weights and "weight_ih_l0" not in weights:
         raise ValueError(_no_lstm(prefix, state_dict))
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)
     bidirectional = "weight_ih_l0_reverse" in weights
-    bias = "bias_ih" in weights or "bias_ih_l0" in weights
-    has_projection = "weight_hr_l0" in weights
     suffixes = _suffixes(depth, bidirectional) if depth else [""]
-    expected = [name for suffix in suffixes for name in _names(suffix, bias, has_projection)]
-    if missing := set(expected) - set(weights):
+    kinds = _kinds("bias_ih" + suffixes[0] in weights, "weight_hr_l0" in weights)
+    expected = {kind + suffix for suffix in suffixes for kind in kinds}
+    if missing := expected - set(weights):
         raise ValueError(f"{prefix}: expected {first_few(sorted(missing))}, which is not there")
-    if foreign := set(weights) - set(expected):
+    if foreign := set(weights) - expected:
         raise ValueError(f"{prefix}{first_few(sorted(foreign))}: not of a standard LSTM")
-    arrays = {name: as_array(prefix + name, weights[name]) for name in expected}
-    convert = _from_projected if has_projection else _from_standard
-    directions = [convert(prefix, arrays, suffix) for suffix in suffixes]
+    directions = []
+    for suffix in suffixes:
+        names = {kind: f"{prefix}{kind}{suffix}" for kind in kinds}
+        arrays = {kind: as_array(name, state_dict[name]) for kind, name in names.items()}
+        directions.append(_direction(names["weight_ih"], arrays))
     return as_stack(directions, bidirectional) if depth else directions[0]
 
 
 def _no_lstm(prefix: str, state_dict: Mapping) -> str:
-    """Where else in a state dict an LSTM might be meant."""
+    """Says where else in the state dict an LSTM is."""
     ends = re.compile(r"(.*)weight_ih(_l0)?")
     found = {match[1] for match in map(ends.fullmatch, state_dict) if match}
     there = f"one is at {', '.join(map(repr, sorted(found)))}" if found else first_few(state_dict)
@@ -105,48 +100,37 @@ def _suffixes(depth: int, bidirectional: bool) -> list[str]:
     return [f"_l{k}{way}" for k in range(depth) for way in ways]
 
 
-def _names(suffix: str, bias: bool, projected: bool) -> list[str]:
-    kinds = ["weight_ih", "weight_hh", *_BIASES * bias, *["weight_hr"] * projected]
-    return [kind + suffix for kind in kinds]
+def _kinds(bias: bool, projection: bool) -> list[str]:
+    """Lists the arrays of one direction."""
+    biases = ["bias_ih", "bias_hh"]
+    return ["weight_ih", "weight_hh", *biases * bias, *["weight_hr"] * projection]
 
 
-_BIASES = ("bias_ih", "bias_hh")
-
-
-def _from_standard(prefix: str, arrays: Mapping, suffix: str) -> LSTMParams:
-    W, U = arrays["weight_ih" + suffix].T, arrays["weight_hh" + suffix].T
-    return lstm_params(f"{prefix}weight_ih{suffix}", W, U, _bias(arrays, suffix))
-
-
-def _from_projected(prefix: str, arrays: Mapping, suffix: str) -> ProjectedParams:
-    W, U, V = (arrays[f"weight_{kind}{suffix}"].T for kind in ("ih", "hh", "hr"))
-    b = _bias(arrays, suffix)
-    params = ProjectedParams(W, U, zero_bias(U) if b is None else b, V)
-    sizes_of(f"{prefix}weight_ih{suffix}", params, projected.layout)
+def _direction(source: str, arrays: Mapping) -> LSTMParams | ProjectedParams:
+    W, U = arrays["weight_ih"].T, arrays["weight_hh"].T
+    b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else None
+    if "weight_hr" not in arrays:
+        return lstm_params(source, W, U, b)
+    params = ProjectedParams(W, U, zero_bias(U) if b is None else b, arrays["weight_hr"].T)
+    sizes_of(source, params, projected.layout)
     return params
 
 
-def _bias(arrays: Mapping, suffix: str) -> Array | None:
-    if _BIASES[0] + suffix not in arrays:
-        return None
-    return add_biases(*(arrays[kind + suffix] for kind in _BIASES))
-
-
 def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, Any]:
-    """A state dict that `load_state_dict(strict=True)` of torch takes.
+    """Converts parameters to a state dict for torch's `load_state_dict(strict=True)`.
 
     Args:
-      params: a stack, for `torch.nn.LSTM`, whose layers are all of one size and direction, of
-        `LSTMParams` or of `ProjectedParams` without peepholes; or `LSTMParams`, for
-        `torch.nn.LSTMCell`.
-      prefix: what to put before each name.
-      bias: False for a module without biases, which those of `params` must then be zero for.
+      params: for `torch.nn.LSTM`, a stack whose layers have one size and the same directions, of
+        `LSTMParams` or of `ProjectedParams` without peepholes; for `torch.nn.LSTMCell`,
+        `LSTMParams`.
+      prefix: is put before each name.
+      bias: False for a module without biases; the biases of `params` must then be zero.
 
     Returns:
       Tensors by name, in the dtypes of `params`; b in `bias_ih`, and zeros in `bias_hh`.
 
     Raises:
-      TypeError, ValueError: parameters that torch has no place for.
+      TypeError, ValueError: torch cannot hold these parameters.
 
     >>> import jax, jlstm, torch
     >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 3))
@@ -154,30 +138,24 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     >>> lstm.load_state_dict(to_torch(params))
     <All keys matched successfully>
     """
-    directions: list[Any]
     if isinstance(params, LSTMParams):
         check_lstm("torch.nn.LSTMCell", params)
         directions, suffixes = [params], [""]
     else:
-        kinds = LSTM, projected.layout
-        directions, bidirectional = check_layers("torch.nn.LSTM", params, *kinds)
-        suffixes = _suffixes(len(params), bidirectional)
+        directions = check_layers("torch.nn.LSTM", params, LSTM, projected.layout)
+        suffixes = _suffixes(len(params), bidirectional=len(directions) > len(params))
     check_bias(bias, directions)
     state_dict = {}
     for one, suffix in zip(directions, suffixes, strict=True):
         arrays = [one.W.T, one.U.T, *[one.b, no_bias(one.b)] * bias]
-        if isinstance(one, ProjectedParams):
-            _check_no_peepholes(one)
+        projection = isinstance(one, ProjectedParams)
+        if projection and one.P is not None:
+            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(one.P)}")
+        if projection:
             arrays.append(one.V.T)
-        names = _names(suffix, bias, isinstance(one, ProjectedParams))
-        for name, array in zip(names, arrays, strict=True):
-            state_dict[prefix + name] = _tensor(array)
+        for kind, array in zip(_kinds(bias, projection), arrays, strict=True):
+            state_dict[prefix + kind + suffix] = _tensor(array)
     return state_dict
-
-
-def _check_no_peepholes(params: ProjectedParams) -> None:
-    if params.P is not None:
-        raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(params.P)}")
 
 
 def _tensor(array: Any) -> Any:
@@ -190,9 +168,9 @@ def _tensor(array: Any) -> Any:
 
 
 def state_from_torch(state: Any, *, bidirectional: bool = False) -> tuple:
-    """The states of a stack, from `(h, c)` of `torch.nn.LSTM`, `[layers * directions, *B, H]`.
+    """Converts `(h, c)` of `torch.nn.LSTM`, `[layers * directions, *B, H]`, to a stack's states.
 
-    That of an LSTMCell is `jlstm.LSTMState(h, c)` as it is.
+    For an LSTMCell, `jlstm.LSTMState(h, c)` is enough.
 
     >>> import numpy as np
     >>> (layer,) = state_from_torch((np.zeros((2, 5, 3)), np.ones((2, 5, 3))), bidirectional=True)
@@ -204,7 +182,7 @@ def state_from_torch(state: Any, *, bidirectional: bool = False) -> tuple:
 
 
 def state_to_torch(states: tuple) -> tuple[Any, Any]:
-    """`(h, c)` for `torch.nn.LSTM`, `[layers * directions, *B, H]`, from the states of a stack.
+    """Converts a stack's states to `(h, c)` for `torch.nn.LSTM`, `[layers * directions, *B, H]`.
 
     >>> import jax, jlstm
     >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 3))
@@ -212,6 +190,5 @@ def state_to_torch(states: tuple) -> tuple[Any, Any]:
     >>> h.shape
     torch.Size([2, 5, 3])
     """
-    every = [one for layer in states for one in directions_of(layer)]
-    h, c = (_tensor(np.stack([np.asarray(one[k]) for one in every])) for k in range(2))
+    h, c = (_tensor(np.stack([np.asarray(one) for one in part])) for part in unstack(states))
     return h, c

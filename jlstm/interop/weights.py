@@ -1,7 +1,7 @@
-"""What the neighbours have in common: whose arrays they are, two biases, and what is refused."""
+"""Shared parts of the conversions: reading arrays, checking parameters, one bias or two."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +12,12 @@ from jlstm._src.cell import Layout, sizes_of
 from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 from jlstm._src.files import FLOATS
-from jlstm._src.lstm import LSTM, LSTMParams
+from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
 
 
-class Layers(NamedTuple):
-    """A stack whose layers are all alike, as some neighbours have it.
-
-    directions: the parameters of each layer and direction, forward before backward.
-    bidirectional: whether there are two directions a layer.
-    """
-
-    directions: list
-    bidirectional: bool
-
-
 def as_array(name: str, value: Any) -> Array:
-    """A neighbour's array: JAX's stays what it is, any other becomes a NumPy array of its own.
+    """Returns an array of JAX as it is, and copies any other array to NumPy.
 
     Raises:
       TypeError: it does not hold floats.
@@ -38,7 +27,7 @@ def as_array(name: str, value: Any) -> Array:
         if dtype not in FLOATS:
             raise TypeError(f"{name}: expected an array of floats, got a tensor {dtype}{shape}")
         tensor = value.detach().cpu()
-        # NumPy has no bfloat16 that torch knows of; float32 has room for each of its values.
+        # torch cannot convert bfloat16 to NumPy; float32 represents all of its values.
         value = tensor.float().numpy() if dtype == "bfloat16" else tensor.numpy()
         return np.array(value, jnp.dtype(dtype))
     if not isinstance(value, jax.Array):
@@ -49,15 +38,15 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def numpy_of(*arrays: Array) -> Any:
-    """`jax.numpy` if one of the arrays is JAX's, else NumPy, which keeps float64 as it is."""
+    """Returns `jax.numpy` if one of the arrays is JAX's, else NumPy, which keeps float64."""
     return jnp if any(isinstance(array, jax.Array) for array in arrays) else np
 
 
 def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
-    """`LSTMParams` of arrays in our layout; no bias is a bias of zeros.
+    """Makes `LSTMParams` from arrays in jlstm's layout; no bias becomes zeros.
 
     Raises:
-      ValueError: they are not those of one LSTM.
+      ValueError: the arrays do not fit one LSTM.
     """
     for array in (W, U):
         if array.ndim != 2:
@@ -73,88 +62,83 @@ def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
 
 
 def zero_bias(U: Array) -> Array:
-    """What stands for no bias."""
+    """Returns a bias of zeros for a layer without one."""
     return numpy_of(U).zeros(U.shape[-1], U.dtype)
 
 
-def add_biases(b_ih: Array, b_hh: Array) -> Array:
-    """The one bias of a neighbour that has two."""
-    return b_ih + b_hh
-
-
 def no_bias(b: Array) -> Array:
-    """The second bias that leaves `b` as it is, to the bit: x + -0 is x, where -0 + 0 is not -0."""
+    """Returns the second bias that leaves `b` exact: x + -0 is x, but -0 + 0 is not -0."""
     return -numpy_of(b).zeros_like(b)
 
 
 def check_lstm(neighbour: str, params: Any) -> None:
-    """Refuses what is not the parameters of one standard LSTM."""
+    """Checks that `params` are the parameters of one standard LSTM."""
     if not isinstance(params, LSTMParams):
         raise TypeError(f"params: expected LSTMParams for {neighbour}, got {describe(params)}")
     sizes_of("params", params, LSTM)
 
 
 def check_bias(bias: bool, directions: Iterable) -> None:
-    """Refuses to leave out a bias that is not zero, as far as its value is known."""
+    """Checks that biases to leave out are zero; traced biases pass."""
     known = [one.b for one in directions if not isinstance(one.b, Tracer)]
     if not bias and any(np.any(np.asarray(b)) for b in known):
         raise ValueError("bias: expected True for biases that are not zero, got False")
 
 
-def check_layers(neighbour: str, params: Any, *kinds: Layout) -> Layers:
-    """The layers of a stack; refuses those of several sizes, and of one direction among both.
+def check_layers(neighbour: str, params: Any, *kinds: Layout) -> list:
+    """Checks that all layers of a stack have one kind, one size, and the same directions.
 
-    They are of one of these kinds, all of the same; `LSTMParams` if none is named.
+    Returns:
+      The parameters of each layer and direction, forward before backward.
     """
-    kinds = kinds or (LSTM,)
-    names = " or ".join(kind.params.__name__ for kind in kinds)
     if not isinstance(params, tuple) or hasattr(params, "_fields") or not params:
         expected = f"a tuple with an entry a layer for {neighbour}"
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
+    names = " or ".join(kind.params.__name__ for kind in kinds)
     bidirectional = isinstance(params[0], Bidirectional)
-    directions, width, first = [], None, None
+    directions, first = [], None
     for k, layer in enumerate(params):
+        name = f"params[{k}]"
         if isinstance(layer, Bidirectional) != bidirectional:
             expected = "both directions" if bidirectional else "one direction"
             raise ValueError(
-                f"params[{k}]: expected {expected} as in the first layer, since {neighbour} has "
+                f"{name}: expected {expected} as in the first layer, since {neighbour} has "
                 f"one kind, got {type(layer).__name__}"
             )
         for one in directions_of(layer):
             kind = next((kind for kind in kinds if isinstance(one, kind.params)), None)
             if kind is None:
-                raise TypeError(
-                    f"params[{k}]: expected {names} for {neighbour}, got {describe(one)}"
-                )
-            sizes = sizes_of(f"params[{k}]", one, kind)
-            D = sizes.pop("D")
-            first, width = first or (kind, sizes), width or D
-            if (kind, sizes) != first or D != width:
-                expected = {"D": width} | first[1]
-                letters = ", ".join(f"{letter} = {size}" for letter, size in expected.items())
+                raise TypeError(f"{name}: expected {names} for {neighbour}, got {describe(one)}")
+            own = kind.params.__name__, sizes_of(name, one, kind)
+            first = first or own
+            if own != first:
+                letters = ", ".join(f"{letter} = {size}" for letter, size in first[1].items())
                 raise ValueError(
-                    f"params[{k}]: expected {first[0].params.__name__} of {letters}, since "
+                    f"{name}: expected {first[0]} of {letters}, since "
                     f"{neighbour} has one size for all layers, got {describe(one)}"
                 )
             directions.append(one)
-        width = len(directions_of(layer)) * directions[-1].U.shape[0]
-    return Layers(directions, bidirectional)
+        first[1]["D"] = len(directions_of(layer)) * directions[-1].U.shape[0]
+    return directions
 
 
 def directions_of(layer: Any) -> tuple:
-    """One entry of a stack as the directions it has."""
+    """Returns the directions of a layer."""
     return tuple(layer) if isinstance(layer, Bidirectional) else (layer,)
 
 
 def as_stack(directions: Iterable, bidirectional: bool) -> tuple:
-    """A stack of what came one after the other, layer by layer, forward before backward."""
+    """Groups parameters or states into layers; the inverse of `check_layers`."""
     every = list(directions)
-    if not bidirectional:
-        return tuple(every)
-    return tuple(map(Bidirectional, every[::2], every[1::2]))
+    return tuple(map(Bidirectional, every[::2], every[1::2])) if bidirectional else tuple(every)
+
+
+def unstack(states: tuple) -> LSTMState:
+    """Returns the fields of the states of all layers and directions, each a tuple."""
+    return LSTMState(*zip(*(one for layer in states for one in directions_of(layer)), strict=True))
 
 
 def first_few(names: Iterable[str]) -> str:
-    """Names as they may stand in a message: the first few, or "nothing"."""
+    """Joins the first few names for a message; "nothing" without any."""
     every = list(names)
     return ", ".join(every[:6]) + (", …" if len(every) > 6 else "") or "nothing"
