@@ -1,20 +1,21 @@
-"""Parameters in .npz and .safetensors files: all is checked, and nothing is ever unpickled.
+"""Saves and loads parameters in .npz and .safetensors files, with checks and without pickles.
 
-Each array stands under the name of its path in the tree, `1.forward.W` say for the W of the forward
-direction of the second layer. A header, `jlstm`, is a text in JSON:
+Each array has the name of its path in the tree, for example `1.forward.W` for the W of the forward
+direction of the second layer. The header, `jlstm`, is JSON text:
 
     {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
         "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
 
-It says which tuples, lists and dicts the arrays stand in, with their dtypes and sizes, and in which
-order the gates stand, of those that there are; the digest is of all the rest, so that no number can
-change unnoticed. A file of the arrays W, U and b alone, without a header, is read as `LSTMParams`.
+It describes the tuples, lists and dicts of the tree, the dtypes and shapes of the arrays, and the
+order of the gates. The digest covers the rest of the header and all arrays, so every change is
+detected. A file of the arrays W, U and b without a header is read as `LSTMParams`.
 """
 
 import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import jax
@@ -29,36 +30,27 @@ from jlstm._src.stack import Bidirectional
 
 HEADER, VERSION = "jlstm", 1
 
-_CLASSES = {
-    kind.__name__: kind
-    for kind in (
-        LSTMParams,
-        LSTMState,
-        Bidirectional,
-        cells.ElmanParams,
-        cells.FullGateParams,
-        cells.FullGateState,
-        cells.GRUParams,
-        cells.LayerNormParams,
-        cells.PeepholeParams,
-        cells.ProjectedParams,
-        cells.RNNState,
-    )
+_KINDS = LSTMParams, LSTMState, Bidirectional, *(getattr(cells, name) for name in cells.__all__)
+_CLASSES: dict[str, Callable[..., Any]] = {
+    "dict": dict,
+    "list": lambda **parts: list(parts.values()),
+    "tuple": lambda **parts: tuple(parts.values()),
+    **{kind.__name__: kind for kind in _KINDS if hasattr(kind, "_fields")},
 }
 
 
 def save_params(path: str, params: Any) -> None:
-    """Writes parameters to a .npz or .safetensors file, whole or not at all; see `load_params`.
+    """Writes parameters to a .npz or .safetensors file, completely or not at all.
 
     Args:
-      path: ends in .npz or .safetensors. A file that was there is replaced.
-      params: arrays of floats in NamedTuples, tuples, lists and dicts: `LSTMParams`, a stack, what
-        the published cells take, or a tree of your own around them.
+      path: ends in .npz or .safetensors. An existing file is replaced.
+      params: arrays of floats in NamedTuples, tuples, lists and dicts: `LSTMParams`, a stack, the
+        parameters of other cells, or a tree of your own around them.
 
     Raises:
-      OSError: the file cannot be written; one that was there is as it was.
-      TypeError, ValueError: there is something else in the tree, a number is not finite, or an
-        `LSTMParams` has sizes that do not fit each other.
+      OSError: the file cannot be written; an existing file is unchanged.
+      TypeError, ValueError: the tree holds something else, a number is not finite, or the sizes of
+        an `LSTMParams` do not fit each other.
 
     >>> import jax, jlstm, os, tempfile
     >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 3), bidirectional=True)
@@ -73,7 +65,7 @@ def save_params(path: str, params: Any) -> None:
 
 
 def params_writer(path: str, params: Any) -> Writer:
-    """What writes parameters into an open file, for `atomic_write`."""
+    """Makes the function that writes parameters to an open file, for `atomic_write`."""
     check_suffix(path, ".npz", ".safetensors")
     arrays: dict[str, np.ndarray] = {}
     tree = _outline("params", (), params, arrays)
@@ -90,24 +82,23 @@ def params_writer(path: str, params: Any) -> Writer:
 
 
 def load_params(path: str, like: Any = None) -> Any:
-    """The parameters in a .npz or .safetensors file.
+    """Reads parameters from a .npz or .safetensors file.
 
-    Nothing is unpickled. The arrays are NumPy's, in the dtypes that were saved, so that float64
-    survives where JAX computes in float32.
+    Nothing is unpickled. The arrays are NumPy's, in the saved dtypes, so that float64 survives even
+    if JAX computes in float32.
 
     Args:
-      path: from `save_params`; or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`, with
-        gates in the order i, f, g, o.
-      like: a tree of the form and the sizes that are expected. NamedTuples of your own are known
-        by it alone.
+      path: a file of `save_params`, or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`,
+        with gates in the order i, f, g, o.
+      like: a tree of the expected structure and shapes; required for NamedTuples of your own.
 
     Returns:
-      The tree that was saved.
+      The saved tree.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is broken or was changed, or was not written by jlstm; or it holds
-        another tree than `like`.
+      ValueError: the file is broken, was changed, or was not written by jlstm; or it holds another
+        tree than `like`.
     """
     arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else read_npz)(path)
     params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
@@ -121,7 +112,7 @@ def load_params(path: str, like: Any = None) -> Any:
 
 
 def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree with each array as its dtype and shape; the arrays go into `arrays` by name."""
+    """Describes a tree, each array by dtype and shape; collects the arrays by name."""
     where = f"{source}: {'.'.join(place)}" if place else source
     if tree is None:
         return None
@@ -166,20 +157,30 @@ def _check_lstm(where: str, params: LSTMParams) -> None:
 
 
 def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
-    """The tree that a header speaks of, if it and these arrays are of one piece."""
+    """Builds the tree that a header describes, if the header belongs to these arrays."""
     try:
-        header = _parse(path, text, arrays)
+        try:
+            header = json.loads(text)
+        except ValueError:
+            raise ValueError(f"{path}: its header is not one of jlstm's") from None
+        digest, version, gates = header.pop("sha256"), header["version"], header["gates"]
+        if version != VERSION:
+            raise ValueError(f"{path}: expected version {VERSION} of the format, got {version!r}")
+        if gates != GATE_ORDER:
+            raise ValueError(f"{path}: expected gates in the order {GATE_ORDER}, got {gates!r}")
+        if digest != _digest(header, arrays):
+            raise ValueError(f"{path}: was changed after it was written: its digest is another")
         params = _build(path, header["tree"], (), arrays, _CLASSES | _classes(like))
         again: dict[str, np.ndarray] = {}
         if _outline(path, (), params, again) != header["tree"] or set(again) != set(arrays):
             raise KeyError
-    except (AttributeError, KeyError, RecursionError, TypeError):  # written by somebody else
+    except (AttributeError, KeyError, RecursionError, TypeError):  # another program wrote it
         raise ValueError(f"{path}: its header is not that of its arrays") from None
     return params
 
 
 def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> Any:
-    """The tree of an outline."""
+    """Builds the tree of an outline."""
     if node is None:
         return None
     if isinstance(node, str):
@@ -187,25 +188,32 @@ def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> A
     if len(node) != 1:
         raise KeyError
     ((kind, inner),) = node.items()
-    if kind not in classes and kind not in ("tuple", "list", "dict"):
+    if kind not in classes:
         raise ValueError(f"{path}: holds {kind}, which is not jlstm's: pass like=")
-    parts = {
-        name: _build(path, part, (*place, name), arrays, classes) for name, part in inner.items()
-    }
-    if kind in classes:
-        return classes[kind](**parts)
-    return parts if kind == "dict" else {"tuple": tuple, "list": list}[kind](parts.values())
+    return classes[kind](
+        **{k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
+    )
 
 
 def _classes(like: Any) -> dict[str, Any]:
-    """The NamedTuples in a tree, by name."""
-    parts = (
-        like.values() if isinstance(like, dict) else like if isinstance(like, tuple | list) else ()
-    )
-    found = {type(like).__name__: type(like)} if hasattr(like, "_fields") else {}
-    for part in parts:
-        found |= _classes(part)
+    """Finds the NamedTuples in a tree, by name."""
+    found = {}
+
+    def note(node):
+        if hasattr(node, "_fields"):
+            found[type(node).__name__] = type(node)
+        return False
+
+    jax.tree.leaves(like, is_leaf=note)
     return found
+
+
+def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
+    """Hashes the header without its digest, and all arrays in the order of their names."""
+    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        total.update(name.encode() + arrays[name].tobytes())
+    return total.hexdigest()
 
 
 def _check_same_form(path: str, params: Any, like: Any) -> None:
@@ -222,39 +230,11 @@ def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
     return LSTMParams(**arrays)
 
 
-# --- headers
-
-
-def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
-    """Of the header without the digest, and of all arrays in the order of their names."""
-    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(arrays):
-        total.update(name.encode() + arrays[name].tobytes())
-    return total.hexdigest()
-
-
-def _parse(path: str, text: str, arrays: dict[str, np.ndarray]) -> dict:
-    """The header, if it belongs to these arrays."""
-    try:
-        header = json.loads(text)
-    except ValueError:
-        raise ValueError(f"{path}: its header is not one of jlstm's") from None
-    digest, version, gates = (header.pop(name) for name in ("sha256", "version", "gates"))
-    if version != VERSION:
-        raise ValueError(f"{path}: expected version {VERSION} of the format, got {version!r}")
-    if gates != GATE_ORDER:
-        raise ValueError(f"{path}: expected gates in the order {GATE_ORDER}, got {gates!r}")
-    header = {"version": version, "gates": gates} | header
-    if digest != _digest(header, arrays):
-        raise ValueError(f"{path}: was changed after it was written: its digest is another")
-    return header
-
-
 # --- formats
 
 
 def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """As `np.savez`, but the same bytes for the same arrays, and any name for an array."""
+    """Writes as `np.savez`, but allows any name, and equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
@@ -262,7 +242,7 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
-    """The arrays of a .npz file by name, and the header if it has one."""
+    """Reads the arrays of a .npz file by name, and its header or None."""
     with open(path, "rb") as file:
         content = file.read()
     try:
@@ -280,7 +260,7 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
 def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
     with archive.open(entry) as file:
         stored = np.lib.format.read_array(file, allow_pickle=False)
-    # .npy has no name for bfloat16 and calls it two bytes without a meaning.
+    # .npy has no name for bfloat16 and stores it as two opaque bytes.
     return stored.view("bfloat16") if stored.dtype == np.dtype("V2") else stored
 
 
