@@ -1,7 +1,7 @@
 """LSTM nodes of ONNX models as JAX functions, and stacks as ONNX models.
 
-`load` reads one node, `load_all` every node of a model, `save` writes a stack. The equations are
-those of ONNX's operator LSTM, with the meaning that onnxruntime gives what its text leaves open.
+`load` reads one node, `load_all` every node of a model, and `save` writes a stack. The equations
+are those of ONNX's operator LSTM. Where its specification is unclear, jlstm follows onnxruntime.
 """
 
 from jlstm._src.modules import publish

@@ -1,4 +1,4 @@
-"""ONNX's operator LSTM as a JAX function: `load` and `load_all`, and what they give."""
+"""ONNX's operator LSTM as a JAX function: `load`, `load_all`, and their results."""
 
 import os
 from collections.abc import Callable
@@ -20,18 +20,19 @@ from jlstm._src.unroll import unroll
 from jlstm.cells import Options, general, lstm
 from jlstm.interop.onnx.convert import from_onnx
 from jlstm.interop.onnx.reading import Description, read_nodes
+from jlstm.interop.weights import directions_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
 class NodeParams(NamedTuple):
-    """What an LSTM node computes with and gradients may be taken of.
+    """The arrays of an LSTM node, which you can differentiate with respect to.
 
-    weights: `LSTMParams` of each direction, or `PeepholeParams` for another than the standard
-      cell; `Bidirectional` of two where the node has two directions.
-    initial_h, initial_c: `[directions, B, H]`, for layout 1 `[B, directions, H]`, where the model
-      holds them, else None.
+    weights: `LSTMParams`, or `PeepholeParams` for another cell than the standard one;
+      `Bidirectional` of two if the node has two directions.
+    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1; None if the
+      model does not hold them.
     """
 
     weights: Any
@@ -54,34 +55,33 @@ def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = Non
         c_t = f ⊙ c_tm1 + i ⊙ g(clip(x W_c + h_tm1 R_c + B_c))
         h_t = f(clip(x W_o + h_tm1 R_o + B_o + P_o ⊙ c_t)) ⊙ h(c_t)
 
-    Every attribute of the operator is kept. Its inputs W, R, B and P have to stand in the model, as
-    initializers or Constant nodes. Activations that take alpha or beta consume the model's lists of
-    these in order, across both directions, as in onnxruntime; as there, clip does not bound what h
-    sees, and a row of length 0 has zeros in Y, Y_h and Y_c.
+    Every attribute of the operator is supported. The model must hold the inputs W, R, B and P, as
+    initializers or Constant nodes. As in onnxruntime, activations that take alpha or beta consume
+    the model's lists of these in order, across both directions; clip does not bound the input of h;
+    and a row of length 0 has zeros in Y, Y_h and Y_c.
 
     Args:
-      model_or_path: a path, or an `onnx.ModelProto`. Nothing but arrays is taken from it.
-      node: the name of the node, or of one of its outputs; None takes the only one.
+      model_or_path: a path, or an `onnx.ModelProto`.
+      node: the name of the node, or of one of its outputs; None takes the only node.
 
     Returns:
       `Node(params, apply)`. `apply(params, X, *, lengths=None, initial_h=None, initial_c=None)`
-      gives `(Y, Y_h, Y_c)`, in the dtype of X and the weights together:
+      returns `(Y, Y_h, Y_c)`, in the common dtype of X and the weights:
 
       | layout | `X` | `Y` | `Y_h`, `Y_c`, `initial_h`, `initial_c` |
       |---|---|---|---|
       | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
       | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
 
-      lengths are ints `[B]`, from 0 to T. What is None is what the model holds; where it holds
-      nothing, all steps exist and states begin at zero.
+      lengths are ints `[B]`, from 0 to T. None takes the model's value; without one, rows have T
+      steps and states begin at zero.
 
     Raises:
       OSError: the file cannot be read.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError: `model_or_path` is something else.
-      ValueError: the file is no ONNX model; there are several LSTM nodes and none is named; a node
-        has what is not supported, such as weights that are int8 or come out of another node. The
-        message names it.
+      ValueError: the file is not an ONNX model; there are several LSTM nodes and `node` is None; or
+        a node is not supported, for example with weights that are int8 or computed by another node.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -103,7 +103,7 @@ def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = Non
 def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]:
     """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
 
-    A node without a name goes by its first output's.
+    A node without a name has the name of its first output.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -119,10 +119,10 @@ def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]
 
 @dataclass(frozen=True)
 class Operator:
-    """What is static about a node.
+    """The static part of a node.
 
-    cells, reverse: of each direction.
-    lengths: of each row, where the model holds them.
+    cells, reverse: for each direction.
+    lengths: for each row, if the model holds them.
     """
 
     cells: tuple[Cell, ...]
@@ -144,11 +144,8 @@ def _node(description: Description) -> Node:
     reverse = (False, True) if count == 2 else (description.direction == "reverse",)
     lengths = tuple(arrays["sequence_lens"].tolist()) if "sequence_lens" in arrays else None
     operator = Operator(cells, reverse, description.layout, lengths)
-    params = NodeParams(
-        weights=Bidirectional(*weights) if count == 2 else weights[0],
-        initial_h=arrays.get("initial_h"),
-        initial_c=arrays.get("initial_c"),
-    )
+    layer = Bidirectional(*weights) if count == 2 else weights[0]
+    params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
     return Node(params, partial(_apply, operator))
 
 
@@ -161,8 +158,8 @@ def _apply(
     initial_h: Array | None = None,
     initial_c: Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`(Y, Y_h, Y_c)` of an LSTM node; see `load`."""
-    weights = params.weights if isinstance(params.weights, Bidirectional) else (params.weights,)
+    """Computes `(Y, Y_h, Y_c)` of an LSTM node; see `load`."""
+    weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
     check_floats("X", X)
     if X.ndim != 3 or X.shape[-1] != D:
@@ -172,16 +169,15 @@ def _apply(
     T, B, _ = xs.shape
     lengths, mask = _lengths(operator, lengths, T, B)
     dtype = common_dtype(params.weights, xs)
-    given = {
-        "initial_h": params.initial_h if initial_h is None else initial_h,
-        "initial_c": params.initial_c if initial_c is None else initial_c,
-    }
-    h, c = (_state(operator, name, s, (len(weights), B, H), dtype) for name, s in given.items())
+    h = params.initial_h if initial_h is None else initial_h
+    c = params.initial_c if initial_c is None else initial_c
+    states = {"initial_h": h, "initial_c": c}
+    h, c = (_state(operator, name, s, (len(weights), B, H), dtype) for name, s in states.items())
     finals, ys = [], []
     for d, one in enumerate(weights):
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
-        how = {"cell": operator.cells[d], "reverse": operator.reverse[d]}
-        final, hs = unroll(one, xs, state, mask=mask, **how)
+        options = {"cell": operator.cells[d], "reverse": operator.reverse[d]}
+        final, hs = unroll(one, xs, state, mask=mask, **options)
         finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
@@ -192,12 +188,12 @@ def _apply(
 
 
 def _time_first(operator, array):
-    """X as `[T, B, D]`, a state as `[directions, B, H]`."""
+    """Brings X to `[T, B, D]`, or a state to `[directions, B, H]`."""
     return jnp.swapaxes(array, 0, 1) if operator.layout else jnp.asarray(array)
 
 
 def _lengths(operator, lengths, T, B):
-    """The length of each row, and the mask of the steps within, None where that is all of them."""
+    """Returns the length of each row and the mask of its steps, or None for all steps."""
     if lengths is None and operator.lengths is None:
         return jnp.full(B, T), None
     lengths = np.asarray(operator.lengths, np.int32) if lengths is None else lengths
@@ -208,7 +204,7 @@ def _lengths(operator, lengths, T, B):
 
 
 def _state(operator, name, state, shape, dtype):
-    """An initial state as `[directions, B, H]`, zeros where none is given."""
+    """Returns an initial state as `[directions, B, H]`, by default zeros."""
     if state is None:
         return jnp.zeros(shape, dtype)
     check_floats(name, state)

@@ -1,4 +1,4 @@
-"""The LSTM nodes of an ONNX model: their attributes, and the arrays that the model holds."""
+"""Reads the LSTM nodes of an ONNX model: their attributes, and the arrays that it holds."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ OLDEST_OPSET = 7
 DOMAINS = ("", "ai.onnx")
 DIRECTIONS = (b"forward", b"reverse", b"bidirectional")
 
-# Where the model has no alpha or no beta for these, the operator's text and onnxruntime disagree.
+# For these the operator's specification and onnxruntime disagree on the default alpha and beta.
 NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
 
 class Description(NamedTuple):
-    """An LSTM node as the model describes it.
+    """The model's description of an LSTM node.
 
-    options: those of the cell, for each direction.
-    arrays: those of `INPUTS` that stand in the model, by name.
+    options: the options of the cell, for each direction.
+    arrays: the inputs of `INPUTS` that the model holds, by name.
     """
 
     name: str
@@ -41,13 +41,11 @@ class Description(NamedTuple):
 
 
 def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Description]:
-    """The LSTM nodes of a model in the order of its graphs, or the one of the wanted name.
-
-    A node without a name of its own goes by that of its first output.
+    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is no ONNX model; there is no such node; something in a node is not supported.
+      ValueError: it is not an ONNX model, it has no such node, or a node is not supported.
     """
     with extra("interop"):
         import onnx
@@ -77,7 +75,7 @@ def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Descriptio
 
 
 def _names(nodes) -> list[str]:
-    """The nodes' names; for one that has none of its own, that of its first output."""
+    """Names the nodes, by the first output if the own name is missing or not unique."""
     own = [str(node.name) for node in nodes]  # bytes in a broken file
     outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
     return [
@@ -87,7 +85,7 @@ def _names(nodes) -> list[str]:
 
 
 def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
-    """The model, and what to call it in a message."""
+    """Returns the model and its name for messages."""
     import onnx
 
     if isinstance(model_or_path, onnx.ModelProto):
@@ -99,12 +97,12 @@ def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
         return path, onnx.load(path, format="protobuf")
     except OSError:
         raise
-    except Exception as error:  # protobuf and onnx raise kinds of their own for a broken file
+    except Exception as error:  # protobuf and onnx have their own errors for a broken file
         raise ValueError(f"{path}: not a readable ONNX model: {first_line(error)}") from None
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without what follows on further lines."""
+    """Returns the first line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -117,9 +115,9 @@ def _opset(source, model) -> int:
 
 
 def _walk(graph, outside: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """The nodes of a graph and of the graphs inside its nodes, and where each value comes from.
+    """Yields the nodes of a graph and of the graphs inside its nodes, with the origins of values.
 
-    A value comes from a tensor in the file, from a node, or as an input of a graph.
+    The origin of a value is a tensor in the file, a node, or an input of a graph.
     """
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
@@ -139,37 +137,36 @@ def _describe(label, name, node, origins, context) -> Description:
         onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"{label}: {first_line(error)}") from None
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    given = {"direction": b"forward", "layout": 0, "input_forget": 0}
+    given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     _check_attributes(label, given)
-    direction, layout = given.get("direction", b"forward").decode(), given.get("layout", 0)
-    options = _options(label, given, 2 if direction == "bidirectional" else 1)
+    options = _options(label, given, 2 if given["direction"] == b"bidirectional" else 1)
     arrays = _arrays(label, node, origins)
     _check_shapes(label, given, len(options), arrays)
-    return Description(name, direction, layout, options, arrays)
+    return Description(name, given["direction"].decode(), given["layout"], options, arrays)
 
 
 # --- attributes
 
 
 def _check_attributes(label, given) -> None:
-    """Refuses values that no LSTM has; onnx's own check knows their types alone."""
-    direction = given.get("direction", b"forward")
-    if direction not in DIRECTIONS:
+    """Checks the values of attributes; onnx's own check covers only their types."""
+    if given["direction"] not in DIRECTIONS:
         expected = ", ".join(d.decode() for d in DIRECTIONS)
-        came = direction.decode(errors="replace")
+        came = given["direction"].decode(errors="replace")
         raise ValueError(f"{label}: direction: expected one of {expected}, got {came!r}")
     for name in ("layout", "input_forget"):
-        if given.get(name, 0) not in (0, 1):
+        if given[name] not in (0, 1):
             raise ValueError(f"{label}: {name}: expected 0 or 1, got {given[name]}")
     if not given.get("clip", 1.0) > 0:
         raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
 
 
 def _options(label, given, directions) -> tuple[Options, ...]:
-    """The cell's options for each direction.
+    """Reads the cell's options for each direction.
 
-    `activations` lists f, g, h for each. Those of them that take an alpha or a beta consume the
-    lists of these in order.
+    `activations` lists f, g, h for each. Activations that take alpha or beta consume the lists of
+    these in order.
     """
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
@@ -178,7 +175,7 @@ def _options(label, given, directions) -> tuple[Options, ...]:
         raise ValueError(f"{label}: activations: expected {3 * directions} names, got {came}")
     alphas, betas = (iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta"))
     made = [_activation(f"{label}: activations", name, alphas, betas) for name in names]
-    clip, coupled = given.get("clip"), bool(given.get("input_forget", 0))
+    clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
 
@@ -200,7 +197,7 @@ def _activation(label, name, alphas, betas) -> Activation:
 
 
 def _arrays(label, node, origins) -> dict[str, np.ndarray]:
-    """The inputs whose values stand in the model. W, R, B and P have to."""
+    """Reads the inputs whose values the model holds. It must hold W, R, B and P."""
     arrays = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
         if not value:
@@ -215,10 +212,10 @@ def _arrays(label, node, origins) -> dict[str, np.ndarray]:
 
 
 def _tensor(origin, origins):
-    """The tensor that a value is, through Identity and Constant nodes; None where it is none."""
+    """Finds the tensor behind a value, through Identity and Constant nodes, or None."""
     import onnx
 
-    for _ in origins:  # as many nodes as there can be in a row
+    for _ in origins:  # bounds the length of a chain of nodes
         if not isinstance(origin, onnx.NodeProto) or origin.op_type != "Identity":
             break
         origin = origins.get(origin.input[0])
@@ -228,7 +225,7 @@ def _tensor(origin, origins):
 
 
 def _origin(value, origins) -> str:
-    """Where a value comes from, in words."""
+    """Describes where a value comes from."""
     import onnx
 
     origin = origins.get(value)
@@ -245,21 +242,20 @@ def _array(label, tensor) -> np.ndarray:
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError(f"{label}: its values are in another file: load the model from its path")
     try:
-        array = onnx.numpy_helper.to_array(tensor)
-    except Exception as error:  # values that are no array of the dtype and shape told
+        return onnx.numpy_helper.to_array(tensor)
+    except Exception as error:  # the values do not fit the declared dtype and shape
         raise ValueError(f"{label}: broken tensor {tensor.name!r}: {first_line(error)}") from None
-    return array
 
 
 def _check_shapes(label, given, directions, arrays) -> None:
-    """Refuses arrays that do not fit each other or the attributes, and weights that are no floats.
+    """Checks that dtypes are supported, and that arrays fit each other and the attributes.
 
-    The batch B of what is no weight is left to whoever knows X.
+    The batch size B of lengths and states is checked when X is known.
     """
     W, R = arrays["W"], arrays["R"]
     D = W.shape[-1] if W.ndim else 0
     H = given.get("hidden_size", R.shape[-1] if R.ndim else 0)
-    state = ["B", directions, H] if given.get("layout") else [directions, "B", H]
+    state = ["B", directions, H] if given["layout"] else [directions, "B", H]
     shapes = {
         "W": [directions, 4 * H, D],
         "R": [directions, 4 * H, H],
@@ -282,7 +278,7 @@ def _check_shapes(label, given, directions, arrays) -> None:
 
 
 def _fits(shape, expected) -> bool:
-    """Whether a shape is the expected one, in which a letter stands for any size."""
+    """Whether a shape is as expected; a letter stands for any size."""
     return len(shape) == len(expected) and all(
         isinstance(e, str) or size == e for size, e in zip(shape, expected, strict=True)
     )

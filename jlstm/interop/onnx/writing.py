@@ -1,4 +1,4 @@
-"""A stack as an ONNX model: a chain of LSTM nodes."""
+"""Writes a stack as an ONNX model, a chain of LSTM nodes."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def save(
     lengths: bool = False,
     initial_states: bool = False,
 ) -> None:
-    """Writes a stack as an ONNX model, which other runtimes run.
+    """Writes a stack as an ONNX model for other runtimes.
 
-    The model computes `jlstm.unroll_stack(params, X)`, where a row of length 0 ends in states of
-    zero. Layer k is the node `lstm_k`. T and B are left open; D, H and the dtype are those of
-    `params`, of which onnxruntime runs float32 on a CPU.
+    The model computes `jlstm.unroll_stack(params, X)`, except that a row of length 0 ends in a zero
+    state. Layer k is the node `lstm_k`. T and B are free; D, H and the dtype are those of `params`.
+    onnxruntime runs float32 on a CPU.
 
     | | name | shape |
     |---|---|---|
@@ -45,19 +45,19 @@ def save(
     | output | `Y_h_k`, `Y_c_k` | `[directions, B, H]` |
 
     Args:
-      path: what stood there is replaced, once all has been written.
+      path: an existing file is replaced after all has been written.
       params: a stack, from `jlstm.init_stack`; `(params,)` for a single layer. Layers may be
         `PeepholeParams` as well.
-      options: of the cell, as in `jlstm.cells.general`.
-      lengths: let the model take the lengths of rows.
-      initial_states: let the model take initial states.
+      options: options of the cell, as in `jlstm.cells.general`.
+      lengths: whether the model takes the lengths of rows.
+      initial_states: whether the model takes initial states.
 
     Raises:
-      OSError: the file cannot be written; one that was there is as it was.
+      OSError: the file cannot be written; an existing file is unchanged.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError, ValueError: `params` is no stack, its layers do not fit each other, the two
-        directions of a layer are of different sizes, which the operator cannot express, or there
-        is more than one file of ONNX may hold, 2 GiB.
+      TypeError, ValueError: `params` is not a stack, its layers do not fit each other, the two
+        directions of a layer have different sizes, which the operator cannot express, or the file
+        would exceed the limit of ONNX, 2 GiB.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -84,7 +84,7 @@ def save(
 
 
 def _check_layers(params, layout) -> list[tuple[PeepholeParams, ...]]:
-    """The directions of each layer; refuses what is no stack, or not as the operator has it."""
+    """Checks that the operator can express a stack; returns the directions of each layer."""
     check_tuple("params", params)
     layers, width = [], None
     for k, layer in enumerate(params):
@@ -92,25 +92,20 @@ def _check_layers(params, layout) -> list[tuple[PeepholeParams, ...]]:
         ones = {name: layer}
         if isinstance(layer, Bidirectional):
             ones = {f"{name}.{direction}": one for direction, one in layer._asdict().items()}
-        sizes = [_check_one(name, one, layout) for name, one in ones.items()]
+        sizes = []
+        for place, one in ones.items():
+            if not isinstance(one, LSTMParams | PeepholeParams):
+                expected = "LSTMParams or PeepholeParams"
+                raise TypeError(f"{place}: expected {expected}, got {describe(one)}")
+            sizes.append(sizes_of(place, PeepholeParams(*one), layout))
         if any(size != sizes[0] for size in sizes):
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
         if width not in (None, sizes[0]["D"]):
             expected = f"{width} input features after params[{k - 1}]"
             raise ValueError(f"{name}: expected {expected}, got {sizes[0]['D']}")
-        layers.append(tuple(map(_with_peepholes, ones.values())))
+        layers.append(tuple(PeepholeParams(*one) for one in ones.values()))
         width = len(sizes) * sizes[0]["H"]
     return layers
-
-
-def _check_one(name, one, layout) -> dict[str, int]:
-    if not isinstance(one, LSTMParams | PeepholeParams):
-        raise TypeError(f"{name}: expected LSTMParams or PeepholeParams, got {describe(one)}")
-    return sizes_of(name, _with_peepholes(one), layout)
-
-
-def _with_peepholes(one) -> PeepholeParams:
-    return one if isinstance(one, PeepholeParams) else PeepholeParams(*one)
 
 
 def _model(layers, dtype, options, lengths, initial_states):
@@ -141,18 +136,14 @@ def _model(layers, dtype, options, lengths, initial_states):
         nodes += _nodes(k, k == len(sizes) - 1, known, _attributes(options, count, H))
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
-    # The older the more runtimes read it; the operator is the same since, but for bfloat16.
+    # More runtimes read the older versions; later ones only add bfloat16 to the operator.
     opset, ir_version = (22, 10) if dtype.name == "bfloat16" else (14, 7)
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=ir_version,
-        producer_name="jlstm",
-    )
+    versions: Any = {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": ir_version}
+    return helper.make_model(graph, producer_name="jlstm", **versions)
 
 
 def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
-    """W, R, B and P of a layer, where there are any peepholes, both directions in one."""
+    """Makes W, R, B and, if there are peepholes, P of a layer, with both directions in each."""
     if any(one.P is not None for one in directions):
         n = (2 if coupled else 3) * directions[0].U.shape[0]
         directions = [one._replace(P=np.zeros(n) if one.P is None else one.P) for one in directions]
@@ -161,7 +152,7 @@ def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
 
 
 def _attributes(options, count, H) -> dict[str, Any]:
-    """Those of the operator that differ from its defaults, and the size."""
+    """Makes the operator's attributes that differ from its defaults, and the size."""
     attributes: dict[str, Any] = {"hidden_size": H}
     if count == 2:
         attributes["direction"] = "bidirectional"
@@ -176,7 +167,7 @@ def _attributes(options, count, H) -> dict[str, Any]:
 
 
 def _nodes(k, last, known, attributes):
-    """A layer's: an LSTM, and two that make `[T, B, directions * H]` of its output."""
+    """Makes an LSTM node, and two that bring its output to `[T, B, directions * H]`."""
     from onnx import helper
 
     x, y = ("X" if k == 0 else f"Y_{k - 1}"), ("Y" if last else f"Y_{k}")
