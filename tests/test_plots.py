@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jlstm import plots, reference
-from jlstm.plots.states import STYLES
+from jlstm.plots.drawing import DASHES
 
 
 def histories(T, H):
@@ -49,8 +49,8 @@ def test_units_differ_without_colour():
     rgb = np.array([line.get_color() for line in lines])[:, :3]
     lightness = rgb @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > 0.02).all()
-    styles = [STYLES[unit % 4] for unit in range(10)]
-    assert len(set(STYLES)) == 4
+    styles = [DASHES[unit % 4] for unit in range(10)]
+    assert len(set(DASHES)) == 4
     assert [line.is_dashed() for line in lines] == [style != "-" for style in styles]
 
 

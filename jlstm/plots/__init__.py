@@ -1,7 +1,7 @@
-"""Pictures of what the other rooms return, as `matplotlib.figure.Figure`, free of global state.
+"""Plots of the results of jlstm, as `matplotlib.figure.Figure`, without global state.
 
-`figure.savefig("states.png")` writes one into a file. A notebook that was told `%matplotlib inline`
-once shows the one that a cell ends in; without it, as pyplot is left alone here, only its name.
+`figure.savefig("states.png")` writes a figure to a file. A notebook displays the figure that a cell
+ends in after `%matplotlib inline`, which is needed since jlstm does not import pyplot.
 """
 
 from jlstm._src.modules import extra, publish

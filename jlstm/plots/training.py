@@ -1,16 +1,15 @@
-"""Pictures of what a batch of runs learned, and how many of them."""
+"""Pictures of training: the learning curves of many runs, and how many runs succeed."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from jlstm.plots.states import STYLES
+from jlstm.plots.drawing import fill_band, mark_level, panels, styles
 
 POINTS = 100  # of a learning curve
 
@@ -21,14 +20,14 @@ def plot_training(
     *,
     baseline: float | None = None,
 ) -> Figure:
-    """Learning curves of many seeds: the loss, and how many seeds have met the criterion.
+    """Plots learning curves of many seeds: the loss, and the share of solved seeds.
 
-    Above, for each setting, the median over its seeds and the band that holds the middle four
-    fifths of them; a point is the mean over a span of steps, so that a long run can be followed.
-    Below, the share of the seeds that are solved by each step.
+    The upper panel shows, for each setting, the median over its seeds and a band with the middle
+    four fifths of them. A point is the mean over a span of steps, so that long runs stay legible.
+    The lower panel shows the share of the seeds that are solved by each step.
 
     Args:
-      losses: `[S, steps]` by the name of the setting, S seeds; steps that are NaN are left out.
+      losses: `[S, steps]` for S seeds, by the name of the setting; steps of NaN are left out.
       solved_at: `[S]` by the same names, the step at which each seed was solved, -1 for never.
       baseline: the loss of a trivial answer, drawn as a line.
 
@@ -36,7 +35,6 @@ def plot_training(
       ValueError: the names differ, or the shapes are not `[S, steps]` and `[S]`.
 
     >>> import numpy as np
-
     >>> losses = {"1": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
     >>> figure = plot_training(losses, {"1": np.arange(10) * 30})
     >>> [axes.get_ylabel() for axes in figure.axes]
@@ -49,26 +47,20 @@ def plot_training(
         if np.ndim(curves) != 2 or np.shape(solved_at[name]) != np.shape(curves)[:1]:
             got = f"{np.shape(curves)} and {np.shape(solved_at[name])}"
             raise ValueError(f"{name}: expected shapes [S, steps] and [S], got {got}")
-    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    figure, (upper, lower) = panels(8, 6, rows=2, height_ratios=(2, 1))
     steps = max(np.shape(curves)[1] for curves in losses.values())
-    for (name, curves), style in zip(losses.items(), _styles(losses), strict=True):
-        _draw_band(upper, np.asarray(curves, np.float64), style)
+    for (name, curves), style in zip(losses.items(), styles(losses), strict=True):
+        _draw_band(upper, curves, style)
         solved = np.sort(np.asarray(solved_at[name]))
         solved = solved[solved >= 0]
         shares = np.arange(len(solved) + 1) / len(solved_at[name])
         x = np.concatenate([[0], solved, [steps]])
-        lower.step(x, np.append(shares, shares[-1]), where="post", linewidth=1.6, **style)
-    _draw_baseline(upper, baseline)
-    upper.set_yscale("log")
-    upper.set_ylabel("loss")
-    lower.set_ylabel("seeds solved")
-    lower.set_ylim(-0.05, 1.05)
+        lower.step(x, np.append(shares, shares[-1]), where="post", **style)
+    if baseline is not None:
+        mark_level(upper, baseline, "baseline")
+    upper.set(yscale="log", ylabel="loss")
+    lower.set(ylabel="seeds solved", ylim=(-0.05, 1.05), xlabel=_step_label(steps))
     lower.yaxis.set_major_formatter(PercentFormatter(1))
-    lower.set_xlabel(_step_label(steps))
-    for axes in (upper, lower):
-        axes.grid(color="0.9")
-        axes.margins(x=0.01)
     if len(losses) > 1:
         figure.legend(handles=upper.get_lines()[: len(losses)], loc="outside upper center", ncols=2)
     return figure
@@ -77,20 +69,19 @@ def plot_training(
 def plot_panels(
     losses: Mapping[str, Mapping[str, np.ndarray]], *, baseline: float | None = None
 ) -> Figure:
-    """Learning curves in a panel each, a cell say, where they would be too many for one.
+    """Plots learning curves in several panels with common axes, for example a panel a cell.
 
-    The panels have common axes; each has, by setting, the median and the band of `plot_training`.
+    Each panel has the median and the band of `plot_training` for each setting.
 
     Args:
-      losses: `[S, steps]` by the name of the setting, by that of the panel; the settings are the
-        same in all panels.
+      losses: `[S, steps]` by the name of the setting, by the name of the panel; the settings are
+        the same in all panels.
       baseline: the loss of a trivial answer, drawn as a line.
 
     Raises:
-      ValueError: there is nothing to draw, the settings differ, or a shape is not `[S, steps]`.
+      ValueError: `losses` is empty, the settings differ, or a shape is not `[S, steps]`.
 
     >>> import numpy as np
-
     >>> curves = {"chrono": 1 / np.arange(1.0, 301) * np.ones((10, 1))}
     >>> figure = plot_panels({"lstm": curves, "gru": curves})
     >>> [axes.get_title() for axes in figure.axes]
@@ -110,9 +101,10 @@ def plot_panels(
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, (title, panel) in zip(grid, losses.items(), strict=False):
-        for curves, style in zip(panel.values(), _styles(settings), strict=True):
-            _draw_band(axes, np.asarray(curves, np.float64), style)
-        _draw_baseline(axes, baseline)
+        for curves, style in zip(panel.values(), styles(settings), strict=True):
+            _draw_band(axes, curves, style)
+        if baseline is not None:
+            mark_level(axes, baseline, "baseline")
         axes.set_yscale("log")
         axes.set_title(title, fontsize="medium")
         axes.grid(color="0.9")
@@ -130,18 +122,17 @@ def plot_panels(
 def plot_success(
     rates: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, seeds: int | None = None
 ) -> Figure:
-    """A grid of success rates as a heat map, the rate written in each cell.
+    """Plots a grid of success rates as a heat map, with the rate in each cell.
 
     Args:
       rates: `[R, C]`, from 0 to 1.
-      rows, columns: what the settings of each are called.
-      seeds: of how many runs each rate is the share, for the title.
+      rows, columns: the names of the R and C settings.
+      seeds: the number of runs behind each rate, for the title.
 
     Raises:
       ValueError: the names do not fit the shape.
 
     >>> import numpy as np
-
     >>> figure = plot_success(np.array([[0.1, 1.0]]), ["H = 32"], ["b_f = 1", "chrono"])
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['10%', '100%']
@@ -165,45 +156,27 @@ def plot_success(
     return figure
 
 
-def _styles(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Of lines that differ without colour too."""
-    names = list(names)
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(names)))
-    return [
-        {"color": colour, "linestyle": STYLES[k % len(STYLES)], "label": name}
-        for k, (name, colour) in enumerate(zip(names, colours, strict=True))
-    ]
-
-
 def _step_label(steps: int) -> str:
     span = _curve_span(steps)
     return "step" if span == 1 else f"step (losses are means of {span})"
 
 
-def _draw_baseline(axes: Axes, baseline: float | None) -> None:
-    if baseline is not None:
-        axes.axhline(baseline, color="0.4", linewidth=1)
-        axes.annotate(
-            "baseline", (1, baseline), (-3, 3), ("axes fraction", "data"), "offset points",
-            ha="right", color="0.4",
-        )  # fmt: skip
-
-
 def _curve_span(steps: int) -> int:
-    """How many steps one point of a learning curve stands for."""
+    """Returns how many steps one point of a learning curve stands for."""
     return -(-steps // POINTS)
 
 
 def _draw_band(axes: Axes, curves: np.ndarray, style: dict[str, Any]) -> None:
-    """The median over seeds, and the band of the middle four fifths, of means over short spans."""
+    """Draws the median and the band of the middle four fifths of seeds, of means over spans."""
+    curves = np.asarray(curves, np.float64)
     curves = curves[:, ~np.isnan(curves).all(axis=0)]
     span = _curve_span(curves.shape[1])
     starts = np.arange(0, curves.shape[1], span)
     counts = np.diff(starts, append=curves.shape[1])
-    curves = np.where(np.isfinite(curves), curves, np.inf)  # a run that diverged is the worst
+    curves = np.where(np.isfinite(curves), curves, np.inf)  # a diverged run counts as the worst
     means = np.add.reduceat(curves, starts, axis=1) / counts
     x = starts + (counts + 1) / 2  # the first step is step 1
     ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
     low, median, high = np.sort(means, axis=0)[ranks]
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.25, linewidth=0)
-    axes.plot(x, median, linewidth=1.6, **style)
+    fill_band(axes, x, low, high, style)
+    axes.plot(x, median, **style)

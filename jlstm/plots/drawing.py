@@ -1,0 +1,52 @@
+"""Shared parts of the pictures: panels, styles of lines, bands over seeds, marks."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+FEW = 50  # points: with so few, each is marked
+
+
+def panels(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of panels above each other, with a common x axis."""
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    grid = figure.subplots(rows, sharex=True, squeeze=False, **options)[:, 0]
+    for axes in grid:
+        axes.grid(color="0.9")
+        axes.margins(x=0.01)
+    return figure, list(grid)
+
+
+def count(*axes: Axis) -> None:
+    """Lets an axis have ticks at whole numbers only."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def styles(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Makes styles of lines from dark to light, with dashes, so that greyscale keeps them apart."""
+    names = list(names)
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(names)))
+    return [
+        {"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 1.6, "label": name}
+        for k, (name, colour) in enumerate(zip(names, colours, strict=True))
+    ]
+
+
+def fill_band(axes: Axes, x, low, high, style: dict[str, Any], **options: Any) -> None:
+    """Fills the band around a line of this style."""
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0, **options)
+
+
+def mark_level(axes: Axes, y: float, label: str) -> None:
+    """Draws a horizontal line with a label at its right end."""
+    axes.axhline(y, color="0.4", linewidth=1)
+    right, above = ("axes fraction", "data"), (-4, 3)
+    axes.annotate(label, (1, y), above, right, "offset points", ha="right", color="0.3")
