@@ -108,20 +108,23 @@ def init_gates(
     return PeepholeParams(W, U, b, P)
 
 
-def init_of(name: str, gates: str) -> Callable[..., PeepholeParams]:
+def init_of(name: str, gates: str, *, optional: bool = True) -> Callable[..., PeepholeParams]:
     """Makes `init_name`, which draws the parameters of a cell with these blocks."""
     k, n = len(gates), len(seeing(gates))
+    always = {} if optional else {"peepholes": True}
 
     def init(
         key: chex.PRNGKey, input_size: int, hidden_size: int, **options: Any
     ) -> PeepholeParams:
-        return init_gates(gates, key, input_size, hidden_size, **options)
+        return init_gates(gates, key, input_size, hidden_size, **always, **options)
 
+    which = "`peepholes=True` draws P, otherwise P is None." if optional else ""
     init.__name__ = init.__qualname__ = f"init_{name}"
-    init.__doc__ = f"""Draws `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P)` of `{name}`.
+    init.__doc__ = f"""Draws the parameters of `{name}`, with the blocks {", ".join(gates)}.
 
-    The blocks are {", ".join(gates)}. Options are those of `jlstm.init` that these gates use.
-    `peepholes=True` draws P `[{n}H]` by `peephole_init`, otherwise P is None.
+    They are `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P [{n}H])`. {which}
+    Options are those of `jlstm.init` that these gates use, and `peephole_init` for P, by default
+    normal with a standard deviation of 0.1. `jlstm.init` draws the same blocks from the same key.
     """
     return init
 

@@ -60,17 +60,6 @@ def coupled_input(c_tm1, f, g, o):
     return LSTMState(o(c_t) * jnp.tanh(c_t), c_t)
 
 
-def init_peephole(
-    key: chex.PRNGKey, input_size: int, hidden_size: int, **options
-) -> PeepholeParams:
-    """Draws `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`.
-
-    Options are those of `jlstm.init`, and `peephole_init` for P, by default normal with a standard
-    deviation of 0.1. `jlstm.init` draws the same W, U and b from the same key.
-    """
-    return init_gates("ifgo", key, input_size, hidden_size, peepholes=True, **options)
-
-
 def init_coupled_forget(
     key: chex.PRNGKey,
     input_size: int,
@@ -100,4 +89,5 @@ def _coupled(bias_init: Initializer) -> Initializer:
     return init
 
 
+init_peephole = init_of("peephole", "ifgo", optional=False)
 init_coupled_input = init_of("coupled_input", "fgo")
