@@ -37,9 +37,7 @@ def from_equinox(cell: Any) -> LSTMParams:
 def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
     """Converts to an `equinox.nn.LSTMCell`.
 
-    Args:
-      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
-      bias: False for a cell without a bias; b must then be zero.
+    `bias=False` makes a cell without a bias; b must then be zero.
 
     Raises:
       TypeError, ValueError: `params` are not the parameters of one standard LSTM, or b is not zero.

@@ -36,15 +36,12 @@ _DIRECTIONS = "forward_rnn", "backward_rnn"
 
 
 def from_linen(params: Mapping, module: Any = None) -> Layer:
-    """Converts the parameters of an LSTM of linen.
+    """Converts an LSTM of linen to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
 
     Args:
       params: the parameters of an LSTMCell, an OptimizedLSTMCell, an RNN or a Bidirectional, from
         linen's `init`, with or without "params" around them.
       module: the module that they belong to; if given, its activations are checked.
-
-    Returns:
-      `LSTMParams`, or `Bidirectional` of two.
 
     Raises:
       TypeError: `params` does not hold arrays by name.
@@ -63,12 +60,9 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
 
 
 def to_linen(params: Layer) -> dict[str, Any]:
-    """Converts to the parameters of linen's LSTMCell and OptimizedLSTMCell, or a Bidirectional.
+    """Converts `LSTMParams` for linen's LSTM cells, `Bidirectional` for a Bidirectional of RNNs.
 
     The parameters of an RNN are `{"cell": to_linen(params)}`.
-
-    Args:
-      params: `LSTMParams`, or `Bidirectional` of two for a Bidirectional of RNNs.
 
     Raises:
       TypeError, ValueError: flax cannot hold these parameters.
@@ -93,14 +87,11 @@ def _eight_layers(params: LSTMParams) -> dict[str, Any]:
 
 
 def from_nnx(module: Any) -> Layer:
-    """Converts the parameters of an LSTM of nnx.
+    """Converts an LSTM of nnx to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
 
     Args:
       module: `nnx.LSTMCell`, `nnx.OptimizedLSTMCell`, `nnx.RNN` or `nnx.Bidirectional` of them, or
         an `nnx.State` of one of these, such as its gradient.
-
-    Returns:
-      `LSTMParams`, or `Bidirectional` of two.
 
     Raises:
       TypeError, ValueError: as `from_linen`.

@@ -28,14 +28,13 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_o
 
 
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:
-    """Converts the parameters of an LSTM of Keras.
+    """Converts an LSTM of Keras to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
+
+    Without a bias b is zero.
 
     Args:
       layer: `keras.layers.LSTM`, `LSTMCell`, `RNN(LSTMCell)`, or `Bidirectional` of one of them; or
         a list of weights, as `layer.get_weights()` returns and `stateless_call` takes.
-
-    Returns:
-      `LSTMParams`, or `Bidirectional` of two. Without a bias b is zero.
 
     Raises:
       TypeError: `layer` is another layer.
@@ -86,9 +85,7 @@ def _pack(source: str, weights: Any) -> LSTMParams:
 def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
     """Converts to the list for `set_weights` of an LSTM, or of a Bidirectional, of Keras.
 
-    Args:
-      params: `LSTMParams`, or `Bidirectional` of two.
-      bias: False for a layer with `use_bias=False`; the biases must then be zero.
+    `bias=False` is for a layer with `use_bias=False`; the biases must then be zero.
 
     Raises:
       TypeError, ValueError: Keras cannot hold these parameters.

@@ -71,10 +71,10 @@ def no_bias(b: Array) -> Array:
     return -numpy_of(b).zeros_like(b)
 
 
-def check_lstm(neighbour: str, params: Any) -> None:
+def check_lstm(library: str, params: Any) -> None:
     """Checks that `params` are the parameters of one standard LSTM."""
     if not isinstance(params, LSTMParams):
-        raise TypeError(f"params: expected LSTMParams for {neighbour}, got {describe(params)}")
+        raise TypeError(f"params: expected LSTMParams for {library}, got {describe(params)}")
     sizes_of("params", params, LSTM)
 
 
@@ -85,14 +85,14 @@ def check_bias(bias: bool, directions: Iterable) -> None:
         raise ValueError("bias: expected True for biases that are not zero, got False")
 
 
-def check_layers(neighbour: str, params: Any, *kinds: Layout) -> list:
+def check_layers(library: str, params: Any, *kinds: Layout) -> list:
     """Checks that all layers of a stack have one kind, one size, and the same directions.
 
     Returns:
       The parameters of each layer and direction, forward before backward.
     """
     if not isinstance(params, tuple) or hasattr(params, "_fields") or not params:
-        expected = f"a tuple with an entry a layer for {neighbour}"
+        expected = f"a tuple with an entry a layer for {library}"
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
     names = " or ".join(kind.params.__name__ for kind in kinds)
     bidirectional = isinstance(params[0], Bidirectional)
@@ -102,20 +102,20 @@ def check_layers(neighbour: str, params: Any, *kinds: Layout) -> list:
         if isinstance(layer, Bidirectional) != bidirectional:
             expected = "both directions" if bidirectional else "one direction"
             raise ValueError(
-                f"{name}: expected {expected} as in the first layer, since {neighbour} has "
+                f"{name}: expected {expected} as in the first layer, since {library} has "
                 f"one kind, got {type(layer).__name__}"
             )
         for one in directions_of(layer):
             kind = next((kind for kind in kinds if isinstance(one, kind.params)), None)
             if kind is None:
-                raise TypeError(f"{name}: expected {names} for {neighbour}, got {describe(one)}")
+                raise TypeError(f"{name}: expected {names} for {library}, got {describe(one)}")
             own = kind.params.__name__, sizes_of(name, one, kind)
             first = first or own
             if own != first:
                 letters = ", ".join(f"{letter} = {size}" for letter, size in first[1].items())
                 raise ValueError(
                     f"{name}: expected {first[0]} of {letters}, since "
-                    f"{neighbour} has one size for all layers, got {describe(one)}"
+                    f"{library} has one size for all layers, got {describe(one)}"
                 )
             directions.append(one)
         first[1]["D"] = len(directions_of(layer)) * directions[-1].U.shape[0]
