@@ -1,6 +1,6 @@
-"""The notebook cell in float64 NumPy: the oracle, which shares nothing with the rest.
+"""The notebook cell in float64 NumPy: an oracle that shares no code with the rest of jlstm.
 
-The system that jlstm grew out of: one sequence, one LSTM, column vectors, a loop over time.
+jlstm grew out of this system: one sequence, one LSTM, column vectors, a loop over time.
 
     f_t = σ(Wf x_t + Uf h_tm1 + bf)          forget gate
     i_t = σ(Wi x_t + Ui h_tm1 + bi)          input gate
@@ -9,8 +9,8 @@ The system that jlstm grew out of: one sequence, one LSTM, column vectors, a loo
     c_t = f_t ⊙ c_tm1 + i_t ⊙ ĉ_t
     h_t = o_t ⊙ tanh(c_t)
 
-Below it stand the contracts of `jlstm.unroll` and `jlstm.unroll_stack`, written as loops over steps
-and rows: resets, masks, directions and layers, each on a line of its own.
+`unroll` and `unroll_stack` compute `jlstm.unroll` and `jlstm.unroll_stack` by loops over steps and
+rows, with resets, masks, directions and layers.
 """
 
 from functools import partial
@@ -22,17 +22,17 @@ Gate = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The logistic function, 1 / (1 + exp(-x))."""
+    """Computes the logistic function, 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def draw(
     seed: int = 42, steps: int = 10, input_size: int = 1, hidden_size: int = 3
 ) -> tuple[np.ndarray, dict[str, Gate]]:
-    """The notebook's input and weights, drawn in its order: X, then W and U of f, i, o and c.
+    """Draws the notebook's input and weights in its order: X, then W and U of f, i, o and c.
 
     Returns:
-      `X [T, D]`, and for each gate `(W [H, D], U [H, H], b [H, 1])` with zero biases.
+      `X [T, D]`, and `(W [H, D], U [H, H], b [H, 1])` for each gate, with zero biases.
 
     >>> X, gates = draw()
     >>> X.shape, list(gates)
@@ -50,15 +50,14 @@ def draw(
 
 
 def run(X: np.ndarray, gates: dict[str, Gate]) -> tuple[np.ndarray, np.ndarray]:
-    """The notebook's loop from a state of zeros: the histories `H [T, H]` and `C [T, H]`.
+    """Runs the notebook's loop from a zero state; returns `H [T, H]` and `C [T, H]`.
 
     >>> H, C = run(*draw())
     >>> H[0].round(8)
     array([-0.06838731,  0.0556348 ,  0.0384087 ])
     """
     (Wf, Uf, bf), (Wi, Ui, bi), (Wo, Uo, bo), (Wc, Uc, bc) = (gates[name] for name in "fioc")
-    h = np.zeros((len(bf), 1))
-    c = np.zeros((len(bf), 1))
+    h, c = np.zeros((2, len(bf), 1))
     H, C = [], []
     for x_t in X:
         x = x_t.reshape(-1, 1)
@@ -84,20 +83,14 @@ def unroll(
     mask: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, np.ndarray, Any]:
-    """The contract of `jlstm.unroll`, step by step and row by row.
+    """Computes `jlstm.unroll` step by step and row by row.
 
-    Args:
-      params: `(W [D, 4H], U [H, 4H], b [4H])`, gates in the order i, f, g, o.
-      xs: `[T, *B, D]`.
-      state: what is carried in, `(h, c)`, `[H]` or `[*B, H]`; None is `initial_state`.
-      initial_state: where sequences begin, likewise; None is zeros.
-      reset: `[T, *B]`, True where a new sequence begins.
-      mask: `[T, *B]`, False where the step is skipped.
-      reverse: runs from T - 1 to 0.
+    The arguments are those of `jlstm.unroll`, with `params` as `(W [D, 4H], U [H, 4H], b [4H])` and
+    states as `(h, c)`.
 
     Returns:
-      The final state `(h, c)`, the outputs `hs [T, *B, H]`, and the histories `(H, C)` of the
-      state as each step left it, `[T, *B, H]` both.
+      The final state `(h, c)`, the outputs `hs [T, *B, H]`, and the histories `(H, C)` of the state
+      after each step, `[T, *B, H]` both.
 
     >>> params = np.ones((2, 4)), np.zeros((1, 4)), np.zeros(4)
     >>> (h, c), hs, (H, C) = unroll(params, np.ones((2, 2)), mask=np.array([True, False]))
@@ -127,9 +120,8 @@ def unroll(
 
 
 def _rows(state, shape):
-    """A state of its own for every row, to be overwritten step by step."""
-    h, c = state
-    return np.array(np.broadcast_to(h, shape), float), np.array(np.broadcast_to(c, shape), float)
+    """Copies a state for every row, to overwrite it step by step."""
+    return [np.array(np.broadcast_to(part, shape), float) for part in state]
 
 
 def _step(params, h_tm1, c_tm1, x):
@@ -148,19 +140,13 @@ def unroll_stack(
     reset: Any = None,
     mask: Any = None,
 ) -> tuple[tuple, np.ndarray]:
-    """The contract of `jlstm.unroll_stack` without noise: each layer reads the one below.
+    """Computes `jlstm.unroll_stack` without noise: each layer reads the layer below.
 
-    Args:
-      layers: `(W, U, b)` each, or a pair of them, `(forward, backward)`, whose outputs stand side
-        by side in this order.
-      xs: `[T, *B, D]`.
-      states: what is carried in, for each layer `(h, c)`, or a pair of them; None as in `unroll`.
-      initial_states: where sequences begin, likewise.
-      reset: `[T, *B]`, the same for all layers and directions.
-      mask: `[T, *B]`, likewise.
+    The arguments are those of `jlstm.unroll_stack`, with layers as `(W, U, b)` or a pair of these,
+    `(forward, backward)`, and states as `(h, c)` or a pair.
 
     Returns:
-      The final states, one entry a layer, like `states`; and the top layer's outputs.
+      The final states, with an entry a layer, and the top layer's outputs.
 
     >>> layer = np.ones((2, 4)), np.zeros((1, 4)), np.zeros(4)
     >>> states, ys = unroll_stack([(layer, layer), layer], np.ones((3, 2)))
@@ -175,11 +161,9 @@ def unroll_stack(
         if len(layer) == 3:
             final, xs, _ = run(layer, xs, state, initial_state=initial)
         else:
-            forward, backward = layer
-            s_f, s_b = state or (None, None)
-            i_f, i_b = initial or (None, None)
-            final_f, hs_f, _ = run(forward, xs, s_f, initial_state=i_f)
-            final_b, hs_b, _ = run(backward, xs, s_b, initial_state=i_b, reverse=True)
-            final, xs = (final_f, final_b), np.concatenate([hs_f, hs_b], axis=-1)
+            s, i = state or (None, None), initial or (None, None)
+            forward, hs_f, _ = run(layer[0], xs, s[0], initial_state=i[0])
+            backward, hs_b, _ = run(layer[1], xs, s[1], initial_state=i[1], reverse=True)
+            final, xs = (forward, backward), np.concatenate([hs_f, hs_b], axis=-1)
         finals.append(final)
     return tuple(finals), xs
