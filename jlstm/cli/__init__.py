@@ -1,7 +1,7 @@
-"""`python -m jlstm` and `jlstm`: parses a command line, runs its command, exits as shells expect.
+"""The command `jlstm`, or `python -m jlstm`.
 
-Bad input is one line on stderr and exit status 2. Files are written only after everything has been
-computed.
+Bad input gives one line on stderr and exit status 2. Files are written only after everything has
+been computed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from jlstm.cli import forward, gradients, tasks, train
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit status.
 
-    0 done, 2 something is wrong with the input, 130 interrupted, 141 nobody reads the output.
+    0 is success, 2 bad input, 130 an interrupt, 141 a closed output.
 
     >>> main(["forward", "--steps", "2", "--hidden-size", "1"])
     <BLANKLINE>
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with contextlib.suppress(SystemExit):  # --help and --version end so
+        with contextlib.suppress(SystemExit):  # from --help and --version
             args = _parser().parse_args(arguments or ["forward"])
             args.run(args)
         print(end="", flush=True)
@@ -55,12 +55,12 @@ def _refuse(message: str) -> int:
 
 
 def _drop_output() -> None:
-    """What is still in the buffer would raise once more when Python ends."""
+    """Discards the buffered output, which would raise again when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """Every command's; its errors go the way of all others, where argparse would print and exit."""
+    """A parser that raises its errors as ValueError, where argparse would print and exit."""
 
     def __init__(self, **options):
         form = argparse.RawDescriptionHelpFormatter

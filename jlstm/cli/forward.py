@@ -1,4 +1,4 @@
-"""`jlstm forward`: an LSTM run over a series; its states printed, saved and drawn."""
+"""`jlstm forward`: runs an LSTM over a series, and prints, saves and plots its states."""
 
 import argparse
 import sys
@@ -13,6 +13,11 @@ from jlstm.cli import options, system
 from jlstm.interop import files as parameter_files
 
 SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
+ENDINGS = {
+    "save": (".npz", ".csv"),
+    "plot": (".png",),
+    "save_params": (".npz", ".safetensors"),
+}
 
 
 def add(commands) -> None:
@@ -21,23 +26,23 @@ def add(commands) -> None:
         "forward",
         help="run an LSTM over a series; print, save and draw its states",
         description="Runs an LSTM over a series and prints h and c of every step. Without options\n"
-        f"this is the system of the notebook. Of more than {SHOWN} steps the table shows the\n"
+        f"it runs the system of the notebook. With more than {SHOWN} steps the table shows the\n"
         f"first and the last {HEAD}; --save keeps all.",
         epilog="example:\n  jlstm forward --input wind.csv --columns speed,gusts --standardise "
         "\\\n      --hidden-size 8 --save states.npz --plot states.png",
     )
     parser.set_defaults(run=run)
     system.add_options(parser)
-    out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
+    out = parser.add_argument_group("output", "Files are written completely or not at all.")
     add = partial(out.add_argument, type=options.path, metavar="FILE")
     add("--save", help="H and C: .npz or .csv")
     add("--save-params", help="the weights: .npz or .safetensors")
-    add("--plot", help="a picture of H and C over time: .png")
+    add("--plot", help="a plot of H and C over time: .png")
 
 
 def run(args: argparse.Namespace) -> None:
     """Computes the states, writes the files, prints the table."""
-    system.check_options(args, _ENDINGS)
+    system.check_options(args, ENDINGS)
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
         _, (H, C) = jax.jit(partial(unroll, return_states=True))(params, xs)
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_table(H: np.ndarray, C: np.ndarray) -> None:
-    """The notebook's table, a line a step whatever the number of units."""
+    """Prints the notebook's table, a line a step for any number of units."""
     T = len(H)
     steps = range(T) if T <= SHOWN else [*range(HEAD), None, *range(T - HEAD, T)]
     print("\nLSTM Hidden & Cell States:\n")
@@ -66,7 +71,3 @@ def _print_table(H: np.ndarray, C: np.ndarray) -> None:
         for t in steps:
             line = f"... ({T - 2 * HEAD} of {T} steps are not shown; --save FILE keeps all)"
             print(line if t is None else f"t={t} | h={H[t]} | c={C[t]}")
-
-
-_ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",)}
-_ENDINGS["save_params"] = (".npz", ".safetensors")

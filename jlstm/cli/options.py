@@ -1,4 +1,4 @@
-"""The types of the command line's options: each reads a text, or refuses it in one line."""
+"""The types of the command line's options: each parses a text, or refuses it in one line."""
 
 import argparse
 import contextlib
@@ -9,42 +9,40 @@ from jlstm._src import files
 
 
 def whole_number(least: int, most: int, text: str) -> int:
-    """A whole number from `least` to `most`."""
+    """Parses a whole number from `least` to `most`."""
     with contextlib.suppress(ValueError):
         if least <= int(text) <= most:
             return int(text)
-    raise argparse.ArgumentTypeError(
-        f"expected a whole number from {least} to {most}, got {text!r}"
-    )
+    raise _refusal(f"a whole number from {least} to {most}", text)
 
 
 def dtype(text: str) -> str:
-    """The name of a floating type."""
+    """Parses the name of a floating type."""
     if text not in files.FLOATS:
-        raise argparse.ArgumentTypeError(f"expected one of {', '.join(files.FLOATS)}, got {text!r}")
+        raise _refusal(f"one of {', '.join(files.FLOATS)}", text)
     return text
 
 
 def columns(text: str) -> list[str]:
-    """The columns of a series, by name or by place, with commas between them."""
+    """Parses the columns of a series, by name or by place, separated by commas."""
     names = [column.strip() for column in next(csv.reader([text]), [])]
     if not all(names) or not names:
-        raise argparse.ArgumentTypeError(f"expected names or places, got {text!r}")
+        raise _refusal("names or places", text)
     return names
 
 
 def choices(known: tuple[str, ...], text: str) -> list[str]:
-    """Different ones of the known names, with commas between them."""
+    """Parses different known names, separated by commas."""
     names = [name.strip() for name in text.split(",")]
     if set(names) <= set(known) and len(set(names)) == len(names):
         return names
-    raise argparse.ArgumentTypeError(f"expected different ones of {', '.join(known)}, got {text!r}")
+    raise _refusal(f"different ones of {', '.join(known)}", text)
 
 
 def path(text: str) -> str:
-    """The name of a file or folder."""
+    """Parses the name of a file or folder."""
     if not text:
-        raise argparse.ArgumentTypeError("expected the name of a file, got ''")
+        raise _refusal("the name of a file", text)
     return text
 
 
@@ -56,22 +54,22 @@ def numbers(
     below: float = inf,
     words: tuple[str, ...] = (),
 ) -> list[float | str]:
-    """Different finite numbers within bounds, or words instead, with commas between them."""
+    """Parses different finite numbers within bounds, or some of the words, separated by commas."""
     values = [_number_or_word(part.strip(), words) for part in text.split(",")]
     inside = [isinstance(v, str) or (v > above and least <= v < below) for v in values]
     if all(inside) and len(set(values)) == len(values):
         return values
     bounds = [f" above {above:g}"] * isfinite(above) + [f" from {least:g}"] * isfinite(least)
     bounds += [f" below {below:g}"] * isfinite(below) + [f" or {word}" for word in words]
-    expected = f"different numbers{''.join(bounds)}"
-    raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    raise _refusal(f"different numbers{''.join(bounds)}", text)
 
 
 def _number_or_word(text: str, words: tuple[str, ...]) -> float | str:
-    """NaN, which is within no bounds, for what is neither."""
-    if text in words:
-        return text
-    try:
-        return float(text) if isfinite(float(text)) else nan
-    except ValueError:
-        return nan
+    """Returns NaN, which is outside all bounds, for other text."""
+    with contextlib.suppress(ValueError):
+        return text if text in words else float(text) if isfinite(float(text)) else nan
+    return nan
+
+
+def _refusal(expected: str, text: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")

@@ -1,4 +1,4 @@
-"""What `jlstm train` writes, draws and prints of finished runs, setting by setting."""
+"""The results of `jlstm train`: tables, plots and a summary, by setting."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ FIXED = ("task", "length", "input", "hidden_size", "layers", "batch_size", "step
 
 
 def one_after_another(finished: Mapping[str, Any]):
-    """The runs of all cells as one `jlstm.experiments.Run`; models stay apart, by their cell."""
+    """Joins the runs of all cells in one `jlstm.experiments.Run`, with the models by cell."""
     models = {cell: runs.model for cell, runs in finished.items()}
     numbers = [runs._replace(model=None) for runs in finished.values()]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
@@ -27,24 +27,19 @@ def one_after_another(finished: Mapping[str, Any]):
 
 
 def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
-    """The files of numbers: a tidy table twice, the curves, the parameters.
+    """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
 
     Args:
       chosen: all settings by name.
-      rows: what was chosen for each of R runs.
+      rows: the choices for each of R runs.
       runs: `jlstm.experiments.Run` with an axis `[R]`.
     """
-    fixed = {name: chosen[name] for name in FIXED}
-    # As text a float32 is as short as it can be: 0.1, not 0.10000000149011612.
-    outcomes = [
-        {
-            "solved_at": None if solved_at < 0 else int(solved_at),
-            "loss": float(str(loss)),
-            "metric": float(str(metric)),
-        }
-        for solved_at, loss, metric in zip(*_arrays(runs), strict=True)
-    ]
-    table = [{**fixed, **row, **outcome} for row, outcome in zip(rows, outcomes, strict=True)]
+    fixed, table = {name: chosen[name] for name in FIXED}, []
+    for row, solved_at, loss, metric in zip(rows, *_arrays(runs), strict=True):
+        # The text of a float32 is its shortest form: 0.1, not 0.10000000149011612.
+        numbers = {"loss": float(str(loss)), "metric": float(str(metric))}
+        solved = {"solved_at": None if solved_at < 0 else int(solved_at)}
+        table.append({**fixed, **row, **solved, **numbers})
     return {
         "results.csv": csv_writer(table),
         "results.jsonl": jsonl_writer(table),
@@ -54,45 +49,41 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Learning curves, and a heat map of success where there is more than one setting.
+    """Plots learning curves, and a heat map of success for more than one setting.
 
-    Each of several cells has a panel of curves, and a row of the map, or one for each combination
-    of what varies but for the last of the numbers.
+    With several cells, each has a panel of curves. The last varied number makes the columns of the
+    map; the combinations of everything else make the rows.
     """
     from jlstm import plots
 
     losses, solved_at = (_by_setting(chosen, a) for a in (runs.curves.loss, runs.solved_at))
-    cells, names = chosen["cell"], [label or task.name for label in _labels(chosen, NUMBERS)]
+    cells, labels = chosen["cell"], _labels(chosen, NUMBERS, task.name)
+
+    def named(arrays):
+        return dict(zip(labels, arrays, strict=True))
+
     if len(cells) > 1:
-        panels = zip(cells, np.split(losses, len(cells)), strict=True)
-        curves = plots.plot_panels(
-            {cell: dict(zip(names, panel, strict=True)) for cell, panel in panels},
-            baseline=task.baseline,
-        )
+        panels = zip(cells, map(named, np.split(losses, len(cells))), strict=True)
+        curves = plots.plot_panels(dict(panels), baseline=task.baseline)
     else:
-        curves = plots.plot_training(
-            dict(zip(names, losses, strict=True)),
-            dict(zip(names, solved_at, strict=True)),
-            baseline=task.baseline,
-        )
+        curves = plots.plot_training(named(losses), named(solved_at), baseline=task.baseline)
     figures = {"curves.png": curves}
     if len(losses) > 1:
         last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
         most = [name for name in VARIED if name not in last]
-        rows, columns = (
-            [label or task.name for label in _labels(chosen, some)] for some in (most, last)
-        )
+        rows, columns = (_labels(chosen, some, task.name) for some in (most, last))
         rates = (solved_at >= 0).mean(axis=1).reshape(len(rows), len(columns))
         figures["success.png"] = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
     return {name: partial(figure.savefig, format="png") for name, figure in figures.items()}
 
 
 def print_summary(chosen: Mapping[str, Any], task, runs) -> None:
-    """Prints a line a setting."""
+    """Prints a line for each setting."""
     print(f"{task.name}: solved is {task.criterion}")
     print(f"metric: {task.metric_name}; loss of the trivial answer: {task.baseline:.4g}")
     columns = (_by_setting(chosen, array) for array in _arrays(runs))
-    for label, solved_at, losses, metrics in zip(_labels(chosen, VARIED), *columns, strict=True):
+    labels = _labels(chosen, VARIED)
+    for label, solved_at, losses, metrics in zip(labels, *columns, strict=True):
         solved = solved_at[solved_at >= 0]
         line = f"{label}: " * bool(label) + f"{len(solved)} of {len(solved_at)} seeds solved"
         if len(solved):
@@ -112,28 +103,29 @@ def _arrays(runs):
 
 
 def _by_setting(chosen, array):
-    """`[R, …]` as `[G, S, …]`: a row a setting, in the order of `_labels`."""
+    """Reshapes `[R, …]` to `[G, S, …]`, settings in the order of `_labels` and their seeds."""
     array = np.asarray(array)
     return array.reshape(-1, chosen["seeds"], *array.shape[1:])
 
 
-def _labels(chosen, names):
-    """What each combination of settings is called by those that vary; the last runs fastest."""
-    varied = [name for name in names if len(chosen[name] or ()) > 1]
-    return [
-        ", ".join(
-            f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:g}'}"
-            for name, value in zip(varied, values, strict=True)
-        )
-        for values in itertools.product(*(chosen[name] for name in varied))
+def _labels(chosen, names, only=""):
+    """Names each combination of settings by those that vary, the last one fastest.
+
+    only: the name of the only combination, if nothing varies.
+    """
+    axes = [
+        [f"{name.replace('_', ' ')} {v if isinstance(v, str) else f'{v:g}'}" for v in chosen[name]]
+        for name in names
+        if len(chosen[name] or ()) > 1
     ]
+    return [", ".join(combination) or only for combination in itertools.product(*axes)]
 
 
 # --- files
 
 
 def csv_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes rows of equal columns under a header; None is an empty cell."""
+    """Writes rows with the same columns under a header; None is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -142,7 +134,7 @@ def csv_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
 
 
 def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes a JSON object a line; numbers that are not finite, which JSON lacks, as null."""
+    """Writes a JSON object a line; numbers that are not finite become null."""
 
     def known(value):
         return None if isinstance(value, float) and not np.isfinite(value) else value
@@ -164,7 +156,6 @@ def arrays_writer(tree: Any) -> Writer:
     trees = {f"{name}.": branch for name, branch in tree.items()} if isinstance(tree, dict) else {}
     arrays: dict[str, Any] = {}
     for name, branch in (trees or {"": tree}).items():
-        leaves, _ = jax.tree_util.tree_flatten_with_path(branch)
-        for path, leaf in leaves:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(branch):
             arrays[name + jax.tree_util.keystr(path).lstrip(".")] = np.asarray(leaf)
     return lambda file: np.savez(file, **arrays)

@@ -1,4 +1,4 @@
-"""The settings of `jlstm train`: what they are if nobody says, and the file that keeps them."""
+"""The settings of `jlstm train`: their defaults, and the file that stores them."""
 
 import json
 import os
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read(folder: str) -> dict[str, Any]:
-    """The settings of a folder of `jlstm train`, with those that it lacks as it is older.
+    """Reads the settings of a folder of `jlstm train`; older folders have no cells.
 
     Raises:
       OSError, ValueError: the file cannot be read, or holds something else.

@@ -1,9 +1,9 @@
-"""The weights and the series that a command runs on: drawn as in the notebook, or from files."""
+"""The weights and the series of a command: drawn as in the notebook, or read from files."""
 
 import argparse
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 import jax
@@ -18,51 +18,55 @@ from jlstm._src.modules import require
 from jlstm.cli import options, settings
 from jlstm.interop import files as parameter_files
 
+NEEDS = [("columns", "input"), ("standardise", "input"), ("run-index", "params")]
+DECIDES = [("input", "steps"), ("input", "input-size")]
+DECIDES += [("params", "input-size"), ("params", "hidden-size")]
+
 
 def add_options(parser) -> None:
-    """Declares what is drawn, what is given, and what is computed in."""
+    """Declares the options of the weights and the series."""
     drawn = parser.add_argument_group(
-        "what is drawn",
+        "random draws",
         "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
-        "--input no series is drawn: the weights are the first draws of the seed.",
+        "--input no series is drawn, and the weights are the first draws of the seed.",
     )
-    seed = partial(options.whole_number, 0, 2**32 - 1)  # what NumPy's RandomState takes
-    drawn.add_argument("--seed", type=seed, metavar="N", help="of the random draws (42)")
+    seed = partial(options.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
+    drawn.add_argument("--seed", type=seed, metavar="N", help="seed of the draws (42)")
     add = partial(drawn.add_argument, type=partial(options.whole_number, 1, 2**31 - 1))
     add("--steps", metavar="T", help="length of the series (10)")
     add("--input-size", metavar="D", help="columns of the series (1)")
     add("--hidden-size", metavar="H", help="units of the LSTM (3)")
-    given = parser.add_argument_group("what is given")
+    given = parser.add_argument_group("input")
     add = partial(given.add_argument, type=options.path, metavar="FILE")
-    add("--input", help="a series [T, D]: .csv (with a header or without), .npy")
-    columns = "of the input, by name or by place counted from 0 (all)"
+    add("--input", help="a series [T, D]: .csv (with or without a header), .npy")
+    columns = "columns of the input, by name or by place counted from 0 (all)"
     given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
-    standardise = "bring each column to mean 0 and standard deviation 1"
+    standardise = "scale each column to mean 0 and standard deviation 1"
     given.add_argument("--standardise", action="store_true", help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
     add("--params", help=weights)
     index = partial(options.whole_number, 0, 2**31 - 1)
-    which = "which run of that folder: its place among the rows of results.csv, from 0 (0)"
+    which = "the run of that folder: its row in results.csv, counted from 0 (0)"
     given.add_argument("--run-index", type=index, metavar="K", help=which)
-    dtype = f"to compute in: {', '.join(files.FLOATS)} (float64)"
+    dtype = f"dtype to compute in: {', '.join(files.FLOATS)} (float64)"
     parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
 
 
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuses what can be refused before anything is read or computed.
+    """Checks the options before anything is read or computed.
 
     Args:
-      args: with the options that `add_options` declares, and those of `endings`.
-      endings: what the names of the files to write may end in, by option.
+      args: has the options that `add_options` declares, and those of `endings`.
+      endings: the allowed endings of the files to write, by option.
     """
     values = {name.replace("_", "-"): value for name, value in vars(args).items()}
     given = {name for name, value in values.items() if value is not None and value is not False}
-    for file, size in _DECIDES:
+    for file, size in DECIDES:
         if given >= {file, size}:
             raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
     if given >= {"input", "params", "seed"}:
         raise ValueError("argument --seed: nothing is drawn with --input and --params")
-    for option, other in _NEEDS:
+    for option, other in NEEDS:
         if option in given and other not in given:
             raise ValueError(f"argument --{option}: needs --{other}")
     paths = {}
@@ -79,24 +83,13 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
         require("plots", "matplotlib")
 
 
-_NEEDS = [("columns", "input"), ("standardise", "input"), ("run-index", "params")]
-_DECIDES = [("input", "steps"), ("input", "input-size")]
-_DECIDES += [("params", "input-size"), ("params", "hidden-size")]
-
-
-@contextlib.contextmanager
-def precision(dtype: str) -> Iterator[None]:
-    """JAX computes in float64 only where its 64-bit mode is on."""
-    before = jax.config.read("jax_enable_x64")
-    jax.config.update("jax_enable_x64", before or dtype == "float64")
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
+def precision(dtype: str) -> AbstractContextManager:
+    """Turns on JAX's 64-bit mode for float64."""
+    return jax.enable_x64(jax.config.read("jax_enable_x64") or dtype == "float64")
 
 
 def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
-    """The weights and the series, each from its file or drawn as the notebook draws."""
+    """Reads the weights and the series from their files, or draws them as the notebook does."""
     sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
     sizes = {name: size for name, size in sizes.items() if size is not None}
     params = _read_params(args.params, args.run_index) if args.params else None
@@ -112,16 +105,15 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     X, gates = reference.draw(**sizes)
     cast = partial(_cast, args.dtype)
     if params is None:
-        params = pack_gates(
-            {name: Gate(*(cast("weights", p) for p in gate)) for name, gate in gates.items()}
-        )
+        cast_gates = jax.tree.map(partial(cast, "weights"), gates)
+        params = pack_gates({name: Gate(*gate) for name, gate in cast_gates.items()})
     else:
         params = LSTMParams(*(cast(args.params, p) for p in params))
     return params, cast(args.input or "series", X if series is None else series)
 
 
 def _params_file(path: str) -> str:
-    """The file itself, or that of a folder."""
+    """Returns the file of weights, which may be in a folder."""
     return os.path.join(path, "params.npz") if os.path.isdir(path) else path
 
 
@@ -148,10 +140,10 @@ def _read_params(path: str, run: int | None) -> LSTMParams:
 
 
 def _trained(file: str, arrays: Mapping[str, np.ndarray], cells: list[str], run: int) -> LSTMParams:
-    """The weights of one of the runs of `jlstm train`, which keeps those of a cell side by side."""
+    """Returns the weights of one run of `jlstm train`, which stacks the runs of each cell."""
     if any(name.endswith("layers[1].W") for name in arrays):
         raise ValueError(f"{file}: expected the weights of one layer, got a stack")
-    each = len(next(iter(arrays.values())))  # all cells have as many runs
+    each = len(next(iter(arrays.values())))  # the same for all cells
     runs = each * len(cells)
     if run >= runs:
         raise ValueError(f"argument --run-index: {file}: expected less than {runs}, got {run}")

@@ -1,4 +1,4 @@
-"""`jlstm tasks`: what `jlstm train` can be asked to learn."""
+"""`jlstm tasks`: lists the tasks of `jlstm train`."""
 
 import argparse
 
@@ -9,7 +9,7 @@ def add(commands) -> None:
     """Declares the command."""
     parser = commands.add_parser(
         "tasks",
-        help="list the tasks that an LSTM can be trained on",
+        help="list the tasks for training",
         description="Lists the tasks with their criteria of success and their baselines, at their\n"
         "default lengths.",
         epilog="example:\n  jlstm tasks",
@@ -18,12 +18,12 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a paragraph a task."""
+    """Prints a paragraph for each task."""
     del args
     from jlstm.experiments import tasks
 
     for name in tasks.NAMES:
-        own = name == "forecast"  # of a series that the user brings
+        own = name == "forecast"  # its sizes depend on the user's series
         noise = np.random.default_rng(0).standard_normal((500, 1))
         try:
             task = tasks.named(name, series=noise if own else None)

@@ -1,4 +1,4 @@
-"""`jlstm train`: a grid of settings times seeds, trained as one compiled program."""
+"""`jlstm train`: trains a grid of settings and seeds as one compiled program."""
 
 import argparse
 import contextlib
@@ -31,60 +31,48 @@ def add(commands) -> None:
         "of numbers, times every seed, as one compiled program; with several cells, one program\n"
         "each. `jlstm tasks` lists the tasks.\n"
         "DIR receives settings.json, results.csv (a row a run) and results.jsonl, curves.npz,\n"
-        "params.npz and the checkpoints by which --resume continues, bit for bit.",
+        "params.npz, and the checkpoints from which --resume continues, bit for bit.",
         epilog="example:\n  jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 "
         "\\\n      --forget-bias 1,chrono --steps 3000 --plot --out adding",
     )
     parser.set_defaults(run=run)
     size = partial(options.whole_number, 1, 2**31 - 1)
-    task = parser.add_argument_group("the task")
-    task.add_argument("--task", metavar="NAME", help="see `jlstm tasks`")
-    task.add_argument("--length", type=size, metavar="T", help="of its sequences (the task's own)")
-    task.add_argument(
-        "--input", type=options.path, metavar="FILE", help="the series of forecast: .csv, .npy"
-    )
-    task.add_argument(
-        "--columns",
-        type=options.columns,
-        metavar="A,B",
-        help="of the input (all)",
-    )
-    model = parser.add_argument_group("the program")
-    for name, metavar, what in (
-        ("hidden-size", "H", "units of each layer (32)"),
-        ("layers", "N", "of the stack (1)"),
-        ("batch-size", "B", "new sequences a step (64)"),
-        ("steps", "N", "of training (3000)"),
-    ):
-        model.add_argument(f"--{name}", type=size, metavar=metavar, help=what)
-    model.add_argument("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)} (adam)")
-    runs = parser.add_argument_group("the runs", "Each takes one value or several: 1e-3,3e-3.")
-    runs.add_argument(
-        "--cell",
-        type=partial(options.choices, settings.CELLS),
-        metavar="NAME",
-        help=f"of all layers: {', '.join(settings.CELLS)} (lstm)",
-    )
-    for name, kind, what in (
-        ("learning-rate", partial(options.numbers, above=0), "of the optimiser (1e-3)"),
-        ("forget-bias", partial(options.numbers, words=("chrono",)), "or the word chrono (1)"),
-        ("clip-norm", partial(options.numbers, above=0), "longest gradient let through (any)"),
-        ("dropout", partial(options.numbers, least=0, below=1), "rate, in training (none)"),
-    ):
-        runs.add_argument(f"--{name}", type=kind, metavar="X", help=what)
-    runs.add_argument("--seeds", type=size, metavar="N", help="runs of each setting (1)")
+    add = partial(_add, parser.add_argument_group("the task"))
+    add("--task", str, "NAME", "see `jlstm tasks`")
+    add("--length", size, "T", "length of its sequences (the task's own)")
+    add("--input", options.path, "FILE", "the series of forecast: .csv, .npy")
+    add("--columns", options.columns, "A,B", "columns of the input (all)")
+    add = partial(_add, parser.add_argument_group("the program"))
+    add("--hidden-size", size, "H", "units of each layer (32)")
+    add("--layers", size, "N", "layers of the stack (1)")
+    add("--batch-size", size, "B", "new sequences a step (64)")
+    add("--steps", size, "N", "training steps (3000)")
+    add("--optimizer", str, "NAME", f"{', '.join(OPTIMIZERS)} (adam)")
+    several = "Each takes one value or several: 1e-3,3e-3."
+    add = partial(_add, parser.add_argument_group("the runs", several))
+    names = partial(options.choices, settings.CELLS)
+    add("--cell", names, "NAME", f"cell of all layers: {', '.join(settings.CELLS)} (lstm)")
+    positive, rate = partial(options.numbers, above=0), partial(options.numbers, least=0, below=1)
+    bias = partial(options.numbers, words=("chrono",))
+    add("--learning-rate", positive, "X", "learning rate of the optimiser (1e-3)")
+    add("--forget-bias", bias, "X", "a number or the word chrono (1)")
+    add("--clip-norm", positive, "X", "largest norm of the gradient (any)")
+    add("--dropout", rate, "X", "dropout rate in training (none)")
+    add("--seeds", size, "N", "runs of each setting (1)")
     out = parser.add_argument_group("the results")
-    out.add_argument("--out", type=options.path, required=True, metavar="DIR", help="a new folder")
-    out.add_argument("--resume", action="store_true", help="continue what is in DIR")
+    add = partial(_add, out)
+    add("--out", options.path, "DIR", "a new folder", required=True)
+    out.add_argument("--resume", action="store_true", help="continue the runs in DIR")
     out.add_argument("--plot", action="store_true", help="draw curves.png and success.png")
-    out.add_argument("--quiet", action="store_true", help="no bar, no summary")
+    out.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     every = partial(options.whole_number, 2, 2**31 - 1)
-    out.add_argument(
-        "--checkpoint-every", type=every, metavar="N", help="steps between checkpoints (100)"
-    )
-    out.add_argument(
-        "--devices", type=size, metavar="N", help="CPU devices to spread the runs over (1)"
-    )
+    add("--checkpoint-every", every, "N", "steps between checkpoints (100)")
+    add("--devices", size, "N", "CPU devices to spread the runs over (1)")
+
+
+def _add(group, option, kind, metavar, what, **more) -> None:
+    """Declares an option with a value."""
+    group.add_argument(option, type=kind, metavar=metavar, help=what, **more)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -126,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _chosen(args) -> dict[str, Any]:
-    """All settings by name, as they stand in settings.json."""
+    """Returns all settings by name, for settings.json."""
     given = {name: getattr(args, name) for name in ("task", *settings.DEFAULTS)}
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("input"):
@@ -153,12 +141,12 @@ def _chosen(args) -> dict[str, Any]:
 
 
 def _is_empty(folder):
-    """Whether there is nothing in it but what a process left that was killed as it began."""
+    """Whether a folder has nothing except temporary files of a killed process."""
     return os.path.isdir(folder) and all(name.startswith(".jlstm-") for name in os.listdir(folder))
 
 
 def _use_devices(count):
-    """One virtual device a core; JAX wants to know before it computes anything."""
+    """Sets the number of CPU devices, which JAX allows only before it computes anything."""
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:
@@ -168,7 +156,7 @@ def _use_devices(count):
 
 
 def _programs(chosen):
-    """The task, what a program is compiled for by the name of its cell, and the runs of each."""
+    """Makes the task, the `Config` of each cell, and the grid of runs."""
     import optax
 
     from jlstm.experiments import Config, grid, tasks
@@ -197,9 +185,9 @@ def _programs(chosen):
 
 
 def _train(args, chosen, task, config, runs, name):
-    """The finished runs; whatever ends this early, the checkpoints are whole.
+    """Trains the runs of one cell; checkpoints stay complete however this ends.
 
-    name: of the cell, where there are others; its checkpoints are in a folder of that name.
+    name: the name of the cell if there are several; its checkpoints have a folder of that name.
     """
     from tqdm import tqdm
 
@@ -209,14 +197,13 @@ def _train(args, chosen, task, config, runs, name):
     folder = os.path.join(args.out, "checkpoints", *[name] * bool(name))
     start = partial(segments.start, task, config=config)
     like: Any = jax.eval_shape(start, runs.hyperparams, runs.keys)
-    found = restore(folder, like)
-    progress = found.tree if found else start(runs.hyperparams, runs.keys)
-    for line in found.refused if found else ():
+    begin, progress, refused = restore(folder, like) or (0, start(runs.hyperparams, runs.keys), ())
+    for line in refused:
         print(line, file=sys.stderr)
     bar = tqdm(
         desc=f"{task.name} {name}".strip(),
         total=config.steps,
-        initial=found.step if found else 0,
+        initial=begin,
         unit="step",
         file=sys.stderr,
         disable=args.quiet or not sys.stderr.isatty(),
@@ -240,7 +227,7 @@ def _train(args, chosen, task, config, runs, name):
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed. Pressed twice it ends everything where it stands."""
+    """Provides a function that tells whether Ctrl-C was pressed; a second one interrupts."""
     pressed = []
 
     def note(*_):
@@ -250,7 +237,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         print("stopping at the next checkpoint; Ctrl-C again stops at once", file=sys.stderr)
 
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as in the background of a shell
+    if before is not signal.SIG_IGN:  # a shell ignores it in the background
         signal.signal(signal.SIGINT, note)
     try:
         yield lambda: bool(pressed)
@@ -259,5 +246,5 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _write(folder, contents):
-    """Writes the files of a folder, all or none."""
+    """Writes the files of a folder, all or none of them."""
     files.atomic_write({os.path.join(folder, name): write for name, write in contents.items()})
