@@ -8,7 +8,7 @@ from jlstm.experiments.tasks.named import NAMES, named
 from jlstm.experiments.tasks.task import Batch, Task
 
 NAMES: tuple[str, ...]
-"""What `named` calls them."""
+"""The names of the tasks for `named`."""
 
 __all__ = [
     "NAMES",

@@ -1,4 +1,4 @@
-"""Tasks made of data: handwritten digits, and one-step forecasts of a series of one's own."""
+"""Tasks from data: handwritten digits, and one-step forecasts of your own series."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,11 @@ from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, share_corre
 
 
 def digits(by: str = "rows") -> Task:
-    """Handwritten digits read as a sequence: which of ten is it?
+    """Makes the task of classifying handwritten digits, read as a sequence.
 
-    The 1,797 images of 8 x 8 pixels that come with scikit-learn (extra `[data]`), by "rows",
-    `xs [8, B, 8]`, or by "pixels", `xs [64, B, 1]`, from 0 to 1. Every fifth image is for the
-    test. The sequential reading is that of Le, Jaitly & Hinton, "A simple way to initialize
+    The data are the 1,797 images of 8 x 8 pixels of scikit-learn (extra `[data]`), read by "rows",
+    `xs [8, B, 8]`, or by "pixels", `xs [64, B, 1]`, with values from 0 to 1. Every fifth image is
+    in the test. Sequential reading follows Le, Jaitly & Hinton, "A simple way to initialize
     recurrent networks of rectified linear units", 2015.
 
     >>> import jax
@@ -60,19 +60,19 @@ def digits(by: str = "rows") -> Task:
 
 
 def forecast(series: Array, *, window: int = 50) -> Task:
-    """One-step forecasts of a series: from its values up to t, those at t + 1.
+    """Makes the task of forecasting a series: its values at t + 1 from those up to t.
 
-    The first four fifths of the series are learnt from, in windows drawn at random, and the rest
-    is for the test, in windows side by side. Both are standardised by mean and standard deviation
-    of the first part. The model answers with the difference to the value at t, so that the trivial
-    answer, zero, is persistence: its mean squared error is the baseline.
+    The model learns from random windows in the first four fifths of the series; the test has
+    adjacent windows in the rest. Both are standardised by the mean and standard deviation of the
+    first part. The outputs are differences to the value at t. The trivial answer, zero, is
+    persistence, and its mean squared error is the baseline.
 
     Args:
       series: `[N, D]`, of finite numbers.
-      window: T, how many forecasts a window has.
+      window: T, the number of forecasts in a window.
 
     Raises:
-      TypeError, ValueError: the series is no array of floats, too short for a window in both
+      TypeError, ValueError: the series is not an array of floats, too short for a window in both
         parts, or constant in a column.
 
     >>> import jax, numpy as np
@@ -96,20 +96,18 @@ def forecast(series: Array, *, window: int = 50) -> Task:
     D = series.shape[1]
 
     def windows(values, starts):
-        values = jnp.asarray(values)[
-            starts[None] + jnp.arange(window + 1)[:, None]
-        ]  # [T + 1, B, D]
+        steps = starts[None] + jnp.arange(window + 1)[:, None]
+        values = jnp.asarray(values)[steps]  # [T + 1, B, D]
         return Batch(values[:-1], values[1:] - values[:-1])
 
     def errors(outputs, batch):
-        """`[B]`, the mean squared error of each window."""
+        """The mean squared error of each window, `[B]`."""
         return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
 
     def persistence(batch):
         return (batch.targets**2).mean(axis=(0, 2))
 
     tests = (len(kept) - 1) // window
-
     return Task(
         name="forecast",
         steps=window,

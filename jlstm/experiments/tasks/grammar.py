@@ -1,4 +1,4 @@
-"""The embedded Reber grammar: to predict the next symbol, and to remember the second.
+"""The embedded Reber grammar: predict the next symbol, and remember the second one.
 
 Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, experiment 1.
 """
@@ -13,18 +13,11 @@ from jax.nn import one_hot
 
 from jlstm._src.checks import check_size
 from jlstm._src.dtypes import Array
-from jlstm.experiments.tasks.task import (
-    Batch,
-    Task,
-    cross_entropy,
-    every_step,
-    mean_over_steps,
-    share_correct,
-)
+from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, synthetic
 
 SYMBOLS = "BTPSXVE"
 
-# The Reber grammar: from each state two edges, both equally likely, to a symbol and a state.
+# The Reber grammar: two equally likely edges from each state, a symbol and the next state.
 _REBER = [
     ["B1", "B1"],
     ["T2", "P3"],
@@ -37,10 +30,10 @@ _REBER = [
 
 
 def _embed(reber):
-    """B, then T or P, then a string of the grammar, then the same T or P, then E.
+    """Makes the grammar of B, T or P, a string of `reber`, the same T or P, and E.
 
-    State 0 gives B, 1 chooses T or P, 2 to 8 are the grammar behind T and 9 its T again, 10 to 17
-    the same for P, 18 gives E, and 19 is the end, where nothing is given.
+    State 0 gives B, 1 chooses T or P, 2 to 8 are the grammar after T and 9 repeats T, 10 to 17 do
+    the same for P, 18 gives E, and 19 is the end.
     """
     edges = [["B1", "B1"], ["T2", "P10"]]
     for start, symbol in ((2, "T"), (10, "P")):
@@ -53,17 +46,15 @@ def _embed(reber):
 
 
 _SYMBOL, _NEXT = _embed(_REBER)  # [state, edge]
-_LEGAL = np.zeros((len(_SYMBOL), len(SYMBOLS)), bool)  # which symbols may come
-for _edge in range(2):
-    _LEGAL[np.arange(len(_SYMBOL)), _SYMBOL[:, _edge]] = True
+_LEGAL = np.eye(len(SYMBOLS), dtype=bool)[_SYMBOL].any(axis=1)  # [state, symbol]
 _END = len(_SYMBOL) - 1
 
 
 class Next(NamedTuple):
-    """What follows each symbol.
+    """The targets: the successor of each symbol.
 
-    symbol: int `[T, B]`, the one that came.
-    legal: bool `[T, B, 7]`, those that could have come.
+    symbol: int `[T, B]`, the next symbol.
+    legal: bool `[T, B, 7]`, the symbols that the grammar allows next.
     """
 
     symbol: Array
@@ -71,14 +62,14 @@ class Next(NamedTuple):
 
 
 def embedded_reber(longest: int = 40) -> Task:
-    """Strings of the embedded Reber grammar, symbol by symbol, `xs [T, B, 7]`.
+    """Makes the task of predicting strings of the embedded Reber grammar, `xs [T, B, 7]`.
 
-    The outputs at each step are logits of the next symbol. A string counts as correct when at each
-    step those symbols that the grammar allows next have the largest outputs; at the last step but
-    one that takes a memory of the second symbol. Solved when 512 strings in a row were correct,
-    as many as the training and the test set of H&S together, but each of them unseen.
+    The outputs at each step are logits of the next symbol. A string is correct if at each step the
+    symbols that the grammar allows next have the largest outputs; the last step but one requires a
+    memory of the second symbol. The task is solved when 512 new strings in a row were correct, as
+    many as the training and the test set of H&S together.
 
-    Strings are cut behind `longest` + 1 symbols; of 100,000 strings 4 have more than 41.
+    Strings are cut after `longest` + 1 symbols; of 100,000 strings 4 have more than 41.
 
     >>> import jax
     >>> task = embedded_reber()
@@ -102,25 +93,23 @@ def embedded_reber(longest: int = 40) -> Task:
         legal = batch.targets.legal
         least_legal = jnp.where(legal, outputs, jnp.inf).min(axis=-1)
         most_illegal = jnp.where(legal, -jnp.inf, outputs).max(axis=-1)
-        return every_step(least_legal > most_illegal, batch.mask)
+        return ((least_legal > most_illegal) | ~batch.mask).all(axis=0)
 
     def loss(outputs, batch):
-        return mean_over_steps(cross_entropy(outputs, batch.targets.symbol), batch.mask)
+        losses = cross_entropy(outputs, batch.targets.symbol)
+        return jnp.where(batch.mask, losses, 0).sum() / batch.mask.sum().astype(losses.dtype)
 
-    return Task(
+    return synthetic(
+        sample,
+        correct,
         name="reber",
         steps=longest,
         input_size=len(SYMBOLS),
         output_size=len(SYMBOLS),
         answers="every",
-        sample=sample,
-        test=lambda key: sample(key, 1000),
         loss=loss,
-        correct=correct,
-        metric=share_correct(correct),
         metric_name="share of strings with the allowed symbols largest at every step",
         recent=512,
-        share=1.0,
         criterion="512 new strings in a row with the allowed symbols largest at every step",
         baseline=math.log(len(SYMBOLS)),
     )

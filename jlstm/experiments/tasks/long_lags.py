@@ -1,6 +1,6 @@
 """Synthetic tasks with long time lags: adding, copy memory, temporal order.
 
-Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997 (H&S below);
+Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997 (H&S);
 Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks", ICML 2016.
 """
 
@@ -13,27 +13,27 @@ from jax.nn import one_hot
 
 from jlstm._src.checks import check_choice, check_size
 from jlstm._src.masks import length_mask
-from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, share_correct
+from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, synthetic
 
-TESTED = 1000  # new sequences that a run is judged by
-RECENT = 2000  # H&S: so many sequences in a row have to be correct
+RECENT = 2000  # H&S: the number of sequences in a row that must be correct
 
 
 def adding(length: int = 100, *, form: str = "1997") -> Task:
-    """The adding problem: the sum of the two marked numbers among many.
+    """Makes the adding problem: the sum of two marked numbers among many.
 
     Each step shows a number and a marker, `xs [T, B, 2]`; two steps are marked by 1. The answer at
-    the last step counts as correct within 0.04 of the target.
+    the last step is correct within 0.04 of the target. The task is solved when 2,000 sequences in a
+    row were correct.
 
     form "1997" (H&S, experiment 4): sequences of T to T + T/10 steps; numbers from U(-1, 1); the
     first mark among the first ten steps, the second among the first T/2 - 1 of the others; the
-    first and last step are marked by -1 in any case, so that a mark drawn there is lost; target
-    0.5 + (X1 + X2) / 4. Solved when 2,000 sequences in a row were correct.
+    first and last step are always marked by -1, so that a mark drawn there is lost; target
+    0.5 + (X1 + X2) / 4.
     form "2016" (Arjovsky et al.): T steps; numbers from U(0, 1), one marked in each half; target
     X1 + X2, for which the mean scores 1/6.
 
     Raises:
-      TypeError, ValueError: the length is no int or too short, or the form is another.
+      TypeError, ValueError: the length is not an int or too short, or the form is unknown.
 
     >>> import jax
     >>> task = adding(100, form="2016")
@@ -43,8 +43,8 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
     """
     check_choice("form", form, ("1997", "2016"))
     _check_length(length, 20 if form == "1997" else 2)
-    lost = 1 / 10 + 9 / 10 / max(length // 2 - 1, 1)  # how likely one mark fell on the first step
-    sample, steps, baseline = {
+    lost = 1 / 10 + 9 / 10 / max(length // 2 - 1, 1)  # probability of a mark on the first step
+    draw, steps, baseline = {
         "1997": (_adding_1997, length + length // 10, (2 - lost) / 48),
         "2016": (_adding_2016, length, 1 / 6),
     }[form]
@@ -55,20 +55,17 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
     def correct(outputs, batch):
         return abs(error(outputs, batch)) < 0.04
 
-    return Task(
+    return synthetic(
+        partial(draw, length),
+        correct,
         name="adding" if form == "1997" else "adding-2016",
         steps=steps,
         input_size=2,
         output_size=1,
         answers="last",
-        sample=partial(sample, length),
-        test=lambda key: sample(length, key, TESTED),
         loss=lambda outputs, batch: (error(outputs, batch) ** 2).mean(),
-        correct=correct,
-        metric=share_correct(correct),
         metric_name="share of sequences within 0.04",
         recent=RECENT,
-        share=1.0,
         criterion="2,000 sequences in a row with an error below 0.04 (H&S 1997)",
         baseline=baseline,
     )
@@ -81,11 +78,10 @@ def _adding_1997(length, key, batch_size):
     numbers = jax.random.uniform(keys[1], (steps, batch_size), minval=-1.0)
     first = jax.random.randint(keys[2], (batch_size,), 0, 10)
     second = jax.random.randint(keys[3], (batch_size,), 0, length // 2 - 1)
-    second = jnp.where(second >= first, second + 1, second)  # of those still unmarked
+    second = jnp.where(second >= first, second + 1, second)  # among the unmarked steps
     times = jnp.arange(steps)[:, None]
-    marked = (times == first[None]) | (times == second[None])
     ends = (times == 0) | (times == lengths[None] - 1)
-    marked = marked & ~ends
+    marked = ((times == first[None]) | (times == second[None])) & ~ends
     markers = jnp.where(ends, -1.0, marked.astype(numbers.dtype))
     mask = length_mask(lengths, steps)
     xs = jnp.where(mask[..., None], jnp.stack([numbers, markers], axis=-1), 0.0)
@@ -104,14 +100,14 @@ def _adding_2016(length, key, batch_size):
 
 
 def copy_memory(length: int = 50) -> Task:
-    """Copy memory: ten symbols, a wait of T steps, then the same ten (Arjovsky et al. 2016).
+    """Makes the copy memory task: recall ten symbols after T steps (Arjovsky et al. 2016).
 
-    Of T + 20 steps the first ten show one of eight symbols each, T - 1 the blank, one the signal
-    to recall, and ten the blank again, as `xs [T + 20, B, 10]`, one feature a symbol. The target
-    is the blank until the signal has been given, then the ten symbols in their order. Without a
-    memory nothing beats a cross-entropy of 10 ln 8 / (T + 20) a step.
+    The first ten of T + 20 steps show one of eight symbols each, T - 1 the blank, one the signal to
+    recall, and ten the blank again, as `xs [T + 20, B, 10]`, one feature a symbol. The target is
+    the blank up to the signal, then the ten symbols in order. Without memory the least
+    cross-entropy is 10 ln 8 / (T + 20) a step.
 
-    The paper names no moment of success; here it is 2,000 sequences in a row recalled whole.
+    The paper gives no criterion of success; here it is 2,000 sequences in a row recalled whole.
 
     >>> import jax
     >>> task = copy_memory(50)
@@ -130,36 +126,34 @@ def copy_memory(length: int = 50) -> Task:
         return Batch(one_hot(inputs, signal + 1), targets)
 
     def right(outputs, batch):
-        """`[10, B]`: which symbols are recalled."""
+        """Whether each symbol is recalled, `[10, B]`."""
         return (outputs.argmax(axis=-1) == batch.targets)[-recalled:]
 
-    return Task(
+    return synthetic(
+        sample,
+        lambda outputs, batch: right(outputs, batch).all(axis=0),
         name="copy",
         steps=steps,
         input_size=signal + 1,
         output_size=blank + 1,
         answers="every",
-        sample=sample,
-        test=lambda key: sample(key, TESTED),
         loss=lambda outputs, batch: cross_entropy(outputs, batch.targets).mean(),
-        correct=lambda outputs, batch: right(outputs, batch).all(axis=0),
         metric=lambda outputs, batch: right(outputs, batch).astype(outputs.dtype).mean(),
         metric_name="share of symbols recalled",
         recent=RECENT,
-        share=1.0,
         criterion="2,000 sequences in a row recalled whole (of jlstm)",
         baseline=recalled * math.log(symbols) / steps,
     )
 
 
 def temporal_order(form: str = "6a", *, length: int = 100) -> Task:
-    """Temporal order: in which order did X and Y come, with much noise between? (H&S 1997.)
+    """Makes the temporal order task: recall the order of X and Y among noise (H&S 1997).
 
-    A sequence of T to T + T/10 symbols begins with E and ends with B; in between stand a, b, c, d
-    at random, but for an X or a Y at certain steps. Over T = 100 these are steps 10-20 and 50-60
-    in form "6a", four classes, and 10-20, 33-43 and 66-76 in form "6b", eight classes; for other T
-    in proportion. `xs [T + T/10, B, 8]` has one feature a symbol. The outputs at the last step are
-    logits of logistic units, one a class; correct is when each unit is within 0.3 of its target.
+    A sequence of T to T + T/10 symbols begins with E and ends with B. Between them are random a, b,
+    c, d, except for an X or a Y in certain spans. For T = 100 these are steps 10-20 and 50-60 in
+    form "6a", four classes, and 10-20, 33-43 and 66-76 in form "6b", eight classes; they scale with
+    T. `xs [T + T/10, B, 8]` has one feature a symbol. The outputs at the last step are logits of
+    logistic units, one a class. They are correct if each unit is within 0.3 of its target.
 
     >>> import jax
     >>> temporal_order("6b").sample(jax.random.key(0), 64).targets.shape
@@ -180,27 +174,24 @@ def temporal_order(form: str = "6a", *, length: int = 100) -> Task:
         return (jax.nn.softplus(outputs) - wanted * outputs).mean()
 
     p = 1 / classes
-    return Task(
+    return synthetic(
+        partial(_temporal_order, length, spans),
+        correct,
         name=f"order-{form}",
         steps=length + length // 10,
         input_size=8,
         output_size=classes,
         answers="last",
-        sample=partial(_temporal_order, length, spans),
-        test=lambda key: _temporal_order(length, spans, key, TESTED),
         loss=loss,
-        correct=correct,
-        metric=share_correct(correct),
         metric_name="share of sequences with all outputs within 0.3",
         recent=RECENT,
-        share=1.0,
         criterion="2,000 sequences in a row with all outputs within 0.3 (H&S 1997)",
         baseline=-p * math.log(p) - (1 - p) * math.log(1 - p),
     )
 
 
 def _temporal_order(length, spans, key, batch_size):
-    """Symbols by number: 0 E, 1 B, 2 to 5 a to d, 6 X, 7 Y. X counts 0 and Y 1 in the class."""
+    """Draws symbols by number: 0 E, 1 B, 2 to 5 a to d, 6 X, 7 Y. The class is binary, Y is 1."""
     steps = length + length // 10
     length_key, noise_key, time_key, symbol_key = jax.random.split(key, 4)
     lengths = jax.random.randint(length_key, (batch_size,), length, steps + 1)

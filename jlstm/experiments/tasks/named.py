@@ -1,4 +1,4 @@
-"""Tasks by name, as the command line asks for them."""
+"""Tasks by name, for the command line."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,8 @@ from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
 from jlstm.experiments.tasks.task import Task
 
-_OF_LENGTH: dict[str, tuple[Callable[..., Task], str]] = {
+# The function that makes each task, and its argument for the length.
+_TASKS: dict[str, tuple[Callable[..., Task], str | None]] = {
     "adding": (adding, "length"),
     "adding-2016": (partial(adding, form="2016"), "length"),
     "copy": (copy_memory, "length"),
@@ -18,21 +19,19 @@ _OF_LENGTH: dict[str, tuple[Callable[..., Task], str]] = {
     "order-6b": (partial(temporal_order, "6b"), "length"),
     "reber": (embedded_reber, "longest"),
     "forecast": (forecast, "window"),
+    "digits-rows": (partial(digits, "rows"), None),
+    "digits-pixels": (partial(digits, "pixels"), None),
 }
-_FIXED: dict[str, Callable[[], Task]] = {
-    "digits-rows": partial(digits, "rows"),
-    "digits-pixels": partial(digits, "pixels"),
-}
-NAMES = (*_OF_LENGTH, *_FIXED)
+NAMES = tuple(_TASKS)
 
 
 def named(name: str, *, length: int | None = None, series: Array | None = None) -> Task:
-    """The task of that name, of that length if one is given.
+    """Makes the task of this name.
 
     Args:
       name: one of `NAMES`.
-      length: what each task calls `length`, `longest` or `window`; None for its default.
-      series: `[N, D]`, for the task "forecast" and for it alone.
+      length: the `length`, `longest` or `window` of the task; None for its default.
+      series: `[N, D]`, for the task "forecast" only.
 
     Raises:
       ValueError: the name is unknown, or an argument is missing or does not belong to the task.
@@ -44,10 +43,8 @@ def named(name: str, *, length: int | None = None, series: Array | None = None) 
     if (name == "forecast") != (series is not None):
         belongs = "is missing" if series is None else "does not belong"
         raise ValueError(f"series: {belongs} to the task {name}")
-    if name in _FIXED:
-        if length is not None:
-            raise ValueError(f"length: the task {name} has one length only, got {length}")
-        return _FIXED[name]()
-    make, argument = _OF_LENGTH[name]
+    make, argument = _TASKS[name]
+    if length is not None and argument is None:
+        raise ValueError(f"length: the task {name} has one length only, got {length}")
     options = {} if length is None else {argument: length}
     return make(**options) if series is None else make(series, **options)

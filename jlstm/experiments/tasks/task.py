@@ -1,4 +1,4 @@
-"""What a task is: a value that draws batches and judges outputs, all by pure functions."""
+"""The form of a task: a value that draws batches and judges outputs, all by pure functions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,17 @@ import jax.numpy as jnp
 
 from jlstm._src.dtypes import Array
 
+Judgement = Callable[[Array, "Batch"], Array]
+
+TESTED = 1000  # new sequences in a test
+
 
 class Batch(NamedTuple):
-    """Sequences to learn from, or to be tested on.
+    """Sequences to learn from, or to test on.
 
     xs: `[T, B, D]`.
-    targets: what the task's own functions compare with, an array or a pytree of them.
-    mask: bool `[T, B]`, False behind the end of a sequence; None where all are equally long.
+    targets: an array or a pytree of arrays, for the functions of the task.
+    mask: bool `[T, B]`, False after the end of a sequence; None if all have the same length.
     """
 
     xs: Array
@@ -28,21 +32,21 @@ class Batch(NamedTuple):
 class Task:
     """A supervised task on sequences, with its published criterion and its trivial baseline.
 
-    A model reads `xs [T, B, D]` and answers with outputs `[T, B, O]`, or `[B, O]` where it answers
-    once, at the last step of each sequence.
+    A model reads `xs [T, B, D]` and returns outputs `[T, B, O]`, or `[B, O]` if it answers once, at
+    the last step of each sequence.
 
-    name: what the command calls it.
+    name: the name for the command.
     steps: T, of the longest sequence.
     input_size, output_size: D and O.
     answers: "every" step, or the "last" one.
     sample: `(key, batch_size) -> Batch`, to learn from.
-    test: `key -> Batch`, to be judged by; no sequence that was learnt from, but by chance.
-    loss: `(outputs, batch) -> scalar`, what is minimised; in nats, or a squared error.
-    correct: `(outputs, batch) -> bool [B]`, which sequences are processed correctly.
-    metric: `(outputs, batch) -> scalar`, what is reported.
-    metric_name: what that is, in words.
-    recent, share: the task is solved when at least `share` of the `recent` last sequences were
-      correct, each new when it was judged.
+    test: `key -> Batch`, to test on; a sequence to learn from occurs in it only by chance.
+    loss: `(outputs, batch) -> scalar`, which training minimises; in nats, or a squared error.
+    correct: `(outputs, batch) -> bool [B]`, whether each sequence is processed correctly.
+    metric: `(outputs, batch) -> scalar`, which is reported.
+    metric_name: the metric in words.
+    recent, share: the task is solved when at least `share` of the last `recent` sequences were
+      correct, all of them new.
     criterion: the same in words, with its source.
     baseline: the loss of the trivial answer.
     """
@@ -54,9 +58,9 @@ class Task:
     answers: str
     sample: Callable[[chex.PRNGKey, int], Batch]
     test: Callable[[chex.PRNGKey], Batch]
-    loss: Callable[[Array, Batch], Array]
-    correct: Callable[[Array, Batch], Array]
-    metric: Callable[[Array, Batch], Array]
+    loss: Judgement
+    correct: Judgement
+    metric: Judgement
     metric_name: str
     recent: int
     share: float
@@ -64,24 +68,18 @@ class Task:
     baseline: float
 
 
-def share_correct(correct: Callable[[Array, Batch], Array]) -> Callable[[Array, Batch], Array]:
-    """The metric of most tasks: the share of the sequences that are correct."""
+def synthetic(sample: Callable[[Any, int], Batch], correct: Judgement, **fields: Any) -> Task:
+    """Makes a task with unlimited data, solved when `recent` sequences in a row were correct."""
+    test = {"test": lambda key: sample(key, TESTED), "metric": share_correct(correct)}
+    return Task(sample=sample, correct=correct, share=1.0, **(test | fields))
+
+
+def share_correct(correct: Judgement) -> Judgement:
+    """Makes the metric of most tasks, the share of correct sequences."""
     return lambda outputs, batch: correct(outputs, batch).astype(jnp.float32).mean()
 
 
-def mean_over_steps(values: Array, mask: Array | None) -> Array:
-    """The mean of `[T, B]` values over the steps that exist."""
-    if mask is None:
-        return values.mean()
-    return jnp.where(mask, values, 0).sum() / mask.sum().astype(values.dtype)
-
-
-def every_step(flags: jax.Array, mask: Array | None) -> jax.Array:
-    """`[B]`: whether the flags `[T, B]` hold at every step that exists."""
-    return (flags if mask is None else flags | ~jnp.asarray(mask)).all(axis=0)
-
-
 def cross_entropy(logits: Array, classes: Array) -> Array:
-    """`[…]`, in nats: minus the logarithm of what softmax gives to each class."""
+    """Computes minus the log probability of each class under softmax, `[…]`, in nats."""
     chosen = jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits, axis=-1) - chosen
