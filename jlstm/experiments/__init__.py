@@ -1,8 +1,8 @@
-"""Batch experiments: hundreds of runs as one compiled program. Needs the extra `[experiments]`.
+"""Batch experiments: hundreds of runs as one compiled program. Requires the extra `[experiments]`.
 
 `train(task, hyperparams, key) -> Run` is a pure function. `over_seeds` maps it over keys and
-hyperparameters, `grid` makes these of lists of values, and `segments` trains them piece by piece,
-so that you can look, save or stop in between.
+hyperparameters, `grid` makes these from lists of values, and `segments` trains them in pieces, so
+that you can look, save or stop in between.
 """
 
 from jlstm._src.modules import extra, publish

@@ -1,8 +1,8 @@
-"""Checkpoints: a pytree on the disk every so many steps, so that a run loses nothing when it dies.
+"""Checkpoints: a pytree on disk every few steps, from which a run continues after it dies.
 
-A checkpoint is a folder named by its step, `FOLDER/300`. orbax writes it under another name, beside
-the computation, and renames it when it is whole and holds the digests of its files. A file that
-does not agree with its digest is not opened. Nothing is pickled.
+A checkpoint is a folder named by its step, `FOLDER/300`. orbax writes it asynchronously under
+another name, and renames it once it is complete and holds the digests of its files. A file that
+does not match its digest is not opened. Nothing is pickled.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ import numpy as np
 
 from jlstm._src.checks import check_arrays, check_count, check_size
 
-UNNAMED = ".orbax-checkpoint-tmp"  # how orbax calls what is not whole
+UNNAMED = ".orbax-checkpoint-tmp"  # orbax's name for incomplete checkpoints
 DIGESTS, UNSEALED = "digests", ("digests", "_CHECKPOINT_METADATA", "commit_success.txt")
-SPARE = 2**20  # bytes: more than what is written besides the arrays
+SPARE = 2**20  # bytes, enough for everything besides the arrays
 
 Save = Callable[[int, chex.ArrayTree], None]
 
 
 class Checkpoint(NamedTuple):
-    """The tree that was saved at `step`, and why newer checkpoints were refused, a line each."""
+    """The tree saved at `step`; `refused` has a line for each newer checkpoint, with the reason."""
 
     step: int
     tree: Any
@@ -44,21 +44,21 @@ class Checkpoint(NamedTuple):
 
 @contextlib.contextmanager
 def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
-    """Gives a function `save(step, tree)` that writes checkpoints while the caller computes on.
+    """Provides a function `save(step, tree)` that writes checkpoints asynchronously.
 
-    `save` waits for the checkpoint before, copies the tree, and returns. Leaving the `with` block
-    waits for the last one. Only when one is whole are those older than the last `keep` removed.
-    One of a later step belongs to a run that was given up, and is removed. Where several processes
-    save the same tree to the same disk, the first of them writes it.
+    `save` waits for the previous checkpoint, copies the tree, and returns. Leaving the `with` block
+    waits for the last checkpoint. Once it is complete, all but the last `keep` are removed, and so
+    are checkpoints of later steps, which belong to an abandoned run. If several processes save the
+    same tree to the same disk, the first of them writes it.
 
     Args:
-      folder: holds checkpoints and nothing else; it is made if need be.
+      folder: holds checkpoints and nothing else; it is created if it does not exist.
       keep: how many checkpoints to keep.
 
     Raises:
-      OSError: a checkpoint cannot be written, as the disk is full, say; the one before stays as it
-        is. Comes from `save`, from the next one, or on leaving the block.
-      TypeError, ValueError: an argument is malformed, or the tree holds what is no array.
+      OSError: a checkpoint cannot be written, for example on a full disk; the previous one is
+        unchanged. `save`, the next `save`, or the end of the block raises it.
+      TypeError, ValueError: an argument is malformed, or a leaf of the tree is not an array.
 
     >>> import jax.numpy as jnp, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -74,9 +74,10 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
     root, now = Path(folder).absolute(), {}
 
     def seal():
-        """Called when all files of a checkpoint are written, before it has its name."""
+        """Writes the digests, after all files of a checkpoint and before it gets its name."""
         (unnamed,) = root.glob(f"{now['step']}{UNNAMED}*")
-        _write_digests(unnamed, now["leaves"])
+        text = json.dumps({"leaves": now["leaves"], "files": _digests(unnamed)})
+        (unnamed / DIGESTS).write_text(f"{_sha256(text.encode())}\n{text}")
 
     with _naming(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -109,24 +110,19 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
 
 
 def steps(folder: str) -> list[int]:
-    """The steps of which a folder holds a checkpoint, good or not, in order."""
+    """Lists the steps that have a checkpoint in a folder, valid or not, in order."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _arrays(tree):
-    """What is stored, by name. orbax stores no array without elements; it needs none."""
-    arrays = {name: _host(leaf) for name, leaf in _named(tree).items()}
-    return {name: array for name, array in arrays.items() if array.size}
-
-
-def _host(leaf):
-    """A copy, as the caller may donate the array to the next step while it is being written."""
-    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    """Copies the leaves, which the caller may donate; orbax cannot store those without elements."""
+    leaves = {n: jax.random.key_data(x) if _is_key(x) else x for n, x in _named(tree).items()}
+    return {name: np.array(leaf) for name, leaf in leaves.items() if leaf.size}
 
 
 def _named(tree):
-    """Leaves by their path. The root's is "", a name that orbax does not take."""
+    """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
@@ -139,13 +135,8 @@ def _shapes(tree):
     return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(tree).items()}
 
 
-def _write_digests(folder, leaves):
-    text = json.dumps({"leaves": leaves, "files": _digests(folder)})
-    (folder / DIGESTS).write_text(f"{_sha256(text.encode())}\n{text}")
-
-
 def _digests(folder):
-    """By file. What orbax notes about the saving itself may still change, and is no matter."""
+    """Hashes the files, except orbax's notes about the saving itself, which may still change."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {str(path.relative_to(folder)): path for path in files}
     return {n: _sha256(path.read_bytes()) for n, path in names.items() if n not in UNSEALED}
@@ -156,14 +147,14 @@ def _sha256(content):
 
 
 def _reserve(root: Path, size: int) -> None:
-    """Fails at once and in one line where the disk is full; orbax would later, in many."""
+    """Fails early and in one line on a full disk; orbax fails later, in many lines."""
     if jax.process_index() == 0 and hasattr(os, "posix_fallocate"):
         with tempfile.TemporaryFile(dir=root) as file:
             os.posix_fallocate(file.fileno(), 0, size + SPARE)
 
 
 def _remove(root: Path, unwanted: Sequence[int]) -> None:
-    """Removes checkpoints. Renamed first, as half a checkpoint would look like a broken one."""
+    """Removes checkpoints, renamed first, since half a checkpoint would look like a broken one."""
     if jax.process_index() == 0:
         for step in unwanted:
             os.replace(root / str(step), root / f"{step}.removed")
@@ -171,7 +162,7 @@ def _remove(root: Path, unwanted: Sequence[int]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Clears away what a process left half written or half removed when it died."""
+    """Deletes what a process that died left half written or half removed."""
     if jax.process_index() == 0:
         for path in root.iterdir():
             name, _, ending = path.name.partition(".")
@@ -181,18 +172,18 @@ def _sweep(root: Path) -> None:
 
 @contextlib.contextmanager
 def _naming(root: Path) -> Iterator[None]:
-    """Whatever goes wrong in writing is an OSError that names the folder."""
+    """Turns any error while writing into an OSError that names the folder."""
     try:
         yield
     except Exception as error:
         code, words = _reason(error)
         with contextlib.suppress(OSError):
-            _sweep(root)  # gives a full disk its space back
+            _sweep(root)  # frees space on a full disk
         raise OSError(code, words, str(root)) from error
 
 
 def _reason(error):
-    """The number and the words of the system's error, which TensorStore wraps in a text."""
+    """Returns the number and text of the system's error, which TensorStore wraps in a message."""
     if isinstance(error, OSError) and error.errno:
         return error.errno, os.strerror(error.errno)
     found = re.search(r"os_error_code='(\d+)'", str(error))
@@ -205,16 +196,16 @@ def _reason(error):
 
 
 def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
-    """The newest good checkpoint of a folder, None if there is none at all; see `checkpointing`.
+    """Restores the newest valid checkpoint of `checkpointing`; None without any checkpoint.
 
     Args:
-      folder: where checkpoints were saved.
-      like: a tree of the same structure, shapes and dtypes as what was saved: arrays, or what
-        `jax.eval_shape` tells of them. What is NumPy's in it is restored as NumPy's.
+      folder: the folder of the checkpoints.
+      like: a tree with the structure, shapes and dtypes of the saved tree: arrays, or the result of
+        `jax.eval_shape`. Leaves that are NumPy arrays are restored as NumPy arrays.
 
     Raises:
-      ValueError: there are checkpoints and none is good, each named with a reason; or the newest
-        good one holds another tree than `like`.
+      ValueError: all checkpoints are invalid; the message gives the reasons. Or the newest valid
+        one holds another tree than `like`.
       OSError: the folder cannot be read.
     """
     check_arrays("like", like)
@@ -235,7 +226,7 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
 
 
 def _read(path: Path):
-    """The arrays of a checkpoint and the shapes of its leaves, all as it was saved."""
+    """Reads the arrays of a checkpoint and the shapes of its leaves, after checking all files."""
     import orbax.checkpoint as ocp
 
     try:
@@ -251,12 +242,11 @@ def _read(path: Path):
     except MemoryError:
         raise
     except Exception as error:  # orbax raises many kinds
-        words = str(error).partition("\n")[0]
-        raise ValueError(words or f"{type(error).__name__}") from error
+        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 def _as(arrays, like):
-    """The arrays as the leaves of a tree like that one."""
+    """Converts the arrays to the leaves of a tree like `like`."""
 
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)
@@ -269,14 +259,14 @@ def _as(arrays, like):
 
 
 def _key_impl(key):
-    """Also of a key whose shape alone is known."""
+    """Returns the implementation of a key, which may be abstract."""
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
     return found[0]
 
 
 def _mismatch(saved, expected):
-    """The first leaf in which two trees differ."""
+    """Describes the first leaf in which two trees differ."""
     for name in expected | saved:
         if expected.get(name) != saved.get(name):
             return f"expected {name} {expected.get(name)}, got {saved.get(name)}"

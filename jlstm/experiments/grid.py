@@ -1,4 +1,4 @@
-"""Grids: every combination of hyperparameters, times every seed, as one axis of runs."""
+"""Grids: every combination of hyperparameters and seeds, as one axis of runs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ class Grid(NamedTuple):
     """R runs: the seeds of the first combination, then those of the second, and so on.
 
     hyperparams: each leaf `[R]`.
-    keys: `[R]`; runs of one seed have one key, so they start alike and see the same batches.
-    rows: a dict a run, what was chosen for it by name, and its seed.
+    keys: `[R]`; runs with the same seed have the same key, so they start alike and see the same
+      batches.
+    rows: a dict a run, with its choices by name and its seed.
     """
 
     hyperparams: Hyperparams
@@ -27,15 +28,15 @@ class Grid(NamedTuple):
 
 
 def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid:
-    """The runs of all combinations of the choices, with each of the seeds 0, 1, ….
+    """Combines all choices with each of the seeds 0, 1, ….
 
     Args:
-      seeds: how many.
-      choices: the values to try by field of `Hyperparams`, without `chrono`, which is written
-        "chrono" among the values of `forget_bias`. A field without choices keeps its default.
+      seeds: the number of seeds.
+      choices: the values to try, by field of `Hyperparams`. For `chrono`, put "chrono" among the
+        values of `forget_bias`. A field without choices keeps its default.
 
     Raises:
-      TypeError, ValueError: no such field, no values for one, or values that are no numbers.
+      TypeError, ValueError: a field is unknown, has no values, or has values that are not numbers.
 
     >>> runs = grid(2, {"learning_rate": [1e-3, 3e-3], "forget_bias": [1, "chrono"]})
     >>> runs.hyperparams.chrono
@@ -55,17 +56,14 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     ]
     rows = [{**chosen, "seed": seed} for chosen in combinations for seed in range(seeds)]
     columns: dict[str, Any] = {}
-    for name in choices:
-        numbers = [0.0 if row[name] == CHRONO else float(row[name]) for row in rows]
-        columns[name] = jnp.array(numbers, jnp.float32)
-    defaults = {
-        name: jnp.full(len(rows), value, jnp.float32)
-        for name, value in Hyperparams()._asdict().items()
-        if name in fields and value is not None
-    }
+    for name in fields:
+        values = [row.get(name, Hyperparams._field_defaults[name]) for row in rows]
+        if None not in values:
+            numbers = [0.0 if value == CHRONO else float(value) for value in values]
+            columns[name] = jnp.array(numbers, jnp.float32)
     chrono = jnp.array([row.get("forget_bias") == CHRONO for row in rows])
     keys = jax.vmap(jax.random.key)(jnp.array([row["seed"] for row in rows], jnp.uint32))
-    return Grid(Hyperparams(**{**defaults, **columns}, chrono=chrono), keys, rows)
+    return Grid(Hyperparams(**columns, chrono=chrono), keys, rows)
 
 
 def _check_values(name, values):

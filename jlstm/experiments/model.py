@@ -1,4 +1,4 @@
-"""The model that learns a task: a stack of LSTMs, or of another cell, with a linear readout."""
+"""The model that learns a task: a stack of LSTMs, or of another cell, and a linear readout."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ from jlstm._src.stack import Init, init_stack, unroll_stack
 
 
 class Model(NamedTuple):
-    """The parameters: a stack, and what reads its output.
+    """The parameters of a stack and its readout.
 
-    layers: of `jlstm.init_stack`.
-    W: `[H, O]`, for H features of the last layer's output.
-    b: `[O]`.
+    layers: a stack, from `jlstm.init_stack`.
+    W: `[H, O]`, from the H features of the last layer's output.
+    b: `[O]`, the bias.
     """
 
     layers: tuple[Any, ...]
@@ -40,19 +40,18 @@ def init_model(
     longest_lag: int = 3,
     init: Init = init,
 ) -> Model:
-    """Draws the parameters; the readout starts at a bias of zero.
+    """Draws the parameters; the bias of the readout is zero.
 
     Args:
       key: a typed key.
       input_size, hidden_sizes, output_size: D, each layer's H, and O.
-      forget_bias: of every layer's forget gate.
-      chrono: where true, the biases of forget and input gates are drawn by
-        `jlstm.initializers.chrono_bias(longest_lag)` instead. It may be traced, so that both stand
-        in one compiled program.
+      forget_bias: the bias of every layer's forget gate.
+      chrono: if true, `jlstm.initializers.chrono_bias(longest_lag)` draws the biases of forget and
+        input gates instead. It may be traced, so that one compiled program has both.
       longest_lag: in steps.
-      init: draws a layer, `jlstm.init` or that of a variant. It is given the biases of all four
-        gates as `bias_init`, and takes those of the gates that it has: where a gate is coupled, or
-        is a GRU's, its docstring says what it takes.
+      init: draws a layer: `jlstm.init` or the init of a variant. It receives the biases of all four
+        gates as `bias_init`, and uses those of its gates; for coupled gates and the GRU see its
+        docstring.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
@@ -63,7 +62,7 @@ def init_model(
     constant, spread = constant_bias(forget_bias), chrono_bias(longest_lag)
 
     def bias_from(key) -> Initializer:
-        """With a key of its own, as a bias that is drawn leaves the weights as they are."""
+        """Draws from its own key, so that the weights do not depend on the biases."""
         return lambda _, *like: jnp.where(chrono, spread(key, *like), constant(key, *like))
 
     keys = jax.random.split(bias_key, len(hidden_sizes))
@@ -84,18 +83,18 @@ def apply_model(
     key: chex.PRNGKey | None = None,
     cell: Cell = lstm,
 ) -> Array:
-    """The outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
+    """Computes the outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
 
         ys = drop(hs) W + b,   hs = unroll_stack(layers, xs)
 
     Args:
-      model: of `init_model`.
+      model: the parameters, from `init_model`.
       xs: `[T, B, D]`.
       mask: bool `[T, B]`, which steps exist.
       answers: "every" step or the "last".
       dropout: the rate between layers and before the readout (Zaremba et al. 2014).
-      key: a typed key for dropout; None leaves it out.
-      cell: of every layer, the one whose parameters they are.
+      key: a typed key for dropout; None turns it off.
+      cell: the cell of every layer, which takes its parameters.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
@@ -104,7 +103,7 @@ def apply_model(
     """
     options: Any = {} if key is None else {"dropout": dropout, "key": key}
     states, hs = unroll_stack(model.layers, xs, mask=mask, cell=cell, **options)
-    # A skipped step holds the state, so the final h is that of the last step that exists.
+    # A skipped step holds the state, so the final h belongs to the last step that exists.
     hs = states[-1].h if answers == "last" else hs
     if key is not None:
         hs = drop(jax.random.fold_in(key, len(model.layers)), dropout, hs)

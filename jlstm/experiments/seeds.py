@@ -1,4 +1,4 @@
-"""`over_seeds`: a function over hundreds of seeds, in chunks that bound memory, on all devices."""
+"""`over_seeds`: maps a function over hundreds of seeds, in chunks, on all devices."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,26 +27,26 @@ def over_seeds(
 
         out[s] = fn(keys[s])   for s = 0 … S - 1
 
-    Every device takes the same share of the seeds and runs it in chunks: those of a chunk
-    together, one chunk after the other. Where S does not divide, the last seed fills up, and what
-    comes of it is dropped. Results equal those of `vmap` to rounding.
+    Every device runs an equal share of the seeds in chunks, one chunk after the other. If S is not
+    a multiple of the number of slots, the last seed is repeated as padding and its extra results
+    are discarded. Results equal those of `vmap` up to rounding.
 
-    Inside a `jit` this is a part of the caller's program. Outside of one it is a program of its
-    own, compiled at every call.
+    Inside a `jit` this is a part of the caller's program. Outside it is a program of its own,
+    compiled at every call.
 
     Args:
-      fn: a pure function of one seed's slice of `keys`. What it closes over goes to every device.
+      fn: a pure function of one seed's slice of `keys`. Arrays it closes over go to every device.
       keys: a pytree of arrays `[S, …]`: typed keys, settings, parameters, data.
-      chunk: how many seeds a device runs together; memory grows with it. None is all of its share;
-        "auto" is on a CPU what fits its cache, by `jlstm.experiments.chunks`, elsewhere the share.
-      devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, whose devices
-        are busy already, the one that runs there. With devices of several processes, as
-        `jax.devices()` are after `jax.distributed.initialize`, each process makes the same call
-        and receives all of the result.
+      chunk: how many seeds a device runs together; memory grows with it. None is the whole share;
+        "auto" is the number that fits the cache of a CPU (`jlstm.experiments.chunks`), and the
+        whole share on other platforms.
+      devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, the device
+        that runs there. For devices of several processes, such as `jax.devices()` after
+        `jax.distributed.initialize`, each process makes the same call and receives all results.
 
     Returns:
-      What `fn` returns, each array with S in front, on the devices that made it; `jax.device_get`
-      brings it back from several, to be computed with beside what is on one.
+      The results of `fn`, each array with S in front, on the devices that computed it. To combine
+      it with arrays on one device, use `jax.device_get`.
 
     Raises:
       TypeError, ValueError: an argument is malformed; raised before anything is computed.
@@ -67,28 +67,30 @@ def over_seeds(
         mesh = Mesh(np.array(jax.local_devices()), "seeds")
     if S == 0:
         return jax.vmap(fn)(keys)
-    n = 1 if mesh is None else mesh.size
+    devices_used = 1 if mesh is None else mesh.size
     if chunk == "auto":
         chunk = auto_chunk(fn, keys, jax.default_backend())
-    chunks, length = _divide(math.ceil(S / n), chunk)
+    share = math.ceil(S / devices_used)
+    chunks = math.ceil(share / (chunk or share))
+    length = math.ceil(share / chunks)  # equal chunks need little padding
+    slots = np.minimum(np.arange(devices_used * chunks * length), S - 1)
 
     def run_share(keys):
-        """The share of one device, `[chunks * length, …]`."""
+        """Runs the share of one device, `[chunks * length, …]`."""
         if chunks == 1:
             return jax.vmap(fn)(keys)
-        # A batch of one would be an axis more for nothing, in memory and in time.
+        # A batch of one would cost memory and time for its axis.
         return jax.lax.map(fn, keys, batch_size=length if length > 1 else None)
 
     def run(keys):
-        out = _fill_up(keys, S, n * chunks * length)
-        if mesh is None:
-            out = run_share(out)
-        else:
-            # What fn carries through a scan may begin as a constant: equal on all devices at first.
-            out = jax.shard_map(
-                run_share, mesh=mesh, in_specs=SHARED, out_specs=SHARED, check_vma=False
-            )(out)
-        out = jax.tree.map(lambda leaf: leaf[:S], out)
+        if len(slots) > S:
+            keys = jax.tree.map(lambda leaf: leaf[slots], keys)
+        run_all = run_share
+        if mesh is not None:
+            # A scan of fn may carry a constant at first, which does not vary over devices.
+            specs: Any = {"in_specs": SHARED, "out_specs": SHARED, "check_vma": False}
+            run_all = jax.shard_map(run_share, mesh=mesh, **specs)
+        out = jax.tree.map(lambda leaf: leaf[:S], run_all(keys))
         if mesh is not None and mesh.is_multi_process:
             out = jax.lax.with_sharding_constraint(out, NamedSharding(mesh, EVERYWHERE))
         return out
@@ -96,22 +98,8 @@ def over_seeds(
     return jax.jit(run)(_place(keys, S, mesh))
 
 
-def _divide(share, chunk):
-    """`(chunks, length)`: as many chunks as needed, of one length, so that little is filled up."""
-    chunks = math.ceil(share / (chunk or share))
-    return chunks, math.ceil(share / chunks)
-
-
-def _fill_up(keys, S, slots):
-    if S == slots:
-        return keys
-    index = np.minimum(np.arange(slots), S - 1)
-    return jax.tree.map(lambda leaf: leaf[index], keys)
-
-
 def _place(keys, S, mesh):
-    """Brings arrays of other devices to these. What is traced has its place already, and so has
-    what several processes hold alike."""
+    """Moves arrays to the devices, except traced ones and those that several processes share."""
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
     if mesh is None or mesh.is_multi_process or traced:
         return keys

@@ -1,4 +1,4 @@
-"""Many runs at once, in compiled segments, between which you can look, save, or stop."""
+"""Many runs at once, in compiled segments, so that you can look, save, or stop in between."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,10 +19,10 @@ from jlstm.experiments.training import Config, Curves, Hyperparams, Run, TrainSt
 
 
 class Progress(NamedTuple):
-    """R runs between two segments: all that is needed to continue them.
+    """R runs between two segments, with everything needed to continue them.
 
     training: with an axis of runs in front of every leaf.
-    curves: `[R, steps]`, NaN where the future is.
+    curves: `[R, steps]`, NaN for future steps.
     """
 
     training: TrainState
@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 def start(
     task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
 ) -> Progress:
-    """R runs before their first step; hyperparams and keys have an axis `[R]`."""
+    """Starts R runs; hyperparams and keys have an axis `[R]`."""
     training = jax.jit(jax.vmap(partial(one_run.start, task, config=config)))(hyperparams, keys)
     blank = jnp.full((keys.shape[0], config.steps), jnp.nan, training.model.W.dtype)
     return Progress(training, Curves(blank, blank))
@@ -46,14 +46,14 @@ def advance(
     config: Config = Config(),
     every: int = 100,
 ) -> Iterator[tuple[int, Progress]]:
-    """Yields `(step, progress)` after each segment up to `config.steps`, which ends the last one.
+    """Yields `(step, progress)` after each segment; the last one ends at `config.steps`.
 
-    Segments end at the multiples of `every`, wherever the progress stands, and none is of a single
-    step, as that would be compiled without a loop. So the bits of a run do not depend on where it
-    was interrupted. The runs are spread over all local devices by `over_seeds`.
+    Segments end at multiples of `every`, wherever they begin. None has a single step, which XLA
+    would compile without a loop. So the bits of a run do not depend on interruptions. `over_seeds`
+    spreads the runs over all local devices.
 
     Raises:
-      TypeError, ValueError: `every` is no int, or below 2.
+      TypeError, ValueError: `every` is not an int, or below 2.
     """
     check_size("every", every)
     if every < 2:
@@ -63,23 +63,20 @@ def advance(
         hyperparams, training = run
         return one_run.advance(task, hyperparams, training, steps, config=config)
 
-    # One for segments of all lengths, as runs that go together may round in another way.
+    # All segments have the same chunk, since rounding depends on the runs in a chunk.
     runs: Any = hyperparams, progress.training
     chunk = auto_chunk(partial(one, 2), runs, jax.default_backend())
 
     @partial(jax.jit, static_argnums=2, out_shardings=_everywhere())
     def segment(hyperparams, progress, steps):
         at = progress.training.step[0]
-        runs: Any = hyperparams, progress.training
+        runs = hyperparams, progress.training
         training, new = over_seeds(partial(one, steps), runs, chunk=chunk)
-        curves = jax.tree.map(
-            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, at, axis=1),
-            progress.curves,
-            new,
-        )
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=1)
+        curves = jax.tree.map(put, progress.curves, new)
         return Progress(training, curves)
 
-    # One place for what comes in and what goes out, or the second segment is compiled anew.
+    # The same sharding for inputs and outputs, so that the second segment is not compiled again.
     hyperparams, progress = jax.device_put((hyperparams, progress), _everywhere())
     step = int(progress.training.step[0])
     for end in _ends(step, config.steps, every):
@@ -99,7 +96,7 @@ def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
 
 
 def _ends(step: int, steps: int, every: int) -> Iterator[int]:
-    """Where segments end, from `step` on."""
+    """Yields the steps after `step` at which segments end."""
     for end in range((step // every + 1) * every, steps, every):
         if step + 1 < end < steps - 1:
             yield end
@@ -108,5 +105,5 @@ def _ends(step: int, steps: int, every: int) -> Iterator[int]:
 
 
 def _everywhere():
-    """All of an array on each local device."""
+    """Returns the sharding that replicates arrays on all local devices."""
     return NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())

@@ -1,15 +1,14 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
-A run is a scan over steps, which carries a `TrainState`. The batch of step k depends on the run's
-key and on k alone, so a run in segments equals the whole run bit for bit:
+A run is a scan over steps, which carries a `TrainState`. The batch of step k depends only on the
+run's key and on k, so a run in segments equals the whole run bit for bit:
 
     training = start(task, hyperparams, key)
-    training, curves = advance(task, hyperparams, training, steps)      # as often as one likes
+    training, curves = advance(task, hyperparams, training, steps)      # repeatedly
     run = finish(task, training, curves)
 
-each with the same `Config`, the choices that the program is compiled for.
-
-Nothing here is jitted. `jax.vmap` maps all of it over keys, over hyperparameters, or over both.
+each with the same `Config`. Nothing here is jitted. `jax.vmap` maps these functions over keys, over
+hyperparameters, or over both.
 """
 
 import math
@@ -41,9 +40,9 @@ class Config:
     layers: the number of layers.
     batch_size: the number of new sequences a step.
     steps: the number of steps of the whole run.
-    optimizer: from a learning rate to an optax optimiser.
-    cell: of every layer, the standard one or a variant of `jlstm.cells`.
-    init: draws the parameters of that cell; it is given a `bias_init`, as `jlstm.init` takes it.
+    optimizer: makes an optax optimiser from a learning rate.
+    cell: the cell of every layer, the standard one or a variant of `jlstm.cells`.
+    init: draws the parameters of the cell; it receives a `bias_init`, as `jlstm.init` does.
     """
 
     hidden_size: int = 32
@@ -56,15 +55,15 @@ class Config:
 
 
 class Hyperparams(NamedTuple):
-    """Numbers that may differ from run to run of one program: each may have a mapped axis.
+    """Numbers that may differ between runs of one program: each may have a mapped axis.
 
-    learning_rate: of the optimiser.
-    forget_bias: of the forget gate at the start; of what stands for it in other cells, see
-      `init_model`. A cell that has nothing of the kind takes none.
-    chrono: true draws the biases of forget and input gates for lags up to the task's longest
-      sequence instead (`jlstm.initializers.chrono_bias`).
-    clip_norm: the longest gradient let through, by its global norm; None lets any.
-    dropout: the rate between layers and before the readout; None for none at all.
+    learning_rate: the learning rate of the optimiser.
+    forget_bias: the initial bias of the forget gate, or of its counterpart in other cells; see
+      `init_model`. It has no effect on a cell without either.
+    chrono: if true, the biases of forget and input gates are drawn for lags up to the task's
+      longest sequence instead (`jlstm.initializers.chrono_bias`).
+    clip_norm: the largest global norm of the gradient, which is clipped to it; None never clips.
+    dropout: the rate between layers and before the readout; None for no dropout.
     """
 
     learning_rate: chex.Numeric = 1e-3
@@ -75,13 +74,13 @@ class Hyperparams(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The state of a run: everything that is needed to continue it.
+    """The state of a run, with everything needed to continue it.
 
     model: the parameters.
-    optimizer_state: of optax.
-    key: the run's own.
-    step: int32, how many steps were taken.
-    recent: int32 `[N]`, how many sequences of each of the last N batches were correct.
+    optimizer_state: the state of optax.
+    key: the key of the run.
+    step: int32, the number of steps taken.
+    recent: int32 `[N]`, the number of correct sequences in each of the last N batches.
     solved_at: int32, the number of steps after which the criterion was met; -1 before.
     """
 
@@ -94,10 +93,10 @@ class TrainState(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """A number a step, `[steps]`, each of a new batch before it was learnt from.
+    """Curves `[steps]`, evaluated on each new batch before the step learns from it.
 
-    loss: the task's.
-    correct: the share of the sequences that were correct.
+    loss: the loss of the task.
+    correct: the share of correct sequences.
     """
 
     loss: Array
@@ -107,10 +106,10 @@ class Curves(NamedTuple):
 class Run(NamedTuple):
     """The result of training.
 
-    model: the parameters at the end.
+    model: the final parameters.
     curves: `Curves` of the whole run.
     solved_at: the number of steps after which the task's criterion was met, -1 for never.
-    loss, metric: the task's, on new sequences at the end.
+    loss, metric: the final loss and metric of the task on test sequences.
     """
 
     model: Model
@@ -126,10 +125,10 @@ def train(
     """Trains a new model on a task, and tests it.
 
     Args:
-      task: of `jlstm.experiments.tasks`.
-      hyperparams: numbers that may differ from run to run of one program.
-      key: a typed key: it decides all that is drawn.
-      config: what the program is compiled for.
+      task: a task, for example of `jlstm.experiments.tasks`.
+      hyperparams: numbers that may differ between runs of one program.
+      key: a typed key, for everything that is drawn.
+      config: static choices.
 
     Returns:
       `Run(model, curves, solved_at, loss, metric)`.
@@ -154,12 +153,13 @@ def train(
 def start(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> TrainState:
-    """A run before its first step; arguments as those of `train`."""
+    """Starts a run; arguments as for `train`."""
     check_key(key)
     for name in ("hidden_size", "layers", "batch_size"):
         check_size(name, getattr(config, name))
+    init_key, _, _ = jax.random.split(key, 3)
     model = init_model(
-        _keys(key).init,
+        init_key,
         task.input_size,
         (config.hidden_size,) * config.layers,
         task.output_size,
@@ -187,29 +187,27 @@ def advance(
     *,
     config: Config = Config(),
 ) -> tuple[TrainState, Curves]:
-    """Takes so many further steps.
+    """Takes `steps` further steps.
 
-    Two steps or more a time give the same bits as all at once; one alone is compiled without a
-    loop, and may round in another way.
+    Segments of two or more steps give the same bits as one run; a single step is compiled without a
+    loop and may round differently.
     """
     check_size("steps", steps)
     optimizer = _optimizer(config, hyperparams)
 
     def step(training: TrainState, _):
-        batch_key, noise_key = jax.random.split(
-            jax.random.fold_in(_keys(training.key).steps, training.step)
-        )
+        _, steps_key, _ = jax.random.split(training.key, 3)
+        step_key = jax.random.fold_in(steps_key, training.step)
+        batch_key, noise_key = jax.random.split(step_key)
         batch = task.sample(batch_key, config.batch_size)
 
         def loss_of(model):
-            noise = {}
-            if hyperparams.dropout is not None:
-                noise = {"dropout": hyperparams.dropout, "key": noise_key}
-            outputs = _apply(task, config, model, batch, **noise)
+            key = None if hyperparams.dropout is None else noise_key
+            outputs = _apply(task, config, model, batch, dropout=hyperparams.dropout, key=key)
             return task.loss(outputs, batch), task.correct(outputs, batch).sum(dtype=jnp.int32)
 
         (loss, correct), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
-        with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        with jax.numpy_dtype_promotion("standard"):  # which optax relies on
             updates, optimizer_state = optimizer.update(
                 gradient, training.optimizer_state, training.model
             )
@@ -219,10 +217,9 @@ def advance(
         enough = math.ceil(task.share * recent.size * config.batch_size)
         met = (recent.sum() >= enough) & (taken >= recent.size)
         first = met & (training.solved_at == UNSOLVED)
-        training = TrainState(
+        training = training._replace(
             model=model,
             optimizer_state=optimizer_state,
-            key=training.key,
             step=taken,
             recent=recent,
             solved_at=jnp.where(first, taken, training.solved_at),
@@ -233,16 +230,12 @@ def advance(
 
 
 def finish(task: Task, training: TrainState, curves: Curves, *, config: Config = Config()) -> Run:
-    """Tests a trained model on sequences that it has not learnt from."""
-    batch = task.test(_keys(training.key).test)
+    """Tests a trained model on the task's test sequences."""
+    _, _, test_key = jax.random.split(training.key, 3)
+    batch = task.test(test_key)
     outputs = _apply(task, config, training.model, batch)
-    return Run(
-        model=training.model,
-        curves=curves,
-        solved_at=training.solved_at,
-        loss=task.loss(outputs, batch),
-        metric=task.metric(outputs, batch),
-    )
+    loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
+    return Run(training.model, curves, training.solved_at, loss, metric)
 
 
 def _apply(task: Task, config: Config, model: Model, batch: Batch, **noise: Any) -> Array:
@@ -255,14 +248,3 @@ def _optimizer(config: Config, hyperparams: Hyperparams) -> optax.GradientTransf
     if hyperparams.clip_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(hyperparams.clip_norm), optimizer)
-
-
-class _Keys(NamedTuple):
-    init: chex.PRNGKey
-    steps: chex.PRNGKey
-    test: chex.PRNGKey
-
-
-def _keys(key: chex.PRNGKey) -> _Keys:
-    """What a run's key is for; step k draws by `fold_in(steps, k)`."""
-    return _Keys(*jax.random.split(key, 3))
