@@ -34,9 +34,9 @@ EXTRAS = ("experiments", "plots")
 POSITIONAL = {
     "cell": ["params", "state", "x"],
     "init": ["key", "input_size", "hidden_size"],
-    "pack_gates": ["gates"],
-    "unpack_gates": ["params", "order"],
+    "step_stack": ["params", "states", "x"],
     "unroll": ["params", "xs", "state"],
+    "unroll_stack": ["params", "xs", "states"],
     "zero_state": ["params", "batch_shape"],
 }
 
@@ -101,6 +101,35 @@ def test_arrays_are_positional_and_options_are_keywords(name):
     assert free == POSITIONAL[name]
     rest = [p for p in parameters if p.name not in free]
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in rest)
+
+
+def signature_of(name, function):
+    """`name(argument, option=…)`, without types and with the defaults that have short names."""
+    parameters = []
+    for p in inspect.signature(function).parameters.values():
+        default = (
+            p.default if p.default is None or isinstance(p.default, str | int | float) else ...
+        )
+        p = p.replace(annotation=p.empty)
+        parameters.append(p if p.default is p.empty else p.replace(default=default))
+    return f"{name}{inspect.Signature(parameters)}"
+
+
+def public_names():
+    """Every public name, functions with their arguments, a line each."""
+    for module in public_modules():
+        for name in getattr(module, "__all__", ()):
+            value, place = getattr(module, name), f"{module.__name__}.{name}"
+            if inspect.isclass(value) and hasattr(value, "_fields"):
+                yield f"{place}({', '.join(value._fields)})"
+            else:
+                yield signature_of(place, value) if callable(value) else place
+
+
+def test_names_and_signatures_are_those_that_were_agreed():
+    """A change of the public face changes this file, and the table of renames in CHANGELOG.md."""
+    agreed = Path(__file__).parent / "data" / "public_names.txt"
+    assert list(public_names()) == agreed.read_text().splitlines()
 
 
 @pytest.mark.parametrize("name, function", public_functions().items())

@@ -21,6 +21,7 @@ ONE_LAYER = ["learned initial state", ALL_IN_ONE]
 ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk"]
 T, B, D, H = 6, 5, 3, 7
 F32 = jnp.float32
+BY_JAX = jlstm.plans.Plan(derivative="plain")
 PLAIN = ["full_gate_recurrence", "projected", "layer_norm", "gru"]  # their products are more than z
 AFFINE = [name for name in FAMILY if name not in PLAIN]
 
@@ -56,18 +57,18 @@ def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
     case = CASES[name]
     inputs, flags = case.draw()
     rule = jax.jit(partial(transformed, case.ours))(inputs, flags)
-    plain_autodiff = partial(case.ours, derivative="plain")
+    plain_autodiff = partial(case.ours, plan=BY_JAX)
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hoist", [False, True])
-def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, hoist):
+@pytest.mark.parametrize("precompute", [False, True])
+def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, precompute):
     case = CASES[ALL_IN_ONE]
     inputs, flags = case.draw()
-    by_columns = partial(case.ours, plan=jlstm.Plan(hoist, "columns"))
+    by_columns = partial(case.ours, plan=jlstm.plans.Plan(precompute, "columns"))
     rule = jax.jit(partial(transformed, by_columns))(inputs, flags)
-    plain_autodiff = partial(case.ours, derivative="plain")
+    plain_autodiff = partial(case.ours, plan=BY_JAX)
     assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
 
 
@@ -87,7 +88,7 @@ def test_the_rule_of_a_variant_is_plain_autodiff(x64, quick_compilation, name):
     inputs, flags = Inputs(params, xs, None, draw_carried(name, ())), draw_flags(True, True)
     run = partial(ours, cell=FAMILY[name].cell, reverse=True, chunk=2)
     rule = jax.jit(partial(transformed, run))(inputs, flags)
-    plain_autodiff = partial(transformed, partial(run, derivative="plain"))
+    plain_autodiff = partial(transformed, partial(run, plan=BY_JAX))
     assert_close(rule, jax.jit(plain_autodiff)(inputs, flags), 1e-12)
 
 
@@ -123,9 +124,9 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
 
 
 @pytest.mark.parametrize(
-    "hoist, product, chunk, keep",
+    "precompute, product, chunk, save",
     [
-        (False, "rows", None, "states"),
+        (False, "rows", 3, "states"),
         (False, "rows", 2, "z"),
         (False, "joined", None, None),
         (False, "joined", 2, "states"),
@@ -135,9 +136,11 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
         (True, "columns", 2, "states"),
     ],
 )
-def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, product, chunk, keep):
+def test_every_plan_gives_the_same_numbers(
+    x64, quick_compilation, precompute, product, chunk, save
+):
     inputs, flags = CASES[ALL_IN_ONE].draw()
-    plan = jlstm.Plan(hoist, product, chunk, keep)
+    plan = jlstm.plans.Plan(precompute, product, save)
 
     def gradient(**options):
         def number(inputs):
@@ -146,7 +149,7 @@ def test_every_plan_gives_the_same_numbers(x64, quick_compilation, hoist, produc
 
         return jax.jit(jax.value_and_grad(number))(inputs)
 
-    assert_close(gradient(plan=plan), gradient(derivative="plain"), 1e-12)
+    assert_close(gradient(plan=plan, chunk=chunk), gradient(plan=BY_JAX), 1e-12)
 
 
 def scans(jaxpr):
@@ -167,7 +170,9 @@ def weights_in_loops(derivative, init=jlstm.init, cell: Any = jlstm.cell):
     """The sizes of W and U that a scan carries, and of those that a product in it makes."""
     params = draw_like(jax.eval_shape(lambda key: init(key, D, H), jax.random.key(0)), 1, F32)
     xs = draw_array(2, (T, B, D))
-    gradient = jax.grad(partial(loss, derivative=derivative, chunk=None, cell=cell), (0, 1))
+    gradient = jax.grad(
+        partial(loss, plan=jlstm.plans.Plan(derivative=derivative), chunk=None, cell=cell), (0, 1)
+    )
     weights = {params.W.shape, params.W.T.shape, params.U.shape, params.U.T.shape}
     carried, made = set(), set()
     for scan in scans(jax.make_jaxpr(gradient)(params, xs).jaxpr):

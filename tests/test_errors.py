@@ -14,11 +14,12 @@ from jax.core import Tracer
 from jax.extend.core import Primitive
 
 import jlstm as typed
+from jlstm.interop.gates import Gate, pack_gates, unpack_gates
 
 T, B, D, H = 5, 4, 2, 3
 jlstm: Any = typed  # to a type checker, what is wrong on purpose would be an error
 
-Bidirectional, Gate = jlstm.Bidirectional, jlstm.Gate
+Bidirectional, plans = jlstm.Bidirectional, jlstm.plans
 LSTMParams, LSTMState = jlstm.LSTMParams, jlstm.LSTMState
 
 
@@ -263,29 +264,34 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         "return_states: expected True or False, got float32[]",
     ),
     "plan a dict": (
-        unroll(plan={"hoist": True}),
+        unroll(plan={"precompute": True}),
         TypeError,
-        "plan: expected a Plan or None, got dict {'hoist': True}",
+        "plan: expected a Plan or None, got dict {'precompute': True}",
+    ),
+    "plan that precomputes by a number": (
+        unroll(plan=plans.Plan(precompute=1)),
+        TypeError,
+        "plan.precompute: expected True or False, got int 1",
     ),
     "plan with another product": (
-        unroll(plan=jlstm.Plan(product="row")),
+        unroll(plan=plans.Plan(product="row")),
         ValueError,
         "plan.product: expected 'rows' or 'joined' or 'columns', got 'row'",
     ),
-    "plan that keeps all": (
-        unroll(plan=jlstm.Plan(chunk=2, keep=True)),
+    "plan that precomputes and joins": (
+        unroll(plan=plans.Plan(True, "joined")),
         ValueError,
-        "plan.keep: expected 'states' or 'z', got True",
+        "plan.product: expected 'rows' or 'columns' to precompute, got 'joined'",
     ),
-    "plan with chunk 0": (
-        unroll(plan=jlstm.Plan(chunk=0)),
+    "plan that saves all": (
+        unroll(plan=plans.Plan(save=True)),
         ValueError,
-        "plan.chunk: expected at least 1, got 0",
+        "plan.save: expected 'states' or 'z', got True",
     ),
-    "derivative another word": (
-        unroll(derivative="auto"),
+    "plan with another derivative": (
+        unroll(plan=plans.Plan(derivative="auto")),
         ValueError,
-        "derivative: expected 'rule' or 'plain', got 'auto'",
+        "plan.derivative: expected 'rule' or 'plain', got 'auto'",
     ),
     # unroll of a user's cell
     "own cell not a function": (
@@ -445,7 +451,7 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "zero_state, params a tuple": (
         lambda: jlstm.zero_state(tuple(layer())),
         TypeError,
-        "params: expected LSTMParams, got tuple (float32[2, 12], float32[3, 12], float32[12])",
+        "params[0]: expected LSTMParams, got float32[2, 12]",
     ),
     "zero_state, an int": (
         lambda: jlstm.zero_state(layer(), 5),
@@ -541,54 +547,54 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     ),
     # pack_gates, unpack_gates
     "pack_gates, a tuple": (
-        lambda: jlstm.pack_gates(layer()),
+        lambda: pack_gates(layer()),
         TypeError,
         "gates: expected a mapping from names to gates"
         ", got LSTMParams(W=float32[2, 12], U=float32[3, 12], b=float32[12])",
     ),
     "pack_gates, one missing": (
-        lambda: jlstm.pack_gates({k: v for k, v in gates().items() if k != "o"}),
+        lambda: pack_gates({k: v for k, v in gates().items() if k != "o"}),
         ValueError,
         "gates: expected the names i, f, o, and g or c, got i, f, g",
     ),
     "pack_gates, g and c": (
-        lambda: jlstm.pack_gates(gates(c=gates()["g"])),
+        lambda: pack_gates(gates(c=gates()["g"])),
         ValueError,
         "gates: expected the names i, f, o, and g or c, got i, f, g, o, c",
     ),
     "pack_gates, no triple": (
-        lambda: jlstm.pack_gates(gates(f=(ones(H, D), ones(H, H)))),
+        lambda: pack_gates(gates(f=(ones(H, D), ones(H, H)))),
         TypeError,
         "gates['f']: expected a tuple of W, U, b, got tuple (float32[3, 2], float32[3, 3])",
     ),
     "pack_gates, ints": (
-        lambda: jlstm.pack_gates(gates(f=Gate(ones(H, D), ones(H, H, dtype=np.int32), ones(H, 1)))),
+        lambda: pack_gates(gates(f=Gate(ones(H, D), ones(H, H, dtype=np.int32), ones(H, 1)))),
         TypeError,
         "gates['f'].U: expected an array of floats, got int32[3, 3]",
     ),
     "pack_gates, a row": (
-        lambda: jlstm.pack_gates(gates(g=Gate(ones(H, D), ones(H, H), ones(H)))),
+        lambda: pack_gates(gates(g=Gate(ones(H, D), ones(H, H), ones(H)))),
         ValueError,
         "gates['g']: expected Gate(W=[3, 2], U=[3, 3], b=[3, 1])"
         ", got Gate(W=float32[3, 2], U=float32[3, 3], b=float32[3])",
     ),
     "unpack_gates, params a tuple": (
-        lambda: jlstm.unpack_gates(tuple(layer())),
+        lambda: unpack_gates(tuple(layer())),
         TypeError,
         "params: expected LSTMParams, got tuple (float32[2, 12], float32[3, 12], float32[12])",
     ),
     "unpack_gates, one twice": (
-        lambda: jlstm.unpack_gates(layer(), "iffo"),
+        lambda: unpack_gates(layer(), "iffo"),
         ValueError,
         "order: expected the letters i, f, o, and g or c, got 'iffo'",
     ),
     "unpack_gates, another letter": (
-        lambda: jlstm.unpack_gates(layer(), "ifgz"),
+        lambda: unpack_gates(layer(), "ifgz"),
         ValueError,
         "order: expected the letters i, f, o, and g or c, got 'ifgz'",
     ),
     "unpack_gates, a tuple": (
-        lambda: jlstm.unpack_gates(layer(), tuple("ifgo")),
+        lambda: unpack_gates(layer(), tuple("ifgo")),
         TypeError,
         "order: expected four letters, got tuple ('i', 'f', 'g', 'o')",
     ),

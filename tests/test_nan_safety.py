@@ -110,7 +110,7 @@ def test_a_state_held_through_skipped_steps_and_then_reset_leaves_no_trace(
             mask=mask,
             reverse=reverse,
             chunk=chunk,
-            derivative=derivative,
+            plan=jlstm.plans.Plan(derivative=derivative),
         )
         return (hs * draw_array(3, hs.shape)).sum() + final.c.sum(), (final, hs)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,3 +224,74 @@ def test_zoneout_of_a_variant_takes_the_mean(x64, name):
         new, _ = cell(params, state, x)
         state = LSTMState(0.25 * state.h + 0.75 * new.h, 0.5 * state.c + 0.5 * new.c)
         np.testing.assert_allclose(y, state.h, rtol=1e-12)
+
+
+BY_JAX = jlstm.plans.Plan(derivative="plain")
+
+
+def noisy(params, xs, states, rates, key: Any = KEY, **options):
+    """A bidirectional layer and one more, under all noise, with resets, a mask and chunks."""
+    rng = np.random.default_rng(0)
+    flags = {"reset": rng.random((T, B)) < 0.3, "mask": rng.random((T, B)) < 0.8}
+    recurrent, h, c = rates
+    options |= {"recurrent_dropout": recurrent, "zoneout": LSTMState(h, c), "chunk": 4} | flags
+    return jlstm.unroll_stack(params, xs, states, key=key, **options)
+
+
+def noisy_arguments():
+    def layer(seed, width, size):
+        return draw_params(seed, width, size, jnp.float64)
+
+    params = jlstm.Bidirectional(layer(0, D, H), layer(1, D, H)), layer(2, 2 * H, 3)
+    xs, state = draw_array(3, (T, B, D), jnp.float64), draw_state(4, (B, H), jnp.float64)
+    states = jlstm.Bidirectional(state, None), draw_state(5, (B, 3), jnp.float64)
+    return params, xs, states, (jnp.float64(0.4), jnp.float64(0.2), jnp.float64(0.1))
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_noise_keeps_the_derivative_rule(x64, key):
+    """The rule agrees with JAX's differentiation, of the rates too, which scale what is kept."""
+    arguments = noisy_arguments()
+    if key is None:
+        arguments = (*arguments[:3], (0, *arguments[3][1:]))
+    direction = jax.tree.map(lambda leaf: draw_array(6, jnp.shape(leaf), jnp.float64), arguments)
+
+    def number(arguments, **options):
+        return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(run(arguments, **options)))
+
+    def run(arguments, **options):
+        params, xs, states, rates = arguments
+        rates = rates if key is not None else (0, *rates[1:])
+        return noisy(params, xs, states, rates, key, **options)
+
+    arguments = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), arguments)
+
+    def transformed(**options):
+        gradient = jax.grad(lambda arguments: number(arguments, **options))
+        value = run(arguments, **options)
+        return value, jax.jvp(gradient, (arguments,), (direction,))
+
+    by_rule, by_jax = jax.jit(transformed)(), jax.jit(lambda: transformed(plan=BY_JAX))()
+    chex.assert_trees_all_close(by_rule, by_jax, rtol=1e-11, atol=1e-12)
+
+
+def test_the_rule_leaves_no_weight_in_the_loops_of_a_noisy_layer():
+    params, xs = (draw_params(0, D, H),), draw_array(1, (T, B, D))
+
+    def gradient(**options):
+        def loss(params):
+            return (run(params=params, xs=xs, recurrent_dropout=0.4, **options)[1] ** 2).sum()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params))
+
+    carried = f"f32[{H},{4 * H}]"  # a plain scan adds the gradient of U up in its carry
+    by_rule, by_jax = gradient(chunk=None), gradient(chunk=None, plan=BY_JAX)
+    assert "name=lstm" not in by_rule and by_rule.count(carried) < by_jax.count(carried)
+
+
+def test_vmap_over_noisy_sequences_is_the_loop(x64):
+    params, xs, states, rates = noisy_arguments()
+    keys = jax.random.split(KEY, 3)
+    many = jax.vmap(lambda key: noisy(params, xs, states, rates, key))(keys)
+    loop = [noisy(params, xs, states, rates, key) for key in keys]
+    chex.assert_trees_all_close(many, jax.tree.map(lambda *leaf: jnp.stack(leaf), *loop))

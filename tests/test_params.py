@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jlstm
-from jlstm import Gate, reference
+from jlstm import reference
+from jlstm.interop.gates import Gate, pack_gates, unpack_gates
 
 ORDERS = ["".join(order) for letters in ("ifgo", "ifco") for order in permutations(letters)]
 BLOCK = {"i": 0, "f": 1, "g": 2, "c": 2, "o": 3}
@@ -95,14 +96,14 @@ def test_vmap_over_keys_makes_the_seeds_of_a_loop():
 def test_packing_undoes_unpacking_in_every_order(seed, D, H, order):
     params = draw_params(seed, D, H)
     W, U, b = map(np.asarray, params)
-    gates = jlstm.unpack_gates(params, order)
+    gates = unpack_gates(params, order)
     assert "".join(gates) == order
     for name, gate in gates.items():
         block = slice(BLOCK[name] * H, (BLOCK[name] + 1) * H)
         np.testing.assert_array_equal(gate.W, W[:, block].T)
         np.testing.assert_array_equal(gate.U, U[:, block].T)
         np.testing.assert_array_equal(gate.b, b[block][:, None])
-    for ours, given_ in zip(jlstm.pack_gates(gates), params, strict=True):
+    for ours, given_ in zip(pack_gates(gates), params, strict=True):
         np.testing.assert_array_equal(ours, given_)
 
 
@@ -111,7 +112,7 @@ def test_the_notebooks_matrices_go_in_and_come_out_exactly(x64, seed, D, H):
     _, gates = reference.draw(seed, 1, D, H)
     b = np.random.default_rng(seed).normal(size=(4, H, 1))  # the notebook's own are zero
     gates = {name: Gate(*gates[name][:2], b[k]) for k, name in enumerate(gates)}
-    again = jlstm.unpack_gates(jlstm.pack_gates(gates), "fioc")
+    again = unpack_gates(pack_gates(gates), "fioc")
     assert list(again) == list("fioc")
     for name in gates:
         for ours, theirs in zip(again[name], gates[name], strict=True):
@@ -148,11 +149,11 @@ def test_init_refuses(arguments, error, message):
 @pytest.mark.parametrize("order", ["", "ifg", "ifgg", "ifgc", "ifgoo", "ifgx", "IFGO"])
 def test_unpack_gates_refuses(order):
     with pytest.raises(ValueError, match="order: expected the letters i, f, o, and g or c"):
-        jlstm.unpack_gates(draw_params(0, 2, 3), order)
+        unpack_gates(draw_params(0, 2, 3), order)
 
 
 @pytest.mark.parametrize("names", ["ifg", "ifgc", "ifgoc", "ifgx"])
 def test_pack_gates_refuses(names):
     gate = Gate(np.ones((3, 2)), np.ones((3, 3)), np.ones((3, 1)))
     with pytest.raises(ValueError, match="gates: expected the names i, f, o, and g or c, got i, f"):
-        jlstm.pack_gates(dict.fromkeys(names, gate))
+        pack_gates(dict.fromkeys(names, gate))

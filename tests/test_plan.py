@@ -10,40 +10,34 @@ from draws import draw_array, draw_params, temporary_memory
 
 import jlstm
 from jlstm import LSTMState
+from jlstm.plans import Plan
 
 
 @pytest.mark.parametrize(
-    "sizes, plan",
+    "sizes, plan, chunk",
     [
-        ((1000, 1, 32, 64), jlstm.Plan(hoist=True)),
-        ((200, 8, 64, 128), jlstm.Plan(hoist=True)),
-        ((100, 256, 32, 64), jlstm.Plan(product="joined", chunk=5, keep="states")),
-        ((101, 256, 32, 64), jlstm.Plan(product="joined", chunk=5, keep="states")),
-        ((3000, 8, 32, 64), jlstm.Plan(hoist=True, chunk=150, keep="states")),
-        ((2999, 8, 32, 64), jlstm.Plan(hoist=True, chunk=156, keep="states")),
-        ((128, 32, 128, 256), jlstm.Plan(chunk=8, keep="states")),
-        ((100, 64, 512, 512), jlstm.Plan(product="columns", chunk=5, keep="z")),
-        ((50, 16, 1024, 1024), jlstm.Plan(hoist=True, product="columns")),
-        ((50, 65, 1024, 1024), jlstm.Plan(chunk=5, keep="z")),
-        ((0, 1, 1, 1), jlstm.Plan(product="joined")),
+        ((1000, 1, 32, 64), Plan(precompute=True, save="states"), None),
+        ((200, 8, 64, 128), Plan(precompute=True, save="states"), None),
+        ((100, 256, 32, 64), Plan(product="joined", save="states"), 5),
+        ((101, 256, 32, 64), Plan(product="joined", save="states"), 5),
+        ((3000, 8, 32, 64), Plan(precompute=True, save="states"), 150),
+        ((2999, 8, 32, 64), Plan(precompute=True, save="states"), 156),
+        ((128, 32, 128, 256), Plan(save="states"), 8),
+        ((100, 64, 512, 512), Plan(product="columns", save="z"), 5),
+        ((50, 16, 1024, 1024), Plan(precompute=True, product="columns", save="z"), None),
+        ((50, 65, 1024, 1024), Plan(save="z"), 5),
+        ((0, 1, 1, 1), Plan(product="joined", save="states"), None),
     ],
 )
-def test_the_plan_for_a_shape(sizes, plan):
-    assert jlstm.plan_for(*sizes) == plan
-
-
-@pytest.mark.parametrize("H", [64, 128, 512])
-@pytest.mark.parametrize("B", [1, 16, 17, 256])
-def test_how_z_is_formed_does_not_depend_on_time(B, H):
-    """Or a run split in two would not round as the whole does."""
-    plans = [jlstm.plan_for(T, B, 32, H) for T in (1, 2, 100, 10**6)]
-    assert len({(plan.hoist, plan.product) for plan in plans}) == 1
+def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):
+    assert jlstm.plans.plan_for(*sizes[1:]) == plan
+    assert jlstm.plans.chunk_for(*sizes) == chunk
 
 
 def test_a_plan_is_a_value():
-    assert hash(jlstm.Plan(chunk=3)) == hash(jlstm.Plan(chunk=3))
+    assert hash(Plan(save="z")) == hash(Plan(save="z"))
     with pytest.raises(FrozenInstanceError):
-        jlstm.Plan().chunk = 3  # pyright: ignore[reportAttributeAccessIssue]
+        Plan().save = "z"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def peak(sizes, **options):
@@ -60,11 +54,11 @@ def peak(sizes, **options):
 
 def test_unroll_follows_the_plan_unless_told_otherwise():
     sizes = (100, 256, 32, 64)
-    planned = peak(sizes)
-    assert planned == peak(sizes, plan=jlstm.plan_for(*sizes))
-    joined, chunked = jlstm.Plan(product="joined"), jlstm.Plan(product="joined", chunk=5)
-    assert peak(sizes, chunk=5) == peak(sizes, plan=chunked) < planned
-    assert planned < peak(sizes, chunk=None) == peak(sizes, plan=joined)
+    default, joined = peak(sizes), Plan(product="joined")
+    planned = jlstm.plans.plan_for(*sizes[1:])
+    assert default == peak(sizes, plan=planned) == peak(sizes, plan=planned, chunk=5)
+    assert peak(sizes, chunk=5) == peak(sizes, plan=joined) < default
+    assert default < peak(sizes, chunk=None) == peak(sizes, plan=planned, chunk=None)
 
 
 def own_cell(params, state, x):
@@ -74,11 +68,14 @@ def own_cell(params, state, x):
 STATE = LSTMState(jnp.zeros(64), jnp.zeros(64))
 
 
-@pytest.mark.parametrize("options", [{"derivative": "plain"}, {"cell": own_cell, "state": STATE}])
-def test_the_chunk_of_a_plan_holds_for_what_has_no_rule(options):
+PLAIN = {"plan": Plan(derivative="plain")}
+
+
+@pytest.mark.parametrize("options", [PLAIN, {"cell": own_cell, "state": STATE}])
+def test_without_the_rule_only_an_explicit_chunk_recomputes(options):
     sizes = (100, 256, 32, 64)
-    chunked, whole = (peak(sizes, plan=jlstm.Plan(chunk=k), **options) for k in (10, None))
-    assert chunked == peak(sizes, chunk=10, **options) < whole == peak(sizes, **options)
+    chunked, whole = (peak(sizes, chunk=chunk, **options) for chunk in (10, None))
+    assert chunked < whole == peak(sizes, **options)
 
 
 def test_the_shape_is_that_of_the_whole_batch():
@@ -108,7 +105,7 @@ BATCHES = (1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)
 
 
 @pytest.mark.parametrize(
-    "B, dtype, hoist, product",
+    "B, dtype, precompute, product",
     [
         # Each form with one batch, each batch with one form or two; the slow suite has all.
         pytest.param(*batch, *form, marks=[] if m % 3 == n else [pytest.mark.slow])
@@ -116,10 +113,10 @@ BATCHES = (1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)
         for n, batch in enumerate(BATCHES)
     ],
 )
-def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, hoist, product):
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
-    run = jax.jit(partial(jlstm.unroll, plan=jlstm.Plan(hoist, product)))
+    run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
     final, hs = run(params, xs)
     for t in (2, 9, 20):
         state, first = run(params, xs[:t])

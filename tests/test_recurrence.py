@@ -14,6 +14,7 @@ from jax.test_util import check_grads
 
 import jlstm
 from jlstm import LSTMState, reference
+from jlstm.interop.gates import Gate, pack_gates, unpack_gates
 
 lengths = st.integers(1, 6)
 
@@ -41,7 +42,7 @@ def assert_close(a, b, tolerance=1e-14):
 def test_gives_the_notebooks_histories(x64, dtype, tolerance):
     X, gates = reference.draw()
     H, C = reference.run(X, gates)
-    params = jax.tree.map(lambda p: p.astype(dtype), jlstm.pack_gates(gates_by_name(gates)))
+    params = jax.tree.map(lambda p: p.astype(dtype), pack_gates(gates_by_name(gates)))
     _, histories = jax.jit(partial(jlstm.unroll, return_states=True))(params, jnp.asarray(X, dtype))
     assert histories.h.dtype == histories.c.dtype == dtype
     np.testing.assert_allclose(histories.h, H, rtol=0, atol=tolerance)
@@ -52,7 +53,7 @@ def test_gives_the_notebooks_histories(x64, dtype, tolerance):
 def test_equals_the_notebooks_loop_gate_by_gate(x64, seed, T, D, H):
     """Through `unpack_gates`, so that the oracle knows nothing of how gates are packed."""
     params, xs, _ = draw_case(seed, T, (), D, H, jnp.float64)
-    gates = jlstm.unpack_gates(params, "fioc")
+    gates = unpack_gates(params, "fioc")
     gates = {n: (np.asarray(W), np.asarray(U), np.asarray(b)) for n, (W, U, b) in gates.items()}
     expected = reference.run(np.asarray(xs), gates)
     final, histories = jax.jit(partial(jlstm.unroll, return_states=True))(params, xs)
@@ -249,4 +250,4 @@ def test_every_pair_of_dtypes_can_be_scanned(x64, dtype, xs_dtype):
 
 
 def gates_by_name(gates):
-    return {name: jlstm.Gate(*gate) for name, gate in gates.items()}
+    return {name: Gate(*gate) for name, gate in gates.items()}

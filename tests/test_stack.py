@@ -134,3 +134,69 @@ def test_packed_sequences_are_as_if_run_apart():
 def test_chunks_change_nothing():
     params, xs = bidirectional_stack(), draw_array(5, (T, B, D))
     assert_close(unroll_stack(params, xs, chunk=4), unroll_stack(params, xs, chunk=None))
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_states_on_request_are_those_of_each_layer(directions):
+    xs, mask = draw_array(5, (T, B, D)), np.random.default_rng(0).random((T, B)) < 0.7
+    reset = np.random.default_rng(1).random((T, B)) < 0.3
+    options: dict[str, Any] = {"mask": mask, "reset": reset}
+    params = bidirectional_stack() if directions == 2 else layers()
+    finals, ys = unroll_stack(params, xs, **options)
+    again, states = unroll_stack(params, xs, return_states=True, **options)
+    assert_close(again, finals)
+    for k, layer in enumerate(params):
+        parts = layer if directions == 2 else (layer,)
+        over_time = states[k] if directions == 2 else (states[k],)
+        outs = []
+        for one, came, reverse in zip(parts, over_time, (False, True), strict=False):
+            _, expected = jlstm.unroll(one, xs, return_states=True, reverse=reverse, **options)
+            assert_close(came, expected)
+            outs.append(jlstm.unroll(one, xs, reverse=reverse, **options)[1])
+        xs = jnp.concatenate(outs, -1)
+    assert_close(xs, ys)
+
+
+def layers():
+    return draw_params(0, D, H), draw_params(1, H, 3)
+
+
+def test_a_plan_reaches_every_layer():
+    params, xs = bidirectional_stack(), draw_array(5, (T, B, D))
+
+    def forms(**options):
+        return str(jax.make_jaxpr(lambda xs: unroll_stack(params, xs, **options))(xs))
+
+    plan = jlstm.plans.Plan(derivative="plain")
+    assert forms().count("lstm[") == 4 and forms(plan=plan).count("lstm[") == 0
+    assert_close(unroll_stack(params, xs), unroll_stack(params, xs, plan=plan))
+
+
+@pytest.mark.parametrize("batch", [(), (B,), (2, B)])
+def test_steps_of_a_stack_are_its_sequence(batch):
+    params, xs = layers(), draw_array(5, (T, *batch, D))
+    states = jlstm.zero_state(params, batch)
+    finals, ys = unroll_stack(params, xs, states)
+    assert_close(jlstm.unroll(params, xs, states, cell=jlstm.step_stack), (finals, ys))
+    step = jax.jit(jlstm.step_stack)
+    for x, expected in zip(xs, ys, strict=True):
+        states, y = step(params, states, x)
+        assert_close(y, expected)
+    assert_close(states, finals)
+
+
+def test_a_step_of_different_cells_is_the_stack_of_them():
+    cells = jlstm.cell, jlstm.cells.peephole
+    params = init_stack(jax.random.key(0), D, (H, 3), init=(jlstm.init, jlstm.cells.init_peephole))
+    states = jlstm.zero_state(params, (B,), cell=cells)
+    xs = draw_array(5, (1, B, D))
+    finals, ys = unroll_stack(params, xs, states, cell=cells)
+    assert_close(jlstm.step_stack(params, states, xs[0], cell=cells), (finals, ys[0]))
+
+
+def test_zero_states_of_a_stack_are_the_default():
+    params, xs = bidirectional_stack(), draw_array(5, (T, B, D))
+    zeros = jlstm.zero_state(params, (B,))
+    assert isinstance(zeros[0], Bidirectional) and zeros[1].backward.c.shape == (B, 3)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(zeros))
+    assert_equal(unroll_stack(params, xs, zeros), unroll_stack(params, xs))

@@ -1,6 +1,7 @@
 """What a cell declares: closed forms, and functions that wrap a cell without being one."""
 
 import functools
+import pickle
 from functools import partial
 
 import jax
@@ -12,12 +13,12 @@ from draws import draw_array, draw_params, draw_state
 from jax.test_util import check_grads
 
 import jlstm
-from jlstm import LSTMParams, LSTMState
+from jlstm import LSTMParams, LSTMState, cells
 from jlstm._src.cell import equations_of, is_elementwise, layout_of
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
-LAYOUT = jlstm.cells.Layout(LSTMParams, ("D 2H", "H 2H", "2H"), LSTMState, ("H", "H"))
+LAYOUT = cells.Layout(LSTMParams, ("D 2H", "H 2H", "2H"), LSTMState, ("H", "H"))
 
 
 def tangent(p, d_state, dz):
@@ -26,7 +27,7 @@ def tangent(p, d_state, dz):
     return LSTMState(h_c * dc, dc)
 
 
-@jlstm.cells.affine_in_closed_form(LAYOUT, tangent)
+@cells.affine_in_closed_form(LAYOUT, tangent)
 def leaky(state, z):
     """c_t = 0.9 c_tm1 + σ(i) sin(g),   h_t = sin(c_t)."""
     z_i, z_g = jnp.split(z, 2, axis=-1)
@@ -47,7 +48,11 @@ def test_a_closed_form_of_ones_own_has_the_rule_and_its_derivatives(x64, reverse
     params, xs, state = draw()
     assert is_elementwise(leaky)
     run = jax.jit(partial(jlstm.unroll, cell=leaky, reverse=reverse))
-    plain = jax.jit(partial(jlstm.unroll, cell=leaky, reverse=reverse, derivative="plain"))
+    plain = jax.jit(
+        partial(
+            jlstm.unroll, cell=leaky, reverse=reverse, plan=jlstm.plans.Plan(derivative="plain")
+        )
+    )
     assert_close(run(params, xs, state), plain(params, xs, state))
     check_grads(run, (params, xs, state), order=2)
     ours, theirs = (jax.vjp(f, params, xs, state)[1](run(params, xs, state)) for f in (run, plain))
@@ -62,7 +67,7 @@ def test_the_rule_saves_the_partial_derivatives_of_a_closed_form(x64):
     assert len(rows) == 4
 
 
-@pytest.mark.parametrize("cell", [jlstm.cell, jlstm.cells.peephole, jlstm.cells.gru])
+@pytest.mark.parametrize("cell", [jlstm.cell, cells.peephole, cells.gru])
 def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, cell):
     """It has the cell's attributes, but computes something else."""
 
@@ -83,3 +88,18 @@ def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, cell):
     with pytest.raises(TypeError, match="cell: expected a cell of jlstm, got function"):
         jlstm.zero_state(params, cell=doubled)
     assert not np.allclose(jlstm.unroll(params, xs, state, cell=cell)[1], expected[1])
+
+
+def test_general_cells_are_one_function_for_equal_options_and_pickle():
+    options = cells.Options(clip=3.0, coupled=True)
+    cell = cells.general(options)
+    assert cells.general(cells.Options(clip=3.0, coupled=True)) is cell
+    assert cells.general(cells.Options(clip=3.0)) is not cell
+    again = pickle.loads(pickle.dumps(cell))
+    weights = (draw_array(k, shape) for k, shape in enumerate([(D, 3 * H), (H, 3 * H), (3 * H,)]))
+    params, xs = cells.PeepholeParams(*weights), draw_array(3, (T, B, D))
+    first, second = (jlstm.unroll(params, xs, cell=c)[1] for c in (cell, again))
+    assert (first == second).all()
+    for clip in range(1, 1000):  # the cache is bounded
+        cells.general(cells.Options(clip=float(clip)))
+    assert cells.general(options) is not cell

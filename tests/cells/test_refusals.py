@@ -140,7 +140,7 @@ REFUSALS = {
     "stack, cell of one's own": (
         stack((gru(),), cell=lambda params, state, x: (state, x)),
         TypeError,
-        "cell: expected cells of jlstm, got function",
+        "cell: expected a cell of jlstm, got function",
     ),
     "stack, too few cells": (
         stack((gru(), gru(H)), cell=(cells.gru,)),

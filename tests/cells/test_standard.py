@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 import jlstm
 from jlstm import LSTMState
 from jlstm.cells import preactivation
+from jlstm.interop.gates import unpack_gates
 from jlstm.reference import sigmoid
 
 SHUT, OPEN = -1e3, 1e3
@@ -35,7 +36,7 @@ def with_bias(params, **biases):
 def test_equals_the_equations_in_numpy(x64, seed, B, D, H):
     """Column vectors and named gates, row by row, as the notebook writes them."""
     params, (h_tm1, c_tm1), x = draw_step(seed, B, D, H)
-    gates = {name: [*map(np.asarray, gate)] for name, gate in jlstm.unpack_gates(params).items()}
+    gates = {name: [*map(np.asarray, gate)] for name, gate in unpack_gates(params).items()}
     step = jax.jit(jlstm.cell)(params, LSTMState(h_tm1, c_tm1), x)
     (h_t, c_t), y, h_tm1, c_tm1, x = jax.tree.map(np.asarray, (*step, h_tm1, c_tm1, x))
     np.testing.assert_array_equal(y, h_t)

@@ -60,7 +60,7 @@ from typing import NamedTuple
 def function():
     """Does it."""
 class Pair(NamedTuple):
-    """Two numbers, as in `jlstm.Gate`.
+    """Two numbers, as in `jlstm.LSTMState`.
 
     first, second: each of them.
     """
@@ -73,7 +73,7 @@ FLAWS = [
     ('"""Does it."""', "...", "{name}.function: no docstring"),
     ("class Pair", "class Two(NamedTuple):\n    one: int\nclass Pair", "{name}.Two: no docstring"),
     ("first, second", "second", "{name}.Pair: its docstring does not name the field first"),
-    ("jlstm.Gate", "jlstm.Gates", "{name}.Pair: there is no jlstm.Gates"),
+    ("jlstm.LSTMState", "jlstm.LSTMParam", "{name}.Pair: there is no jlstm.LSTMParam"),
 ]
 
 

@@ -49,7 +49,9 @@ def restarted(t, params, xs, state, flags, added):
 
     def part(state, span):
         now = {"reset": reset[span], "mask": mask[span], "initial_state": first}
-        return jlstm.unroll(params, xs[span], state, **now, derivative="plain")
+        return jlstm.unroll(
+            params, xs[span], state, **now, plan=jlstm.plans.Plan(derivative="plain")
+        )
 
     (h, c), before = part(state, slice(0, t))
     h, c = jlstm.select(reset[t], (first.h, first.c), (h, c))

@@ -12,7 +12,7 @@ from jlstm._src.lstm import GATE_ORDER, LSTM, LSTMParams
 from jlstm._src.modules import set_module
 
 
-@set_module("jlstm")
+@set_module("jlstm.interop.gates")
 class Gate(NamedTuple):
     """The matrices of one gate, in the equations for column vectors, `W x + U h + b`.
 
@@ -26,7 +26,7 @@ class Gate(NamedTuple):
     b: Array
 
 
-@set_module("jlstm")
+@set_module("jlstm.interop.gates")
 def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     """Packs four named gates into one set of parameters.
 
@@ -39,8 +39,9 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
       ValueError: the names are not the names of the four gates, or the sizes do not agree.
 
     >>> import jax, jlstm
+    >>> from jlstm.interop import gates
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> again = jlstm.pack_gates(jlstm.unpack_gates(params, "fioc"))
+    >>> again = gates.pack_gates(gates.unpack_gates(params, "fioc"))
     >>> bool((again.W == params.W).all())
     True
     """
@@ -57,7 +58,7 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     )
 
 
-@set_module("jlstm")
+@set_module("jlstm.interop.gates")
 def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]:
     """Returns the four gates of `params` by name, in a given order: the inverse of `pack_gates`.
 
@@ -70,8 +71,9 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
       TypeError, ValueError: `params` is malformed, or `order` does not name the four gates.
 
     >>> import jax, jlstm
+    >>> from jlstm.interop import gates
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> {name: gate.W.shape for name, gate in jlstm.unpack_gates(params, "fioc").items()}
+    >>> {name: gate.W.shape for name, gate in gates.unpack_gates(params, "fioc").items()}
     {'f': (3, 2), 'i': (3, 2), 'o': (3, 2), 'c': (3, 2)}
     """
     sizes_of("params", params, LSTM)
