@@ -1,7 +1,7 @@
 """Noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -37,7 +37,7 @@ def draw_noise(
         return None
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
 
-    def draw(key, rate, like):
+    def draw(key, rate, like) -> Any:
         """Floats `[T, *B, H]`, one at `rate`; the rate itself without a key."""
         if is_off(rate):
             return None

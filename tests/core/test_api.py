@@ -120,8 +120,8 @@ def public_names():
     for module in public_modules():
         for name in getattr(module, "__all__", ()):
             value, place = getattr(module, name), f"{module.__name__}.{name}"
-            if inspect.isclass(value) and hasattr(value, "_fields"):
-                yield f"{place}({', '.join(value._fields)})"
+            if fields := getattr(value, "_fields", ()):
+                yield f"{place}({', '.join(fields)})"
             else:
                 yield signature_of(place, value) if callable(value) else place
 

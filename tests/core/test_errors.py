@@ -14,13 +14,14 @@ from jax.core import Tracer
 from jax.extend.core import Primitive
 
 import jlstm as typed
-from jlstm.interop.gates import Gate, pack_gates, unpack_gates
 
 T, B, D, H = 5, 4, 2, 3
 jlstm: Any = typed  # to a type checker, what is wrong on purpose would be an error
 
 Bidirectional, plans = jlstm.Bidirectional, jlstm.plans
 LSTMParams, LSTMState = jlstm.LSTMParams, jlstm.LSTMState
+Gate, pack_gates = jlstm.interop.gates.Gate, jlstm.interop.gates.pack_gates
+unpack_gates = jlstm.interop.gates.unpack_gates
 
 
 def ones(*shape, dtype=jnp.float32):
