@@ -13,8 +13,9 @@ from jlstm._src.cell import Cell, layout_of
 from jlstm._src.checks import check_tuple, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.masks import select
-from jlstm._src.stack import Bidirectional, Direction, read_stack, unroll_stack
+from jlstm._src.stack import check_one_direction, step_stack
 from jlstm._src.unroll import Arguments, read_arguments, safe_steps, unroll
+from jlstm._src.unroll_stack import Direction, read_stack, unroll_stack
 
 Loss = Callable[[Any, Any], Any]
 
@@ -50,7 +51,7 @@ def _each_direction(layers, field):
 
 def run(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
     """Returns `(final_state, hs)` of a cell or of a stack of layers."""
-    _, state, initial_state, (xs, reset, mask) = sequence
+    _, state, initial_state, (xs, reset, mask, _) = sequence
     options: Any = {"reset": reset, "mask": mask, "cell": cell}
     if is_stack(params, cell):
         return unroll_stack(params, xs, state, initial_states=initial_state, **options)
@@ -71,24 +72,13 @@ def one_step(params: Any, cell: Cell) -> Cell:
     """
     if not is_stack(params, cell):
         return cell
-    if any(isinstance(layer, Bidirectional) for layer in params):
-        expected = "layers in one direction, which hand on a state from step to step"
-        raise ValueError(f"params: expected {expected}, got {describe(params)}")
-    return partial(_step_layers, cell)
-
-
-def _step_layers(cell: Cell, params: tuple, states: tuple, x: Array) -> tuple[tuple, Array]:
-    """One step of a stack: each layer reads the new output of the layer below."""
-    after = []
-    for layer, state in zip(params, states, strict=True):
-        state, x = cell(layer, state, x)
-        after.append(state)
-    return tuple(after), x
+    check_one_direction(params)
+    return partial(step_stack, cell=cell)
 
 
 def steps_of(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
     """The state before each step `[T, *B, …]` and its input, safe to compute with if skipped."""
-    _, state, initial_state, (xs, reset, mask) = sequence
+    _, state, initial_state, (xs, reset, mask, _) = sequence
     step = one_step(params, cell)  # for `unroll`, a stack is a cell of the caller's own
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
     _, states = unroll(params, xs, state, return_states=True, **options)
