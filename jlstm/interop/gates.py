@@ -1,4 +1,4 @@
-"""Conversions between named gates, as they stand in the equations, and `LSTMParams`."""
+"""Converts between named gates, as in the equations for column vectors, and `LSTMParams`."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,10 +9,8 @@ from jlstm._src.cell import sizes_of
 from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import GATE_ORDER, LSTM, LSTMParams
-from jlstm._src.modules import set_module
 
 
-@set_module("jlstm.interop.gates")
 class Gate(NamedTuple):
     """The matrices of one gate, in the equations for column vectors, `W x + U h + b`.
 
@@ -26,13 +24,12 @@ class Gate(NamedTuple):
     b: Array
 
 
-@set_module("jlstm.interop.gates")
 def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     """Packs four named gates into one set of parameters.
 
     Args:
-      gates: the matrices by name, `(W [H, D], U [H, H], b [H, 1])` each: "i", "f", "o", and the
-        candidate as "g" or "c". The order of the mapping has no meaning.
+      gates: `(W [H, D], U [H, H], b [H, 1])` by name: "i", "f", "o", and the candidate as "g" or
+        "c", in any order.
 
     Raises:
       TypeError: `gates` is not a mapping of triples of float arrays.
@@ -50,17 +47,12 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     if set(named) != set(GATE_ORDER) or len(named) != len(gates):
         expected = "i, f, o, and g or c"
         raise ValueError(f"gates: expected the names {expected}, got {', '.join(map(str, gates))}")
-    columns = [Gate(*named[name]) for name in GATE_ORDER]
-    return LSTMParams(
-        W=jnp.concatenate([jnp.asarray(gate.W).T for gate in columns], axis=-1),
-        U=jnp.concatenate([jnp.asarray(gate.U).T for gate in columns], axis=-1),
-        b=jnp.concatenate([jnp.asarray(gate.b)[:, 0] for gate in columns], axis=-1),
-    )
+    W, U, b = map(jnp.concatenate, zip(*(named[name] for name in GATE_ORDER), strict=True))
+    return LSTMParams(W.T, U.T, b[:, 0])
 
 
-@set_module("jlstm.interop.gates")
 def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]:
-    """Returns the four gates of `params` by name, in a given order: the inverse of `pack_gates`.
+    """Returns the four gates of `params` by name, in a given order; inverts `pack_gates`.
 
     Args:
       params: the parameters of one LSTM.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib import colors
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from jlstm.plots.drawing import FEW, count, fill_band, mark_level, panels, styles
@@ -152,7 +152,7 @@ def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figur
     top = saliency.max()
     least = max(saliency[saliency > 0].min(), FLOOR * top)
     shades: Any = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest"}
-    shades["norm"] = LogNorm(least if least < top else top / 10, top, clip=True)
+    shades["norm"] = colors.LogNorm(least if least < top else top / 10, top, clip=True)
     extent = (-0.5, T - 0.5, D - 0.5, -0.5)
     image = axes.imshow(np.maximum(saliency.T, least), extent=extent, **shades)
     axes.grid(False)

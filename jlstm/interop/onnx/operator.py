@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,20 +116,6 @@ def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]
     return {description.name: _node(description) for description in read_nodes(model_or_path)}
 
 
-@dataclass(frozen=True)
-class Operator:
-    """The static part of a node.
-
-    cells, reverse: for each direction.
-    lengths: for each row, if the model holds them.
-    """
-
-    cells: tuple[Cell, ...]
-    reverse: tuple[bool, ...]
-    layout: int
-    lengths: tuple[int, ...] | None
-
-
 def _node(description: Description) -> Node:
     arrays, count = description.arrays, len(description.options)
     standard = "P" not in arrays and description.options == (Options(),) * count
@@ -142,15 +127,17 @@ def _node(description: Description) -> Node:
     if standard:
         weights = [LSTMParams(W, U, b) for W, U, b, _ in weights]
     reverse = (False, True) if count == 2 else (description.direction == "reverse",)
-    lengths = tuple(arrays["sequence_lens"].tolist()) if "sequence_lens" in arrays else None
-    operator = Operator(cells, reverse, description.layout, lengths)
     layer = Bidirectional(*weights) if count == 2 else weights[0]
     params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
-    return Node(params, partial(_apply, operator))
+    static = cells, reverse, description.layout, arrays.get("sequence_lens")
+    return Node(params, partial(_apply, *static))
 
 
 def _apply(
-    operator: Operator,
+    cells: tuple[Cell, ...],
+    reverse: tuple[bool, ...],
+    layout: int,
+    known_lengths: np.ndarray | None,
     params: NodeParams,
     X: Array,
     *,
@@ -158,57 +145,55 @@ def _apply(
     initial_h: Array | None = None,
     initial_c: Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `(Y, Y_h, Y_c)` of an LSTM node; see `load`."""
+    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction; see `load`."""
     weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
     check_floats("X", X)
     if X.ndim != 3 or X.shape[-1] != D:
-        expected = f"[B, T, {D}]" if operator.layout else f"[T, B, {D}]"
+        expected = f"[B, T, {D}]" if layout else f"[T, B, {D}]"
         raise ValueError(f"X: expected shape {expected}, got {describe(X)}")
-    xs = _time_first(operator, X)
+    xs = _time_first(layout, X)
     T, B, _ = xs.shape
-    lengths, mask = _lengths(operator, lengths, T, B)
+    lengths, mask = _lengths(known_lengths if lengths is None else lengths, T, B)
     dtype = common_dtype(params.weights, xs)
     h = params.initial_h if initial_h is None else initial_h
     c = params.initial_c if initial_c is None else initial_c
     states = {"initial_h": h, "initial_c": c}
-    h, c = (_state(operator, name, s, (len(weights), B, H), dtype) for name, s in states.items())
+    h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in states.items())
     finals, ys = [], []
     for d, one in enumerate(weights):
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
-        options = {"cell": operator.cells[d], "reverse": operator.reverse[d]}
-        final, hs = unroll(one, xs, state, mask=mask, **options)
+        final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse[d])
         finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
     Y_h, Y_c = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
-    if operator.layout:
+    if layout:
         return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
     return Y, Y_h, Y_c
 
 
-def _time_first(operator, array):
+def _time_first(layout, array):
     """Brings X to `[T, B, D]`, or a state to `[directions, B, H]`."""
-    return jnp.swapaxes(array, 0, 1) if operator.layout else jnp.asarray(array)
+    return jnp.swapaxes(array, 0, 1) if layout else jnp.asarray(array)
 
 
-def _lengths(operator, lengths, T, B):
+def _lengths(lengths, T, B):
     """Returns the length of each row and the mask of its steps, or None for all steps."""
-    if lengths is None and operator.lengths is None:
+    if lengths is None:
         return jnp.full(B, T), None
-    lengths = np.asarray(operator.lengths, np.int32) if lengths is None else lengths
     mask = length_mask(lengths, T)
     if lengths.shape != (B,):
         raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
     return jnp.asarray(lengths), mask
 
 
-def _state(operator, name, state, shape, dtype):
+def _state(layout, name, state, shape, dtype):
     """Returns an initial state as `[directions, B, H]`, by default zeros."""
     if state is None:
         return jnp.zeros(shape, dtype)
     check_floats(name, state)
-    expected = (shape[1], shape[0], shape[2]) if operator.layout else shape
+    expected = (shape[1], shape[0], shape[2]) if layout else shape
     if state.shape != expected:
         raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
-    return _time_first(operator, state).astype(dtype)
+    return _time_first(layout, state).astype(dtype)

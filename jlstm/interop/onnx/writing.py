@@ -153,13 +153,12 @@ def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
 
 def _attributes(options, count, H) -> dict[str, Any]:
     """Makes the operator's attributes that differ from its defaults, and the size."""
-    attributes: dict[str, Any] = {"hidden_size": H}
-    if count == 2:
-        attributes["direction"] = "bidirectional"
-    if options.clip is not None:
-        attributes["clip"] = float(options.clip)
-    if options.coupled:
-        attributes["input_forget"] = 1
+    attributes: dict[str, Any] = {  # None is the default
+        "hidden_size": H,
+        "direction": "bidirectional" if count == 2 else None,
+        "clip": options.clip if options.clip is None else float(options.clip),
+        "input_forget": 1 if options.coupled else None,
+    }
     activations = options.f, options.g, options.h
     if activations != (Options.f, Options.g, Options.h):
         attributes |= activation_attributes(activations * count)
