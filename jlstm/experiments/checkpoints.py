@@ -46,10 +46,10 @@ class Checkpoint(NamedTuple):
 def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
     """Provides a function `save(step, tree)` that writes checkpoints asynchronously.
 
-    `save` waits for the previous checkpoint, copies the tree, and returns. Leaving the `with` block
-    waits for the last checkpoint. Once it is complete, all but the last `keep` are removed, and so
-    are checkpoints of later steps, which belong to an abandoned run. If several processes save the
-    same tree to the same disk, the first of them writes it.
+    `save` waits for the previous checkpoint, removes those of the same or later steps, which belong
+    to an abandoned run, copies the tree, and returns. Leaving the `with` block waits for the last
+    checkpoint. Only the last `keep` complete checkpoints stay. If several processes save the same
+    tree to the same disk, the first of them writes it.
 
     Args:
       folder: holds checkpoints and nothing else; it is created if it does not exist.
