@@ -18,17 +18,9 @@ from jlstm._src.cell import Cell, is_elementwise
 from jlstm._src.checks import check_choice, check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
-from jlstm.gradients.sequence import check_scalar, is_stack, read_sequence
+from jlstm.gradients.sequence import Recurrence, check_scalar, is_stack, read_sequence, take
 from jlstm.gradients.snap import snap_elementwise
-from jlstm.gradients.transition import (
-    Recurrence,
-    identity,
-    push_columns,
-    ravel,
-    recurrence_of,
-    shapes_at_a_step,
-    take,
-)
+from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 
 
 class RTRLGradient(NamedTuple):
@@ -98,8 +90,8 @@ def rtrl_gradient(
     True
     """
     check_choice("approximation", approximation, ("exact", "snap-1"))
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    recurrence = recurrence_of(params, sequence, cell)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_vectors(recurrence.state)
     targets = jax.tree.map(jnp.asarray, targets)
     _check(step_loss, params, recurrence, targets)
     if approximation == "exact":
@@ -159,7 +151,7 @@ def _by_pattern(step_loss, params, recurrence: Recurrence):
 
     y = jax.eval_shape(
         lambda now: _output(*take(recurrence, params, recurrence.state, now)),
-        shapes_at_a_step(recurrence.steps),
+        _at_a_step(recurrence.steps),
     )
     S, S_y = (_no_influence(vectors, params) for vectors in (ravel(recurrence.state), y))
     seen, seen_y = jax.tree.map(lambda s: jnp.zeros(s.shape, bool), (S, S_y))
@@ -233,6 +225,11 @@ def _pulled(vectors, S):
     return jax.tree.map(one, S)
 
 
+def _at_a_step(tree):
+    """Returns the shapes that arrays `[T, …]` have at one t."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
 def _check(step_loss, params, recurrence, targets):
     """Refuses parameters that are no floats, targets of another T, and a loss that is no scalar."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
@@ -246,5 +243,5 @@ def _check(step_loss, params, recurrence, targets):
         step_loss,
         "(h_t, target_t)",
         lambda now, target: (take(recurrence, params, recurrence.state, now)[1], target),
-        *shapes_at_a_step((recurrence.steps, targets)),
+        *_at_a_step((recurrence.steps, targets)),
     )

@@ -22,7 +22,7 @@ from jlstm._src.cell import Cell, blocks, equations_of, layout_of
 from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
-from jlstm.gradients.transition import Recurrence
+from jlstm.gradients.sequence import Recurrence
 
 
 class Influence(NamedTuple):
