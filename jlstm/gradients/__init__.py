@@ -42,13 +42,14 @@ from jlstm.gradients.jacobians import (
     state_jacobians,
 )
 from jlstm.gradients.lyapunov import LyapunovSpectrum, lyapunov_spectrum
-from jlstm.gradients.rtrl import RTRLGradient, rtrl_gradient
+from jlstm.gradients.rtrl import RTRLResult, rtrl_gradient
 from jlstm.gradients.sensitivity import (
     InputSensitivity,
     MemoryHorizon,
     input_sensitivity,
     memory_horizon,
 )
+from jlstm.gradients.snap import SnapInfluence
 from jlstm.gradients.truncation import (
     TruncatedGradient,
     TruncationStudy,
@@ -65,8 +66,9 @@ __all__ = [
     "LeadingEigenvalue",
     "LyapunovSpectrum",
     "MemoryHorizon",
-    "RTRLGradient",
+    "RTRLResult",
     "SingularValues",
+    "SnapInfluence",
     "StateJacobians",
     "TruncatedGradient",
     "TruncationStudy",
