@@ -9,23 +9,22 @@
 >>> loss = lambda params: (jlstm.unroll(params, xs)[1] ** 2).mean()
 >>> gradient = jax.jit(jax.grad(loss))(params)              # LSTMParams, as params
 
-The sub-packages `cells`, `experiments`, `gradients`, `initializers`, `interop`, `plots` and
-`reference` are imported when they are first used.
+The sub-packages `cells`, `experiments`, `gradients`, `initializers`, `interop`, `plans`, `plots`
+and `reference` are imported when they are first used.
 """
 
 from typing import TYPE_CHECKING
 
-from jlstm._src.gates import Gate, pack_gates, unpack_gates
-from jlstm._src.lstm import LSTMParams, LSTMState, init, zero_state
+from jlstm._src.lstm import LSTMParams, LSTMState, init
 from jlstm._src.lstm import lstm as cell
 from jlstm._src.masks import episode_starts, length_mask, select
 from jlstm._src.modules import lazy_modules
-from jlstm._src.plan import Plan, plan_for
-from jlstm._src.stack import Bidirectional, init_stack, unroll_stack
+from jlstm._src.stack import Bidirectional, init_stack, step_stack, zero_state
 from jlstm._src.unroll import unroll
+from jlstm._src.unroll_stack import unroll_stack
 
 if TYPE_CHECKING:
-    from jlstm import cells, gradients, initializers, interop, reference
+    from jlstm import cells, gradients, initializers, interop, plans, reference
     from jlstm import experiments as experiments
     from jlstm import plots as plots
 
@@ -33,10 +32,8 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Bidirectional",
-    "Gate",
     "LSTMParams",
     "LSTMState",
-    "Plan",
     "cell",
     "cells",
     "episode_starts",
@@ -46,17 +43,16 @@ __all__ = [
     "initializers",
     "interop",
     "length_mask",
-    "pack_gates",
-    "plan_for",
+    "plans",
     "reference",
     "select",
-    "unpack_gates",
+    "step_stack",
     "unroll",
     "unroll_stack",
     "zero_state",
 ]
 
-_bare = ("cells", "gradients", "initializers", "interop", "reference")
+_bare = ("cells", "gradients", "initializers", "interop", "plans", "reference")
 _extra = ("experiments", "plots")  # not in __all__, which a bare install can import
 __getattr__ = lazy_modules(__name__, (*_bare, *_extra))
 

@@ -5,6 +5,8 @@ import jax
 import jax.monitoring
 import pytest
 
+collect_ignore = ["benchmarks"]  # programs, which tests/system/test_benchmarks.py runs
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)  # for shard_map

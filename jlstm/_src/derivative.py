@@ -31,7 +31,7 @@ out.
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.extend.core import Primitive
@@ -40,18 +40,18 @@ from jax.interpreters import ad, batching, mlir
 from jlstm._src.cell import Equations
 from jlstm._src.dtypes import as_dtype
 from jlstm._src.matmul import inputs_and_preactivation, matmul_flat, row, tangent_product
-from jlstm._src.plan import Plan, checkpoint_policy, plan_for, save_as, with_chunk
-from jlstm._src.scan import Steps, emitted, scan_chunks, scan_steps
+from jlstm._src.plan import Chunk, Plan, checkpoint_policy, save_as, settle
+from jlstm._src.scan import Steps, emitted, held, scaled, scan_chunks, scan_steps
 
 
 @dataclass(frozen=True)
 class Options:
-    """Static options of a run. `plan=None` means `plan_for(...)`; `chunk="auto"` the plan's."""
+    """Static options of a run: `plan=None` means `plan_for`, `chunk="auto"` `chunk_for`."""
 
-    reverse: bool
-    return_states: bool
-    chunk: int | None | Literal["auto"]
-    plan: Plan | None
+    reverse: bool = False
+    return_states: bool = False
+    chunk: Chunk = "auto"
+    plan: Plan | None = None
 
 
 # --- the rule
@@ -76,15 +76,17 @@ def unroll_affine(
       params: W, U, b and whatever else `equations` uses, in the dtype of `steps.x`.
       state: the carry.
       initial_state: the state that a reset restores.
-      steps: inputs `[T, *B, D]`, resets and masks.
+      steps: inputs `[T, *B, D]`, resets, masks and noise.
     """
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
 
-    def step(state, x):
-        after = _act(equations, params, state, preactivation(x, state.h))
+    def step(state, now):
+        x, noise = now
+        z = preactivation(x, scaled(noise, state.h))
+        after = _act(equations, params, state, z, noise)
         return after, after.h
 
-    steps = steps._replace(x=inputs)
+    steps = steps._replace(x=(inputs, steps.noise))
     final, (out,) = scan_steps(
         options.reverse, options.return_states, step, state, initial_state, steps
     )
@@ -97,40 +99,48 @@ def _unroll_affine_jvp(equations, options, plan, primals, tangents):
     d_params, d_state, d_initial_state, d_steps = tangents
     scan = partial(scan_steps, options.reverse, options.return_states)
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
-    recompute = plan.keep == "states"
+    noise, d_noise = steps.noise, d_steps.noise
+    recompute = plan.save == "states"
 
-    def linearize(before, z):
-        return jax.linearize(partial(_act, equations), params, before, z)
+    def linearize(before, z, noise):
+        return jax.linearize(partial(_act, equations), params, before, z, noise)
 
-    def step(before, x):
-        after, d_equations = linearize(before, preactivation(x, before.h))
+    def step(before, now):
+        x, noise = now
+        z = preactivation(x, scaled(noise, before.h))
+        after, d_equations = linearize(before, z, noise)
         return after, after.h, before, None if recompute else d_equations
 
-    final, (out, before, d_equations) = scan(step, state, initial_state, steps._replace(x=inputs))
+    now = steps._replace(x=(inputs, noise))
+    final, (out, before, d_equations) = scan(step, state, initial_state, now)
     before = save_as("states", before)
+    h = scaled(noise, before.h)
     if recompute:
-        z = matmul_flat(steps.x, params.W) + matmul_flat(before.h, params.U)
-        _, d_equations = jax.vmap(linearize)(before, z + row(params.b, z))
+        z = matmul_flat(steps.x, params.W) + matmul_flat(h, params.U)
+        _, d_equations = jax.vmap(linearize)(before, z + row(params.b, z), noise)
 
     dz = matmul_flat(d_steps.x, params.W) + matmul_flat(steps.x, d_params.W)
-    dz += matmul_flat(before.h, d_params.U)
+    dz += matmul_flat(h, d_params.U)
+    if noise is not None:
+        dz += matmul_flat(scaled(d_noise, before.h), params.U)
     dz += row(d_params.b, dz)
     times_U = tangent_product(plan, params.U)
 
     def d_step(d_state, now):
-        d_equations, dz = now
-        dz += times_U(d_state.h)
-        d_after = d_equations(d_params, d_state, dz)
+        d_equations, dz, noise, d_noise = now
+        dz += times_U(scaled(noise, d_state.h))
+        d_after = d_equations(d_params, d_state, dz, d_noise)
         return d_after, d_after.h
 
-    now = steps._replace(x=(d_equations, dz))
+    now = steps._replace(x=(d_equations, dz, noise, d_noise))
     d_final, (d_out,) = scan(d_step, d_state, d_initial_state, now)
     return (final, out), (d_final, d_out)
 
 
-def _act(equations, params, state, z):
+def _act(equations, params, state, z, noise):
     """The next state, computed in the dtype of z, in the dtypes of the last one."""
-    after = equations(params, as_dtype(state, z.dtype), z)
+    before = as_dtype(state, z.dtype)
+    after = held(as_dtype(noise, z.dtype), before, equations(params, before, z))
     return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
 
@@ -159,13 +169,13 @@ def _run(*leaves, equations, options, form):
     T, *B, D = steps.x.shape
     H, columns = params.U.shape
     gates = max(round(columns / H), 1)
-    plan = with_chunk(options.plan or plan_for(T, math.prod(B), D, H, gates), options.chunk)
+    plan, chunk = settle(options.plan, options.chunk, T, math.prod(B), D, H, gates)
 
     def segment(state, steps):
         return unroll_affine(equations, options, plan, params, state, initial_state, steps)
 
     policy = checkpoint_policy(plan)
-    out = scan_chunks(segment, state, steps, plan.chunk, options.reverse, policy)
+    out = scan_chunks(segment, state, steps, chunk, options.reverse, policy)
     return jax.tree.leaves(out)
 
 

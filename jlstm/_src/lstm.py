@@ -3,7 +3,7 @@
 Gates are stored in the order i, f, g, o: input gate, forget gate, candidate, output gate.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -11,16 +11,9 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jlstm._src import initializers
-from jlstm._src.cell import (
-    Layout,
-    affine_in_closed_form,
-    layout_of,
-    sizes_of,
-    state_like,
-    zeros_like,
-)
-from jlstm._src.checks import check_count, check_key, check_size, describe
-from jlstm._src.dtypes import Array, common_dtype
+from jlstm._src.cell import Layout, affine_in_closed_form
+from jlstm._src.checks import check_key, check_size
+from jlstm._src.dtypes import Array
 from jlstm._src.initializers import Initializer
 from jlstm._src.modules import set_module
 
@@ -161,34 +154,3 @@ def init(
         U=initializers.per_gate(recurrent_init)(key_U, (hidden_size, 4 * hidden_size), dtype),
         b=bias_init(key_b, (4 * hidden_size,), dtype),
     )
-
-
-@set_module("jlstm")
-def zero_state(params: Any, batch_shape: tuple[int, ...] = (), *, cell: Any = lstm) -> Any:
-    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`.
-
-    h has the dtype of the parameters; c is at least float32.
-
-    Args:
-      params: `LSTMParams`, or the parameters of `cell`.
-      batch_shape: `B`.
-      cell: the cell whose state it is, the LSTM or a variant of `jlstm.cells`.
-
-    Raises:
-      TypeError, ValueError: an argument is malformed, or `cell` is a function of your own, whose
-        state jlstm does not know.
-
-    >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> jlstm.zero_state(params, (5,)).h.shape
-    (5, 3)
-    """
-    layout = layout_of(cell)
-    if layout is None:
-        raise TypeError(f"cell: expected a cell of jlstm, got {describe(cell)}")
-    sizes = sizes_of("params", params, layout)
-    if not isinstance(batch_shape, tuple):
-        raise TypeError(f"batch_shape: expected a tuple of ints, got {describe(batch_shape)}")
-    for axis, size in enumerate(batch_shape):
-        check_count(f"batch_shape[{axis}]", size)
-    return zeros_like(state_like(layout, sizes, batch_shape, common_dtype(params)))

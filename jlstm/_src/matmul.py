@@ -59,7 +59,7 @@ def inputs_and_preactivation(
 ) -> tuple[Any, Callable[[Any, Array], Array]]:
     """The inputs of the scan made of `xs [T, *B, D]`, and the function `(x, h) -> z` of a step.
 
-    With `plan.hoist`, each block has an array of its own, since XLA on a CPU does not vectorise a
+    With `plan.precompute`, each block has an array of its own, as XLA on a CPU does not vectorise a
     slice of a slice.
     """
     H, columns = params.U.shape
@@ -73,12 +73,12 @@ def inputs_and_preactivation(
     def plus_b(zs):
         return [z + row(b, z) for z, b in zip(zs, cut(params.b), strict=True)]
 
-    if plan.product == "joined" and not plan.hoist:
+    if plan.product == "joined":
         times_V = times(jnp.concatenate([params.W, params.U]))
         return xs, lambda x, h: join(plus_b(times_V(jnp.concatenate([x, h], axis=-1))))
 
     times_U = times(params.U)
-    if plan.hoist:
+    if plan.precompute:
         zs = plus_b(matmul_flat(xs, W, ROWS) for W in cut(params.W))
         return zs, lambda zs, h: join(map(jnp.add, zs, times_U(h)))
 

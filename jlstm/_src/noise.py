@@ -1,7 +1,6 @@
 """Noise that regularises a recurrent layer: dropout, recurrent dropout and zoneout."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -9,12 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from jlstm._src.cell import Cell, Layout
+from jlstm._src.cell import Layout
 from jlstm._src.checks import check_key, describe, is_real
-from jlstm._src.derivative import Options
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
-from jlstm._src.unroll import Arguments, run
+from jlstm._src.scan import Noise
 
 
 class Rates(NamedTuple):
@@ -28,38 +26,40 @@ class Rates(NamedTuple):
     zoneout: LSTMState
 
 
-class Noise(NamedTuple):
-    """The draws for every step of a layer: bool `[T, *B, H]`, or None where nothing is drawn.
+def draw_noise(
+    key: chex.PRNGKey | None, rates: Rates, T: int, state: LSTMState, reset: Array | None
+) -> Noise | None:
+    """Draws the recurrent dropout and zoneout of a layer for T steps; None where both are off.
 
-    keep: whether `h_tm1 U` sees this unit.
-    zone_h, zone_c: whether this unit keeps its old h, or c.
-    """
-
-    keep: Array | None = None
-    zone_h: Array | None = None
-    zone_c: Array | None = None
-
-
-def run_with_noise(
-    cell: Cell, arguments: Arguments, rates: Rates, key: chex.PRNGKey | None, options: Options
-) -> tuple[Any, Any]:
-    """Runs a cell with recurrent dropout and zoneout, as `unroll.run` does without.
-
-    With either kind of noise the derivative is JAX's differentiation of the scan.
+    Without a key zoneout keeps the rate of the old state, the mean of what would be drawn.
     """
     if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
-        return run(cell, arguments, options)
-    steps = arguments.steps
-    noise = _draw(key, rates, steps.x.shape[0], arguments.state, steps.reset)
-    arguments = arguments._replace(steps=steps._replace(x=(steps.x, noise)))
-    return run(partial(_noisy_cell, rates, cell), arguments, options)
+        return None
+    keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+
+    def draw(key, rate, like) -> Any:
+        """Floats `[T, *B, H]`, one at `rate`; the rate itself without a key."""
+        if is_off(rate):
+            return None
+        shape = (T, *like.shape)
+        if key is None:
+            return jnp.full(shape, rate, like.dtype)
+        return jax.random.bernoulli(key, rate, shape).astype(like.dtype)
+
+    hold = LSTMState(*map(draw, keys[1:], rates.zoneout, state))
+    dropped = draw(keys[0], rates.recurrent_dropout, state.h)
+    if dropped is None:
+        return Noise(None, hold)
+    rate = jnp.asarray(rates.recurrent_dropout, dropped.dtype)
+    return Noise((1 - _hold_for_sequence(dropped, reset)) / (1 - rate), hold)
 
 
 def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
     """Dropout: zeros at `rate`, and the rest scaled so that the mean stays."""
     if key is None or is_off(rate):
         return ys
-    return _thin(jax.random.bernoulli(key, 1 - rate, ys.shape), rate, ys)
+    keep = jax.random.bernoulli(key, 1 - rate, ys.shape)
+    return jnp.where(keep, ys / (1 - jnp.asarray(rate, ys.dtype)), 0)
 
 
 def is_off(rate: chex.Numeric) -> bool:
@@ -88,44 +88,6 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout
             raise ValueError(f"{name}: expected 0 for a cell with {others[0].__name__}, got {rate}")
     if key is not None:
         check_key(key)
-
-
-def _noisy_cell(rates: Rates, cell: Cell, params, state: LSTMState, inputs):
-    """The cell with dropout on the h_tm1 that it sees, whose units may keep their old state."""
-    x, noise = inputs
-    seen = state.h if noise.keep is None else _thin(noise.keep, rates.recurrent_dropout, state.h)
-    (h_t, c_t), _ = cell(params, LSTMState(seen, state.c), x)
-    h_t = _zoneout(noise.zone_h, rates.zoneout.h, state.h, h_t)
-    c_t = _zoneout(noise.zone_c, rates.zoneout.c, state.c, c_t)
-    return LSTMState(h_t, c_t), h_t
-
-
-def _zoneout(zone, rate, old, new):
-    """The old value where the unit keeps it; the mean of both where nothing was drawn."""
-    if is_off(rate):
-        return new
-    if zone is not None:
-        return jnp.where(zone, old, new)
-    rate = jnp.asarray(rate, old.dtype)
-    return rate * old + (1 - rate) * new
-
-
-def _thin(keep, rate, values):
-    return jnp.where(keep, values / (1 - jnp.asarray(rate, values.dtype)), 0)
-
-
-def _draw(key, rates: Rates, T, state, reset) -> Noise:
-    if key is None:
-        return Noise()
-    keep_key, h_key, c_key = jax.random.split(key, 3)
-    zone_h = _bernoulli(h_key, rates.zoneout.h, (T, *state.h.shape))
-    zone_c = _bernoulli(c_key, rates.zoneout.c, (T, *state.c.shape))
-    dropped = _bernoulli(keep_key, rates.recurrent_dropout, (T, *state.h.shape))
-    return Noise(None if dropped is None else ~_hold_for_sequence(dropped, reset), zone_h, zone_c)
-
-
-def _bernoulli(key, rate, shape):
-    return None if is_off(rate) else jax.random.bernoulli(key, rate, shape)
 
 
 def _hold_for_sequence(drawn, reset):

@@ -1,8 +1,7 @@
 """Scans of a step over time: resets, masks, direction and time chunks.
 
-Everything here holds for any step `(state, x) -> (state, y)`: a cell, or the derivative of a cell,
-whose state is a tangent. Whatever else a step returns, its derivative for example, is stacked over
-time as it is.
+A step is any function `(state, x) -> (state, y)`: a cell, or the derivative of a cell, whose state
+is a tangent. Whatever else a step returns, its derivative for example, is stacked over time.
 """
 
 from collections.abc import Callable
@@ -18,12 +17,40 @@ from jlstm._src.masks import select
 Step = Callable[[Any, Any], tuple[Any, ...]]
 
 
+class Noise(NamedTuple):
+    """Noise on the recurrence of a cell whose state is of the form (h, c).
+
+    scale: `[T, *B, H]`, multiplies the h_tm1 that U sees; None is one.
+    hold: a state of `[T, *B, H]`, the fraction of the old state that is kept; None is zero.
+    """
+
+    scale: Array | None
+    hold: Any
+
+
 class Steps(NamedTuple):
-    """The inputs of a scan: `x [T, *B, …]`, and the flags `[T, *B]` or None."""
+    """The inputs of a scan: `x [T, *B, …]`, the flags `[T, *B]` or None, and noise or None."""
 
     x: Any
     reset: Array | None
     mask: Array | None
+    noise: Noise | None = None
+
+
+def scaled(noise: Noise | None, h: Array) -> Array:
+    """The h that U sees."""
+    return h if noise is None or noise.scale is None else noise.scale * h
+
+
+def held(noise: Noise | None, before: Any, after: Any) -> Any:
+    """The state after a step of which units keep a fraction of the old one."""
+    if noise is None:
+        return after
+
+    def mix(old, new, hold):
+        return new if hold is None else hold * old + (1 - hold) * new
+
+    return type(after)(*map(mix, before, after, noise.hold))
 
 
 def emitted(return_states: bool, state: Any, y: Any) -> Any:

@@ -6,7 +6,7 @@ the scan carries or reads it. `run` then takes the derivative rule, or a plain s
 
 from collections.abc import Mapping
 from functools import partial, reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,6 @@ from jlstm._src.cell import (
 )
 from jlstm._src.checks import (
     check_bool,
-    check_choice,
     check_chunk,
     check_flags,
     check_floats,
@@ -36,8 +35,8 @@ from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
 from jlstm._src.modules import set_module
-from jlstm._src.plan import Plan, check_plan, with_chunk
-from jlstm._src.scan import Steps, scan_chunks, scan_steps
+from jlstm._src.plan import Chunk, Plan, check_plan
+from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
 
 
 class Arguments(NamedTuple):
@@ -65,10 +64,9 @@ def unroll(
     mask: Array | None = None,
     reverse: bool = False,
     cell: Cell = lstm,
-    chunk: int | None | Literal["auto"] = "auto",
-    plan: Plan | None = None,
     return_states: bool = False,
-    derivative: Literal["rule", "plain"] = "rule",
+    chunk: Chunk = "auto",
+    plan: Plan | None = None,
 ) -> tuple[Any, Any]:
     """Runs a cell over a sequence.
 
@@ -90,14 +88,14 @@ def unroll(
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
       cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells` with its own
         parameters and state, or a function of your own.
-      chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
-        O(T / chunk + chunk) instead of O(T); None saves everything; "auto" follows the plan.
-      plan: further choices of speed. None means `jlstm.plan_for` these shapes. With
-        `derivative="plain"` only the plan's `chunk` is used; the default saves everything.
       return_states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
-      derivative: "rule" uses jlstm's own derivative of the recurrence, which serves the LSTM and
-        every cell made by `jlstm.cells.affine`; "plain" uses JAX's differentiation of the scan, for
-        comparison. Other cells always use the latter.
+      chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
+        O(T / chunk + chunk) instead of O(T); None saves everything; "auto" picks the faster by
+        `jlstm.plans.chunk_for` for the LSTM and cells made by `jlstm.cells.affine`, and saves
+        everything for other cells.
+      plan: choices of speed for the LSTM and cells made by `jlstm.cells.affine`, which have a
+        derivative rule of their own. None means `jlstm.plans.plan_for` these shapes. Other cells
+        ignore it, and JAX differentiates their scan.
 
     Returns:
       `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
@@ -118,26 +116,39 @@ def unroll(
     check_bool("return_states", return_states)
     check_chunk(chunk)
     check_plan(plan)
-    check_choice("derivative", derivative, ("rule", "plain"))
     arguments = read_arguments(cell, params, xs, state, initial_state, reset, mask)
-    return run(cell, arguments, Options(reverse, return_states, chunk, plan), derivative == "rule")
+    return run(cell, arguments, Options(reverse, return_states, chunk, plan))
 
 
-def run(cell: Cell, arguments: Arguments, options: Options, rule: bool = True) -> tuple[Any, Any]:
+def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     """Runs a cell by the derivative rule if it may and can, else by a plain scan."""
     params, state, initial_state, steps = arguments
     state = _varying_like(arguments, state)
-    if rule and _rule_serves(cell, params, state, steps):
+    plain = options.plan is not None and options.plan.derivative == "plain"
+    if not plain and _rule_serves(cell, params, state, steps):
         equations: Any = equations_of(cell)
         return run_affine(equations, options, params, state, initial_state, steps)
 
+    step = partial(cell, params)
+    if steps.noise is not None:
+        step = partial(_noisy_step, step)
+        steps = steps._replace(x=(steps.x, steps.noise), noise=None)
+
     def segment(state, steps):
-        scan = partial(scan_steps, options.reverse, options.return_states, partial(cell, params))
+        scan = partial(scan_steps, options.reverse, options.return_states, step)
         final, (out, *_) = scan(state, initial_state, steps)
         return final, out
 
-    chunk = with_chunk(options.plan or Plan(), options.chunk).chunk
+    chunk = None if options.chunk == "auto" else options.chunk
     return scan_chunks(segment, state, steps, chunk, options.reverse)
+
+
+def _noisy_step(step, before, now):
+    """A step whose h_tm1 is scaled, and whose units keep a fraction of the old state."""
+    x, noise = now
+    after, _ = step(before._replace(h=scaled(noise, before.h)), x)
+    after = held(noise, before, after)
+    return after, after.h
 
 
 def _rule_serves(cell, params, state, steps):

@@ -1,6 +1,8 @@
 """One cell with the options of ONNX's LSTM operator."""
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -44,7 +46,8 @@ def general(options: Options) -> AffineCell:
     Returns:
       A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
       peepholes i, f, o; P may be None. Coupled gates have no blocks for f: `W [D, 3H]`, `P [2H]`.
-      Each call makes another function, which a `jit` traces again: keep the one you have.
+      Equal options give the same function, as long as it is among the 256 used last, so that a
+      `jit` of it is not traced again. It can be pickled.
 
     Raises:
       TypeError, ValueError: options of the wrong type, or a bound that is not positive.
@@ -57,28 +60,46 @@ def general(options: Options) -> AffineCell:
     (3,)
     """
     _check_options(options)
-    gates = "igo" if options.coupled else "ifgo"
+    return _cell(options)
 
-    def bounded(activation: Activation, z: Array) -> Array:
-        return activate(activation, z if options.clip is None else _clip(z, options.clip))
 
-    @affine(gated(gates), elementwise=True)
-    def cell(params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+@lru_cache(maxsize=256)
+def _cell(options: Options) -> Any:
+    """The cell with its declarations, made of functions of this module, so that it is picklable."""
+    declared = _declared(options)
+    cell: Any = partial(_step, options)
+    cell.__doc__, cell.layout, cell.elementwise = declared.__doc__, declared.layout, True
+    cell.equations = partial(_equations, options)
+    return cell
+
+
+def _step(options, params, state, x):
+    return _declared(options)(params, state, x)
+
+
+@lru_cache(maxsize=256)
+def _declared(options):
+    @affine(gated("igo" if options.coupled else "ifgo"), elementwise=True)
+    def cell(params, state, z):
         """One step of the LSTM with `Options`."""
-        c_tm1 = state.c
-        z_i, *z_f, z_g, z_o = split(z, len(gates))
-        p_i, *p_f, p_o = peepholes(params, len(gates) - 1)
-        i = bounded(options.f, peek(z_i, p_i, c_tm1))
-        f = 1 - i if options.coupled else bounded(options.f, peek(z_f[0], p_f[0], c_tm1))
-        c_t = f * c_tm1 + i * bounded(options.g, z_g)
-        h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
-        return LSTMState(h_t, c_t)
+        return _equations(options, params, state, z)
 
     return cell
 
 
-def _clip(z, bound):
-    return jnp.clip(z, -bound, bound)
+def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:
+    def bounded(activation: Activation, z: Array) -> Array:
+        clip = options.clip
+        return activate(activation, z if clip is None else jnp.clip(z, -clip, clip))
+
+    c_tm1, gates = state.c, 3 if options.coupled else 4
+    z_i, *z_f, z_g, z_o = split(z, gates)
+    p_i, *p_f, p_o = peepholes(params, gates - 1)
+    i = bounded(options.f, peek(z_i, p_i, c_tm1))
+    f = 1 - i if options.coupled else bounded(options.f, peek(z_f[0], p_f[0], c_tm1))
+    c_t = f * c_tm1 + i * bounded(options.g, z_g)
+    h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
+    return LSTMState(h_t, c_t)
 
 
 def _check_options(options):

@@ -12,11 +12,11 @@ import numpy as np
 
 from jlstm import reference
 from jlstm._src import files
-from jlstm._src.gates import Gate, pack_gates
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import require
 from jlstm.cli import options, settings
 from jlstm.interop import files as parameter_files
+from jlstm.interop.gates import Gate, pack_gates
 
 
 def add_options(parser) -> None:

@@ -13,7 +13,8 @@ from jlstm._src.initializers import Initializer, chrono_bias
 from jlstm._src.initializers import forget_bias as constant_bias
 from jlstm._src.lstm import init, lstm
 from jlstm._src.noise import drop
-from jlstm._src.stack import Init, init_stack, unroll_stack
+from jlstm._src.stack import Init, init_stack
+from jlstm._src.unroll_stack import unroll_stack
 
 
 class Model(NamedTuple):

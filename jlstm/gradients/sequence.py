@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jlstm._src import stack
 from jlstm._src.cell import Cell, layout_of
 from jlstm._src.checks import check_tuple, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.masks import select
 from jlstm._src.scan import Steps, take_step
-from jlstm._src.stack import Bidirectional, read_stack, unroll_stack
+from jlstm._src.stack import check_one_direction, step_stack
 from jlstm._src.unroll import read_arguments, safe_steps, unroll
+from jlstm._src.unroll_stack import read_stack, unroll_stack
 
 Loss = Callable[[Any, Any], Any]
 
@@ -61,14 +63,12 @@ def read_sequence(
     step = cell
     if is_stack(params, cell):
         check_tuple("params", params)
-        if any(isinstance(layer, Bidirectional) for layer in params):
-            expected = "layers in one direction, which carry a state from step to step"
-            raise ValueError(f"params: expected {expected}, got {describe(params)}")
+        check_one_direction(params)
         cells = (cell,) * len(params)
         layers = read_stack(cells, params, xs, state, initial_state, reset, mask)
         state = tuple(layer.state for layer in layers)
         initial_state = tuple(layer.initial_state for layer in layers)
-        step = partial(_step_layers, cell)
+        step = partial(step_stack, cell=cell)
     else:
         read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
         state, initial_state = read.state, read.initial_state
@@ -77,22 +77,12 @@ def read_sequence(
 
 def is_stack(params: Any, cell: Cell) -> bool:
     """Whether `params` are the layers of a stack: a plain tuple, and a cell that has a layout."""
-    plain_tuple = isinstance(params, tuple) and not hasattr(params, "_fields")
-    return plain_tuple and layout_of(cell) is not None
-
-
-def _step_layers(cell: Cell, params: tuple, states: tuple, x: Array) -> tuple[tuple, Array]:
-    """Takes one step of a stack: each layer reads the new output of the layer below."""
-    after = []
-    for layer, state in zip(params, states, strict=True):
-        state, x = cell(layer, state, x)
-        after.append(state)
-    return tuple(after), x
+    return stack.is_stack(params) and layout_of(cell) is not None
 
 
 def run(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
     """Returns `(final_state, hs)`, by `unroll` or `unroll_stack`."""
-    cell, _, state, initial_state, (xs, reset, mask) = recurrence
+    cell, _, state, initial_state, (xs, reset, mask, _) = recurrence
     options: Any = {"reset": reset, "mask": mask, "cell": cell}
     if is_stack(params, cell):
         return unroll_stack(params, xs, state, initial_states=initial_state, **options)
@@ -110,7 +100,7 @@ def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
 
     Both are safe to compute with at skipped steps.
     """
-    _, step, state, initial_state, (xs, reset, mask) = recurrence
+    _, step, state, initial_state, (xs, reset, mask, _) = recurrence
     # For `unroll`, the step of a stack is a cell of your own.
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
     _, states = unroll(params, xs, state, return_states=True, **options)

@@ -29,6 +29,7 @@ jlstm cannot express, is refused by name.
 | `keras` | `keras.layers.LSTM`, `LSTMCell`, `RNN` of it | `LSTMParams` |
 | | their `Bidirectional` | `Bidirectional` |
 | `cudnn` | the flat vector of `jax.experimental.rnn` | a stack |
+| `gates` | the matrices of named gates, in any order | `LSTMParams` |
 | `files` | .npz and safetensors | any tree of parameters |
 
 `onnx` is of another kind: it reads nodes of models, attributes and all, as functions, and writes
@@ -40,8 +41,8 @@ from typing import TYPE_CHECKING
 from jlstm._src.modules import lazy_modules
 
 if TYPE_CHECKING:
-    from jlstm.interop import cudnn, equinox, files, flax, haiku, keras, onnx, torch
+    from jlstm.interop import cudnn, equinox, files, flax, gates, haiku, keras, onnx, torch
 
-__all__ = ["cudnn", "equinox", "files", "flax", "haiku", "keras", "onnx", "torch"]
+__all__ = ["cudnn", "equinox", "files", "flax", "gates", "haiku", "keras", "onnx", "torch"]
 
 __getattr__ = lazy_modules(__name__, __all__)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import jlstm
-from tests.layouts import to_equinox, to_haiku, to_linen, to_nnx
+from tests.peers.layouts import to_equinox, to_haiku, to_linen, to_nnx
 
 
 class Peer(NamedTuple):

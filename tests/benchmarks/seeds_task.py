@@ -9,7 +9,7 @@ import numpy as np
 
 import jlstm
 from jlstm.experiments.seeds import over_seeds
-from tests.layouts import torch_weights
+from tests.peers.layouts import torch_weights
 
 from .peers import JAX_PEERS
 from .task import Compilation, Task

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import jlstm
-from tests.layouts import torch_weights
+from tests.peers.layouts import torch_weights
 
 from .task import Task
 

@@ -1,0 +1,202 @@
+"""`unroll_stack`: a stack of layers scanned over time, one layer after the other."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jlstm._src.cell import Cell, sizes_of
+from jlstm._src.checks import check_bool, check_chunk, check_floats, check_tuple, describe
+from jlstm._src.derivative import Options
+from jlstm._src.dtypes import Array, as_dtype, common_dtype
+from jlstm._src.lstm import LSTMState, lstm
+from jlstm._src.masks import select
+from jlstm._src.modules import set_module
+from jlstm._src.noise import Rates, check_noise, draw_noise, drop
+from jlstm._src.plan import Chunk, Plan, check_plan
+from jlstm._src.scan import Steps
+from jlstm._src.stack import Bidirectional, Layer, declared_layout, directions_of, each_layer
+from jlstm._src.unroll import Arguments, carry_like, check_sequence_flags, fill_in, run, safe_steps
+
+
+class Direction(NamedTuple):
+    """One direction of a layer, checked and converted.
+
+    cell: its cell.
+    params: its parameters, in the dtype of its outputs.
+    state, initial_state: as its scan carries them.
+    """
+
+    cell: Cell
+    params: Any
+    state: Any
+    initial_state: Any
+
+
+@set_module("jlstm")
+def unroll_stack(
+    params: tuple[Layer, ...],
+    xs: Array,
+    states: tuple | None = None,
+    *,
+    initial_states: tuple | None = None,
+    reset: Array | None = None,
+    mask: Array | None = None,
+    dropout: chex.Numeric = 0.0,
+    recurrent_dropout: chex.Numeric = 0.0,
+    zoneout: chex.Numeric | LSTMState = 0.0,
+    key: chex.PRNGKey | None = None,
+    cell: Cell | tuple[Cell, ...] = lstm,
+    return_states: bool = False,
+    chunk: Chunk = "auto",
+    plan: Plan | None = None,
+) -> tuple[tuple, Any]:
+    """Runs a stack of layers over a sequence.
+
+        ys⁰ = xs,   states[l], yˡ⁺¹ = unroll(params[l], dropout(yˡ), states[l])
+
+    Args:
+      params: one entry a layer, from `init_stack`.
+      xs: `[T, *B, D]`.
+      states: the states carried in, a tuple with one entry a layer: an `LSTMState`, or
+        `Bidirectional(forward, backward)` of two where the layer has two directions. None in place
+        of any of these starts from the initial state. The backward direction carries its state in
+        at the end of time, and its final state is the one after t = 0.
+      initial_states: the states in which sequences begin and which a reset restores, of the form
+        of `states`. None is zeros.
+      reset: bool `[T, *B]`, a new sequence begins at t, in both directions.
+      mask: bool `[T, *B]`, False skips the step in every layer; `ys` is zero there.
+      dropout: the rate between layers, drawn anew at each step (Zaremba et al. 2014).
+      recurrent_dropout: the rate on h_tm1 in `h_tm1 U`, with one mask a sequence, drawn anew at
+        a reset (Gal & Ghahramani 2016).
+      zoneout: the rate at which a unit keeps its old h and c instead of the new ones; an
+        `LSTMState` of two rates separates them (Krueger et al. 2017). Without a key each unit
+        takes the mean of the old and the new value, as in that paper at test time.
+      key: a typed key for the noise. The rates apply in training. Dropout without a key raises an
+        error, rather than being silently left out.
+      cell: the cell of every layer, or a tuple with one for each: the LSTM, or a variant of
+        `jlstm.cells`. Recurrent dropout and zoneout need cells that carry an `LSTMState`.
+      return_states: return the states after each step, of the form of `states` with a time axis
+        in front, instead of `ys`.
+      chunk, plan: as in `unroll`, for every layer.
+
+    Returns:
+      `(states, ys [T, *B, H])`, with `2H` features where the last layer is bidirectional.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or layers do not fit each other.
+
+    >>> import jax, jlstm
+    >>> params = jlstm.init_stack(jax.random.key(0), 2, (3, 5))
+    >>> (first, second), ys = jlstm.unroll_stack(params, jax.numpy.ones((10, 2)))
+    >>> second.h.shape, ys.shape
+    ((5,), (10, 5))
+    """
+    both: Any = zoneout
+    zoneout = zoneout if isinstance(zoneout, LSTMState) else LSTMState(both, both)
+    rates = Rates(dropout, recurrent_dropout, zoneout)
+    check_bool("return_states", return_states)
+    check_chunk(chunk)
+    check_plan(plan)
+    check_tuple("params", params)
+    cells = each_layer("cell", cell, len(params))
+    check_noise(rates, key, [declared_layout(cell) for cell in cells])
+    layers = read_stack(cells, params, xs, states, initial_states, reset, mask)
+    steps = safe_steps(xs, reset, mask)
+    forward = Options(return_states=return_states, chunk=chunk, plan=plan)
+    backward = replace(forward, reverse=True)
+    finals, outs = [], []
+    for k, layer in enumerate(layers):
+        drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
+        if k > 0:
+            steps = steps._replace(x=drop(drop_key, dropout, steps.x))
+        if isinstance(layer, Bidirectional):
+            keys = _split(layer_key)
+            final, out, hs = zip(
+                _run_direction(layer.forward, steps, rates, keys[0], forward),
+                _run_direction(layer.backward, steps, rates, keys[1], backward),
+                strict=True,
+            )
+            final, out, ys = Bidirectional(*final), Bidirectional(*out), jnp.concatenate(hs, -1)
+        else:
+            final, out, ys = _run_direction(layer, steps, rates, layer_key, forward)
+        steps = steps._replace(x=ys)
+        finals.append(final)
+        outs.append(out)
+    return tuple(finals), tuple(outs) if return_states else steps.x
+
+
+def _run_direction(direction: Direction, steps: Steps, rates, key, options):
+    """The final state, the second result of `unroll`, and the outputs."""
+    cell, params, state, initial_state = direction
+    noise = draw_noise(key, rates, len(steps.x), state, steps.reset)
+    steps = steps._replace(x=as_dtype(steps.x, state.h.dtype), noise=noise)
+    final, out = run(cell, Arguments(params, state, initial_state, steps), options)
+    if not options.return_states:
+        return final, out, out
+    ys = out.h if steps.mask is None else select(steps.mask, out.h, jnp.zeros_like(out.h))
+    return final, out, ys
+
+
+def _split(key):
+    return (None, None) if key is None else jax.random.split(key)
+
+
+# --- reading the arguments
+
+
+def read_stack(
+    cells: tuple[Cell, ...],
+    params: tuple[Layer, ...],
+    xs: Array,
+    states: tuple | None,
+    initial_states: tuple | None,
+    reset: Array | None,
+    mask: Array | None,
+) -> tuple[Any, ...]:
+    """Checks the arguments of `unroll_stack`, and converts them to a `Direction` each.
+
+    Returns:
+      A tuple with an entry a layer: a `Direction`, or `Bidirectional` of two.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, or layers do not fit each other.
+    """
+    check_floats("xs", xs)
+    if xs.ndim < 2:
+        raise ValueError(f"xs: expected shape [T, *B, D], got {describe(xs)}")
+    check_sequence_flags(reset, mask, xs.shape[:-1])
+    every = {"states": states, "initial_states": initial_states}
+    every = {name: (None,) * len(params) if s is None else s for name, s in every.items()}
+    for name, entries in every.items():
+        check_tuple(name, entries, len(params))
+    below, width, source, layers = xs, xs.shape[-1], "xs", []
+    for k, (layer, cell) in enumerate(zip(params, cells, strict=True)):
+        layout, directions = declared_layout(cell), []
+        given = {f"{name}[{k}]": s[k] for name, s in every.items()}
+        parts = {name: directions_of(name, state, layer) for name, state in given.items()}
+        for which, one in directions_of(f"params[{k}]", layer, layer).items():
+            sizes = sizes_of(f"params[{k}]{which}", one, layout)
+            _check_width(f"params[{k}]{which}", one, layout, width, source)
+            chosen = {name + which: both[which] for name, both in parts.items()}
+            like = carry_like(layout, sizes, xs.shape[1:-1], common_dtype(one, below), chosen)
+            directions.append((cell, one, chosen, like))
+        layers.append(directions)
+        below = [like.h for *_, like in directions]
+        width, source = sum(h.shape[-1] for h in below), f"params[{k}]"
+
+    def converted(cell, params, given, like):  # after every check, as it makes arrays
+        return Direction(cell, as_dtype(params, like.h.dtype), *fill_in(given, like))
+
+    read = [[converted(*direction) for direction in layer] for layer in layers]
+    return tuple(Bidirectional(*both) if len(both) > 1 else both[0] for both in read)
+
+
+def _check_width(name, params, layout, width, source):
+    """Checks that the input of a layer is as wide as the output of `source`, the layer below."""
+    if params.W.shape[0] != width:
+        columns = layout.params_shapes[0].split()[1]
+        expected = f"shape [{width}, {columns}] after {source} of {width} features"
+        raise ValueError(f"{name}.W: expected {expected}, got {describe(params.W)}")

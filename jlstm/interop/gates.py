@@ -1,0 +1,106 @@
+"""Conversions between named gates, as they stand in the equations, and `LSTMParams`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from jlstm._src.cell import sizes_of
+from jlstm._src.checks import check_floats, describe
+from jlstm._src.dtypes import Array
+from jlstm._src.lstm import GATE_ORDER, LSTM, LSTMParams
+from jlstm._src.modules import set_module
+
+
+@set_module("jlstm.interop.gates")
+class Gate(NamedTuple):
+    """The matrices of one gate, in the equations for column vectors, `W x + U h + b`.
+
+    W: `[H, D]`, from the input.
+    U: `[H, H]`, from the hidden state.
+    b: `[H, 1]`, the bias.
+    """
+
+    W: Array
+    U: Array
+    b: Array
+
+
+@set_module("jlstm.interop.gates")
+def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
+    """Packs four named gates into one set of parameters.
+
+    Args:
+      gates: the matrices by name, `(W [H, D], U [H, H], b [H, 1])` each: "i", "f", "o", and the
+        candidate as "g" or "c". The order of the mapping has no meaning.
+
+    Raises:
+      TypeError: `gates` is not a mapping of triples of float arrays.
+      ValueError: the names are not the names of the four gates, or the sizes do not agree.
+
+    >>> import jax, jlstm
+    >>> from jlstm.interop import gates
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> again = gates.pack_gates(gates.unpack_gates(params, "fioc"))
+    >>> bool((again.W == params.W).all())
+    True
+    """
+    _check_gates(gates)
+    named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
+    if set(named) != set(GATE_ORDER) or len(named) != len(gates):
+        expected = "i, f, o, and g or c"
+        raise ValueError(f"gates: expected the names {expected}, got {', '.join(map(str, gates))}")
+    columns = [Gate(*named[name]) for name in GATE_ORDER]
+    return LSTMParams(
+        W=jnp.concatenate([jnp.asarray(gate.W).T for gate in columns], axis=-1),
+        U=jnp.concatenate([jnp.asarray(gate.U).T for gate in columns], axis=-1),
+        b=jnp.concatenate([jnp.asarray(gate.b)[:, 0] for gate in columns], axis=-1),
+    )
+
+
+@set_module("jlstm.interop.gates")
+def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]:
+    """Returns the four gates of `params` by name, in a given order: the inverse of `pack_gates`.
+
+    Args:
+      params: the parameters of one LSTM.
+      order: four letters, "i", "f", "o", and "g" or "c" for the candidate, such as the notebook's
+        "fioc".
+
+    Raises:
+      TypeError, ValueError: `params` is malformed, or `order` does not name the four gates.
+
+    >>> import jax, jlstm
+    >>> from jlstm.interop import gates
+    >>> params = jlstm.init(jax.random.key(0), 2, 3)
+    >>> {name: gate.W.shape for name, gate in gates.unpack_gates(params, "fioc").items()}
+    {'f': (3, 2), 'i': (3, 2), 'o': (3, 2), 'c': (3, 2)}
+    """
+    sizes_of("params", params, LSTM)
+    if not isinstance(order, str):
+        raise TypeError(f"order: expected four letters, got {describe(order)}")
+    places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
+    if sorted(places) != [0, 1, 2, 3]:
+        raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r}")
+    W, U, b = (jnp.split(block, 4, axis=-1) for block in params)
+    return {
+        name: Gate(W[k].T, U[k].T, b[k][:, None]) for name, k in zip(order, places, strict=True)
+    }
+
+
+def _check_gates(gates: Mapping[str, Gate]) -> None:
+    """Checks that the matrices of all gates have the sizes of one LSTM."""
+    if not isinstance(gates, Mapping):
+        raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
+    H: Any = None
+    D: Any = None
+    for name, gate in gates.items():
+        if not isinstance(gate, tuple) or len(gate) != 3:
+            raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
+        for field, array in zip(Gate._fields, gate, strict=True):
+            check_floats(f"gates[{name!r}].{field}", array)
+        if H is None:
+            (H, D) = gate[0].shape if gate[0].ndim == 2 else ("H", "D")
+        if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
+            expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
+            raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")

@@ -1,0 +1,125 @@
+"""The choices by static shape: visible, the same for every caller, and overruled by the caller."""
+
+from dataclasses import FrozenInstanceError
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jlstm
+from jlstm import LSTMState
+from jlstm.plans import Plan
+from tests.helpers.draws import draw_array, draw_params, temporary_memory
+
+
+@pytest.mark.parametrize(
+    "sizes, plan, chunk",
+    [
+        ((1000, 1, 32, 64), Plan(precompute=True, save="states"), None),
+        ((200, 8, 64, 128), Plan(precompute=True, save="states"), None),
+        ((100, 256, 32, 64), Plan(product="joined", save="states"), 5),
+        ((101, 256, 32, 64), Plan(product="joined", save="states"), 5),
+        ((3000, 8, 32, 64), Plan(precompute=True, save="states"), 150),
+        ((2999, 8, 32, 64), Plan(precompute=True, save="states"), 156),
+        ((128, 32, 128, 256), Plan(save="states"), 8),
+        ((100, 64, 512, 512), Plan(product="columns", save="z"), 5),
+        ((50, 16, 1024, 1024), Plan(precompute=True, product="columns", save="z"), None),
+        ((50, 65, 1024, 1024), Plan(save="z"), 5),
+        ((0, 1, 1, 1), Plan(product="joined", save="states"), None),
+    ],
+)
+def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):
+    assert jlstm.plans.plan_for(*sizes[1:]) == plan
+    assert jlstm.plans.chunk_for(*sizes) == chunk
+
+
+def test_a_plan_is_a_value():
+    assert hash(Plan(save="z")) == hash(Plan(save="z"))
+    with pytest.raises(FrozenInstanceError):
+        Plan().save = "z"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def peak(sizes, **options):
+    T, B, D, H = sizes
+    params = jax.eval_shape(lambda: draw_params(0, D, H))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+
+    def loss(params, xs):
+        return (jlstm.unroll(params, xs, **options)[1] ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    return temporary_memory(compiled)
+
+
+def test_unroll_follows_the_plan_unless_told_otherwise():
+    sizes = (100, 256, 32, 64)
+    default, joined = peak(sizes), Plan(product="joined")
+    planned = jlstm.plans.plan_for(*sizes[1:])
+    assert default == peak(sizes, plan=planned) == peak(sizes, plan=planned, chunk=5)
+    assert peak(sizes, chunk=5) == peak(sizes, plan=joined) < default
+    assert default < peak(sizes, chunk=None) == peak(sizes, plan=planned, chunk=None)
+
+
+def own_cell(params, state, x):
+    return jlstm.cell(params, state, x)
+
+
+STATE = LSTMState(jnp.zeros(64), jnp.zeros(64))
+
+
+PLAIN = {"plan": Plan(derivative="plain")}
+
+
+@pytest.mark.parametrize("options", [PLAIN, {"cell": own_cell, "state": STATE}])
+def test_without_the_rule_only_an_explicit_chunk_recomputes(options):
+    sizes = (100, 256, 32, 64)
+    chunked, whole = (peak(sizes, chunk=chunk, **options) for chunk in (10, None))
+    assert chunked < whole == peak(sizes, **options)
+
+
+def test_the_shape_is_that_of_the_whole_batch():
+    assert peak((100, 256, 32, 64)) < 40 * 10**6
+    params, xs = draw_params(0, 2, 3), draw_array(1, (4, 2, 3, 2))
+    flat = xs.reshape(4, 6, 2)
+    _, hs = jlstm.unroll(params, xs)
+    assert (hs.reshape(4, 6, 3) == jlstm.unroll(params, flat)[1]).all()
+
+
+def test_what_vmap_adds_is_planned_for_as_a_batch():
+    sizes = (100, 256, 32, 64)
+    T, B, D, H = sizes
+    params = jax.eval_shape(lambda: draw_params(0, D, H))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+
+    def loss(params, xs):
+        one = jax.vmap(lambda x: jlstm.unroll(params, x)[1], 1, 1)
+        return (one(xs) ** 2).sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    assert temporary_memory(compiled) == peak(sizes)
+
+
+FORMS = (False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")
+BATCHES = (1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "B, dtype, precompute, product",
+    [
+        # Each form with one batch, each batch with one form or two; the slow suite has all.
+        pytest.param(*batch, *form, marks=[] if m % 3 == n else [pytest.mark.slow])
+        for m, form in enumerate(FORMS)
+        for n, batch in enumerate(BATCHES)
+    ],
+)
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product):
+    params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
+    xs = draw_array(1, (23, B, 12)).astype(dtype)
+    run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
+    final, hs = run(params, xs)
+    for t in (2, 9, 20):
+        state, first = run(params, xs[:t])
+        state, second = run(params, xs[t:], state)
+        assert (jnp.concatenate([first, second]) == hs).all()
+        assert (state.h == final.h).all() and (state.c == final.c).all()

@@ -1,0 +1,260 @@
+"""`jlstm train` and `jlstm tasks`: what is written, what is refused, what is lost: nothing."""
+
+import csv
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+
+from jlstm import LSTMParams, cli
+from jlstm.cli import settings, train
+from jlstm.interop.files import save_params
+
+SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
+GRID = ["--seeds", "3", "--learning-rate", "1e-3,3e-2", "--forget-bias", "1,chrono"]
+
+
+def run(*arguments):
+    return cli.main(["train", *map(str, arguments)])
+
+
+def contents(folder):
+    """What is in a folder but for checkpoints, by name."""
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of a grid in one go."""
+    out = tmp_path_factory.mktemp("train") / "out"
+    jax.config.update("jax_disable_most_optimizations", True)  # as for the tests that compare
+    assert run(*SMALL, *GRID, "--steps", 12, "--checkpoint-every", 4, "--plot", "--out", out) == 0
+    return out
+
+
+def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
+    def ask(*options):
+        status = cli.main(["gradients", "flow", "--steps=5", "--seed=1", *map(str, options)])
+        return status, *capsys.readouterr()
+
+    with np.load(finished / "params.npz") as arrays:
+        weights = [arrays[f"layers[0].{name}"] for name in LSTMParams._fields]
+    runs = len(weights[0])
+    save_params(str(tmp_path / "last.npz"), LSTMParams(*(array[runs - 1] for array in weights)))
+    alone = ask("--params", tmp_path / "last.npz")
+    assert alone[0] == 0 and ask("--params", finished, "--run-index", runs - 1) == alone
+    assert ask("--params", finished) == ask("--params", finished, "--run-index", 0) != alone
+    status, out, err = ask("--params", finished, "--run-index", runs)
+    assert (status, out) == (2, "")
+    assert err.endswith(f"params.npz: expected less than {runs}, got {runs}\n")
+
+
+def test_the_table_has_a_row_a_run(finished):
+    with open(finished / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer"),
+        *("cell", "learning_rate", "forget_bias", "seed", "solved_at", "loss", "metric"),
+    ]
+    chosen = [(row["learning_rate"], row["forget_bias"], row["seed"]) for row in rows]
+    assert chosen == [
+        (rate, bias, seed)
+        for rate in ("0.001", "0.03")
+        for bias in ("1.0", "chrono")
+        for seed in "012"
+    ]
+    assert {row["solved_at"] for row in rows} == {""}
+    assert len({row["loss"] for row in rows}) == 12
+    lines = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
+    for line, row in zip(lines, rows, strict=True):
+        assert {k: "" if v is None else str(v) for k, v in line.items()} == row
+
+
+def test_curves_parameters_and_settings_are_there(finished):
+    with np.load(finished / "curves.npz") as curves:
+        assert curves["loss"].shape == curves["correct"].shape == (12, 12)
+        assert np.isfinite(curves["loss"]).all()
+    with np.load(finished / "params.npz") as params:
+        shapes = {name: params[name].shape for name in params.files}
+    layer = {"layers[0].W": (12, 2, 16), "layers[0].U": (12, 4, 16), "layers[0].b": (12, 16)}
+    assert shapes == {**layer, "W": (12, 4, 1), "b": (12, 1)}
+    saved = json.loads((finished / "settings.json").read_text())
+    assert saved["task"] == "adding" and saved["forget_bias"] == [1.0, "chrono"]
+    assert set(saved) == {"task", *settings.DEFAULTS} and saved["cell"] == ["lstm"]
+    steps = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert steps == ["12", "4", "8"]
+
+
+def test_pictures_are_drawn(finished):
+    for name in ("curves.png", "success.png"):
+        image = matplotlib.image.imread(finished / name)
+        assert min(image.shape[:2]) > 200 and image.std() > 0.05
+
+
+def test_a_finished_run_may_be_resumed_and_stays_as_it_was(finished, capsys):
+    before = contents(finished)
+    assert run("--resume", "--out", finished) == 0
+    assert contents(finished) == before
+    out, err = capsys.readouterr()
+    assert "learning rate 0.03, forget bias chrono: 0 of 3 seeds solved; loss " in out
+    assert "12 runs in " in out and err == ""  # no bar, as this is no terminal
+
+
+def test_a_run_on_another_grid_is_not_resumed(finished, capsys):
+    before = contents(finished)
+    assert run("--resume", "--out", finished, "--steps", 13) == 2
+    path = finished / "settings.json"
+    assert capsys.readouterr().err == (f"jlstm: error: argument --steps: {path} has 12, got 13\n")
+    assert run(*SMALL, "--out", finished) == 2
+    assert capsys.readouterr().err == (
+        f"jlstm: error: argument --out: {finished}: expected a new folder; "
+        "--resume continues what is in it\n"
+    )
+    assert contents(finished) == before
+
+
+def test_a_run_in_two_parts_is_the_whole_bit_for_bit(finished, tmp_path, monkeypatch, capsys):
+    """Stopped where a checkpoint has just been written, as by a Ctrl-C."""
+    out = tmp_path / "out"
+    begin = train._train
+
+    def stop(*arguments):
+        from jlstm.experiments import segments
+
+        whole = segments.advance
+
+        def half(*given, **options):
+            going = whole(*given, **options)
+            yield next(going)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(segments, "advance", half)
+            return begin(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train", stop)
+        arguments = [*SMALL, *GRID, "--steps", 12, "--checkpoint-every", 4]
+        assert run(*arguments, "--out", out) == 130
+    assert f"`jlstm train --resume --out {out}` continues" in capsys.readouterr().err
+    assert set(contents(out)) == {"settings.json"}
+    assert run("--resume", "--plot", "--quiet", "--out", out) == 0
+    assert capsys.readouterr() == ("", "")
+    for name, content in contents(finished).items():
+        if name.endswith(".npz"):
+            with np.load(finished / name) as a, np.load(out / name) as b:
+                for key in a.files:
+                    np.testing.assert_array_equal(a[key], b[key])
+        else:
+            assert (out / name).read_bytes() == content
+
+
+def test_a_series_of_one_s_own_with_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    path, out = tmp_path / "series.csv", tmp_path / "out"
+    values = np.sin(np.arange(100) / 3)
+    path.write_text("day,wind\n" + "".join(f"d{k},{x}\n" for k, x in enumerate(values)))
+    options = ["--task", "forecast", "--length", 5, "--input", path, "--columns", "wind"]
+    assert run(*options, "--hidden-size", 2, "--batch-size", 4, "--steps", 2, "--out", out) == 0
+    out_text, bar = capsys.readouterr()
+    assert "forecast: solved is" in out_text
+    assert re.search(r"forecast: 100%.*2/2 .*loss [\d.e-]+, solved 0/1\]", bar)
+    with open(out / "results.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["input"] == str(path) and row["length"] == "5"
+
+
+def test_tasks_are_listed(capsys):
+    from jlstm.experiments import tasks
+
+    assert cli.main(["tasks"]) == 0
+    out, err = capsys.readouterr()
+    assert re.findall(r"^\S+$", out, re.M) == list(tasks.NAMES) and err == ""
+    assert "2,000 sequences in a row with an error below 0.04 (H&S 1997)" in out
+    assert "baseline: a loss of 0.2971" in out
+
+
+REFUSED = {
+    "no task": ([], "argument --task: expected the name of a task, see `jlstm tasks`"),
+    "task": (["--task", "xor"], "argument --task: expected adding, adding-2016, copy,"),
+    "length": (["--task", "adding", "--length", "5"], "length: expected at least 20 steps, got 5"),
+    "digits": (["--task", "digits-rows", "--length", "5"], "length: the task digits-rows has one"),
+    "optimizer": (
+        ["--task", "adding", "--optimizer", "lion"],
+        "argument --optimizer: expected adam, adamw, rmsprop, sgd, got 'lion'",
+    ),
+    "rate": (
+        ["--task", "adding", "--learning-rate", "0"],
+        "argument --learning-rate: expected different numbers above 0, got '0'",
+    ),
+    "twice": (
+        ["--task", "adding", "--learning-rate", "1e-3,0.001"],
+        "argument --learning-rate: expected different numbers above 0, got '1e-3,0.001'",
+    ),
+    "bias": (
+        ["--task", "adding", "--forget-bias", "1,gers"],
+        "argument --forget-bias: expected different numbers or chrono, got '1,gers'",
+    ),
+    "cell": (
+        ["--task", "adding", "--cell", "lstm,mLSTM"],
+        "argument --cell: expected different ones of lstm, peephole, coupled_forget, ",
+    ),
+    "cell twice": (["--task", "adding", "--cell", "gru,gru"], ", elman, gru, got 'gru,gru'"),
+    "no cell": (["--task", "adding", "--cell", ""], "argument --cell: expected different ones"),
+    "dropout": (
+        ["--task", "adding", "--dropout", "1"],
+        "argument --dropout: expected different numbers from 0 below 1, got '1'",
+    ),
+    "clip": (
+        ["--task", "adding", "--clip-norm", "inf"],
+        "argument --clip-norm: expected different numbers above 0, got 'inf'",
+    ),
+    "seeds": (["--task", "adding", "--seeds", "0"], "argument --seeds: expected a whole number"),
+    "every": (
+        ["--task", "adding", "--checkpoint-every", "1"],
+        "argument --checkpoint-every: expected a whole number from 2",
+    ),
+    "input": (["--task", "adding", "--input", "a.csv"], "argument --input: belongs to the task"),
+    "no input": (["--task", "forecast"], "argument --input: belongs to the task forecast"),
+    "columns": (["--task", "adding", "--columns", "a"], "argument --columns: needs --input"),
+    "a file": (["--task", "forecast", "--input", "none.csv"], "No such file or directory"),
+    "devices": (["--task", "adding", "--devices", "3"], "argument --devices: JAX runs on 4 "),
+    "resume": (["--resume"], "argument --resume: there is no "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_settings_are_one_line_and_nothing_is_written(name, tmp_path, capsys):
+    arguments, message = REFUSED[name]
+    assert run(*arguments, "--out", tmp_path / "out") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".jlstm-0.tmp").write_text("left by a process that was killed")
+    (tmp_path / "full" / "mine").write_text("mine")
+    for out in ("file", "full", "none/out", "file/out"):
+        assert run(*SMALL, "--out", tmp_path / out) == 2
+        assert f"argument --out: {tmp_path / out}: " in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mine").read_text() == "mine"
+
+
+def test_settings_that_are_none_are_refused(tmp_path, capsys):
+    for text in ("", "[1]", '{"task": "adding"}'):
+        (tmp_path / "settings.json").write_text(text)
+        assert run("--resume", "--out", tmp_path) == 2
+        message = f"{tmp_path / 'settings.json'}: not the settings of a run"
+        assert capsys.readouterr().err == f"jlstm: error: {message}\n"

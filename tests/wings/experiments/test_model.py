@@ -1,0 +1,86 @@
+"""The model of any cell: its biases stand by the names of its gates, and it runs as written."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jlstm
+from jlstm import cells
+from jlstm.experiments import apply_model, init_model
+from jlstm.initializers import chrono_bias
+from tests.helpers import variants
+from tests.helpers.variants import FAMILY
+
+KEY, LAG = jax.random.key(7), 50
+BLOCKS = {
+    "peephole": "ifgo",
+    "coupled_forget": "igo",
+    "coupled_input": "fgo",
+    "no_input_gate": "fgo",
+    "no_forget_gate": "igo",
+    "no_output_gate": "ifg",
+    "no_input_activation": "ifgo",
+    "no_output_activation": "ifgo",
+    "full_gate_recurrence": "ifgo",
+    "layer_norm": "ifgo",
+    "elman": "n",
+    "gru": "run",
+}
+draw = partial(init_model, KEY, 2, (5, 4), 3, longest_lag=LAG)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize("chrono", [False, True])
+def test_the_standard_model_is_a_stack_whose_bias_has_a_key_of_its_own(chrono):
+    """The weights are those of the stack's key whatever the bias; the bits are of all versions."""
+    stack_key, bias_key, readout_key = jax.random.split(KEY, 3)
+    layers = jlstm.init_stack(stack_key, 2, (5, 4), forget_bias=0.5)
+    if chrono:
+        keys = jax.random.split(bias_key, 2)
+        biases = [chrono_bias(LAG)(keys[0], (20,)), chrono_bias(LAG)(keys[1], (16,))]
+        layers = [layer._replace(b=b) for layer, b in zip(layers, biases, strict=True)]
+    W = jax.nn.initializers.lecun_normal()(readout_key, (4, 3))
+    expected = jax.tree.leaves((layers, W, jnp.zeros(3)))
+    got = jax.tree.leaves(draw(forget_bias=0.5, chrono=chrono))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name, blocks", BLOCKS.items())
+def test_biases_go_to_the_gates_by_name(name, blocks):
+    """That of f to f, to the u of a GRU, and to i with its sign changed where f = 1 - i."""
+    init = getattr(cells, f"init_{name}")
+    for of in (partial(draw, forget_bias=1.5), partial(draw, chrono=True)):
+        standard, model = of(), of(init=init)
+        for ours, theirs in zip(model.layers, standard.layers, strict=True):
+            gates = dict(zip("ifgo", np.split(np.asarray(theirs.b), 4), strict=True))
+            zero = np.zeros_like(gates["g"])
+            gates |= {"r": zero, "u": gates["f"], "n": zero}
+            if name == "coupled_forget":
+                gates["i"] = -gates["f"]
+            np.testing.assert_array_equal(ours.b, np.concatenate([gates[g] for g in blocks]))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_model_of_any_cell_is_its_equations_with_a_readout(name):
+    """In a float64 loop, on ragged rows; the last answer is that of the last step that exists."""
+    variant = FAMILY[name]
+    model = init_model(
+        KEY, variants.D, (variants.H,), 2, chrono=True, longest_lag=9, init=variant.init
+    )
+    wide = jax.tree.map(lambda p: np.asarray(p, np.float64), model)
+    random = np.random.default_rng(0)
+    xs = random.standard_normal((6, 3, variants.D))
+    mask = np.arange(6)[:, None] < np.array([[6, 4, 1]])
+    state = variant.state(*(np.zeros((3, size)) for size in variant.sizes))
+    never = np.zeros((6, 3), bool)
+    _, hs = variants.plain(np, name, wide.layers[0], xs, state, state, never, mask)
+    ys = hs @ wide.W + wide.b
+    run = partial(apply_model, model, jnp.asarray(xs, jnp.float32), jnp.asarray(mask))
+    every, last = (run(answers=answers, cell=variant.cell) for answers in ("every", "last"))
+    np.testing.assert_allclose(every, ys, atol=1e-5)
+    np.testing.assert_allclose(last, [ys[5, 0], ys[3, 1], ys[0, 2]], atol=1e-5)

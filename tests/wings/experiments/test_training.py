@@ -1,0 +1,385 @@
+"""Training is a pure function: it learns, by optax's rules, alike in one piece and in segments."""
+
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jlstm import cells
+from jlstm.experiments import (
+    Config,
+    Hyperparams,
+    advance,
+    apply_model,
+    finish,
+    grid,
+    init_model,
+    segments,
+    start,
+    tasks,
+    train,
+)
+from jlstm.experiments.tasks.task import Batch, Task
+from tests.helpers import variants
+from tests.helpers.variants import FAMILY
+
+TASK = tasks.adding(20)
+SETUP = Config(hidden_size=4, batch_size=8, steps=7)
+
+
+def echo(share=1.0, window=20):
+    """A task that needs no memory: to give back the input of the last step."""
+
+    def sample(key, batch_size):
+        xs = jax.random.uniform(key, (2, batch_size, 1))
+        return Batch(xs, xs[-1, :, 0])
+
+    def error(outputs, batch):
+        return outputs[:, 0] - batch.targets
+
+    return Task(
+        name="echo",
+        steps=3,
+        input_size=1,
+        output_size=1,
+        answers="last",
+        sample=sample,
+        test=lambda key: sample(key, 50),
+        loss=lambda outputs, batch: (error(outputs, batch) ** 2).mean(),
+        correct=lambda outputs, batch: abs(error(outputs, batch)) < 0.2,
+        metric=lambda outputs, batch: abs(error(outputs, batch)).max(),
+        metric_name="largest error",
+        recent=window,
+        share=share,
+        criterion="",
+        baseline=1 / 12,
+    )
+
+
+def assert_bits(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+
+
+# --- the model
+
+
+def numpy_model(model, xs, mask):
+    """The outputs at every step, row by row, in float64; and the last of each row."""
+    model = jax.tree.map(lambda p: np.asarray(p, np.float64), model)
+    every = np.zeros((*xs.shape[:2], len(model.b)))
+    last = np.zeros(every.shape[1:])
+    for row in range(xs.shape[1]):
+        hs = [np.zeros(len(layer.U)) for layer in model.layers]
+        cs = [np.zeros(len(layer.U)) for layer in model.layers]
+        every[:, row] = model.b
+        for t in np.flatnonzero(mask[:, row]):
+            x = xs[t, row]
+            for k, (W, U, b) in enumerate(model.layers):
+                i, f, g, o = np.split(x @ W + hs[k] @ U + b, 4)
+                cs[k] = cs[k] / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+                x = hs[k] = np.tanh(cs[k]) / (1 + np.exp(-o))
+            every[t, row] = last[row] = x @ model.W + model.b
+    return every, last
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_model_is_a_stack_with_a_readout():
+    model = init_model(jax.random.key(0), 2, (3, 4), 5)
+    model = jax.tree.map(lambda p: p + 0.1, model)  # so that no bias is zero
+    xs = np.random.default_rng(0).standard_normal((6, 3, 2)).astype(np.float32)
+    mask = np.arange(6)[:, None] < np.array([[6, 4, 1]])
+    every, last = numpy_model(model, xs, mask)
+    outputs = apply_model(model, jnp.asarray(xs), jnp.asarray(mask))
+    np.testing.assert_allclose(outputs, every, atol=1e-5)
+    outputs = apply_model(model, jnp.asarray(xs), jnp.asarray(mask), answers="last")
+    np.testing.assert_allclose(outputs, last, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_one_program_draws_constant_and_chrono_biases():
+    draw = partial(init_model, input_size=2, hidden_sizes=(50,), output_size=1, longest_lag=100)
+    models = jax.vmap(lambda b, chrono: draw(jax.random.key(0), forget_bias=b, chrono=chrono))(
+        jnp.array([0.5, 2.0, 7.0]), jnp.array([False, False, True])
+    )
+    b_i, b_f, b_g, b_o = np.split(np.asarray(models.layers[0].b), 4, axis=1)
+    np.testing.assert_array_equal(b_f[:2], [[0.5] * 50, [2.0] * 50])
+    np.testing.assert_array_equal(b_i[2], -b_f[2])
+    assert not b_i[:2].any() and not b_g.any() and not b_o.any()
+    assert (np.exp(b_f[2]) >= 1).all() and (np.exp(b_f[2]) <= 99).all() and b_f[2].std() > 0.3
+    assert_bits(models.layers[0].U[0], models.layers[0].U[2])
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_dropout_strikes_the_readout_and_needs_a_key():
+    model = init_model(jax.random.key(0), 2, (3,), 1)
+    xs = jnp.ones((4, 500, 2))
+    without = apply_model(model, xs, answers="last")
+    assert_bits(without, apply_model(model, xs, answers="last", dropout=0.5))
+    outputs = apply_model(model, xs, answers="last", dropout=0.5, key=jax.random.key(1))
+    assert len(np.unique(np.asarray(outputs).round(5))) == 2**3  # which of three units are kept
+    np.testing.assert_allclose(outputs.mean(), without.mean(), atol=0.05)
+
+
+# --- training
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """`start` and `advance`, compiled once for the tests that compare runs."""
+    settings = Hyperparams(learning_rate=1e-2)
+    return (
+        jax.jit(lambda key: start(TASK, settings, key, config=SETUP)),
+        jax.jit(lambda t, n: advance(TASK, settings, t, n, config=SETUP), static_argnums=1),
+    )
+
+
+@pytest.mark.slow  # the fast suite has the segments of a grid, below
+def test_segments_of_any_length_give_the_bits_of_the_whole(programs):
+    start, go = programs
+    training = start(jax.random.key(3))
+    whole, curves = go(training, 7)
+    for lengths in ((2, 5), (5, 2)):
+        pieces, again = [], training
+        for length in lengths:
+            again, piece = go(again, length)
+            pieces.append(piece)
+        assert_bits(again, whole)
+        assert_bits(jax.tree.map(lambda *p: jnp.concatenate(p), *pieces), curves)
+    assert int(whole.step) == 7
+
+
+def test_the_steps_are_optax_s_on_batches_of_their_own(programs):
+    """The same run written out: a batch by `fold_in`, the loss, Adam."""
+    start, go = programs
+    key = jax.random.key(4)
+    training, curves = go(start(key), 2)
+    _, steps_key, _ = jax.random.split(key, 3)
+    model, adam = start(key).model, optax.adam(1e-2)
+
+    @jax.jit
+    @jax.value_and_grad
+    def slope(model, batch):
+        outputs = apply_model(model, batch.xs, batch.mask, answers="last")
+        return ((outputs[:, 0] - batch.targets) ** 2).mean()
+
+    state = adam.init(model)
+    for k in range(2):
+        batch_key, _ = jax.random.split(jax.random.fold_in(steps_key, k))
+        batch = TASK.sample(batch_key, 8)
+
+        loss, gradient = slope(model, batch)
+        np.testing.assert_allclose(curves.loss[k], loss, rtol=1e-4)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = adam.update(gradient, state, model)
+            model = optax.apply_updates(model, updates)
+    for a, b in zip(jax.tree.leaves(training.model), jax.tree.leaves(model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_run_learns_is_solved_once_and_tested():
+    config = Config(hidden_size=8, batch_size=10, steps=200)
+    run = jax.jit(partial(train, echo(), config=config))
+    result = run(Hyperparams(learning_rate=3e-2, clip_norm=1.0), jax.random.key(0))
+    correct = np.asarray(result.curves.correct)
+    both = (correct[1:] == 1) & (correct[:-1] == 1)  # 20 in a row are two batches of 10
+    assert int(result.solved_at) == np.flatnonzero(both)[0] + 2
+    assert 2 < int(result.solved_at) < 200
+    assert result.loss < 1e-3 and result.metric < 0.2
+    assert np.isfinite(result.curves.loss).all()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
+    config = Config(hidden_size=2, batch_size=10, steps=30)
+    counts = {}
+    for share in (0.5, 1.0):
+        result = jax.jit(partial(train, echo(share, window=35), config=config))(
+            Hyperparams(learning_rate=1e-2), jax.random.key(0)
+        )
+        recent = np.convolve(np.rint(np.asarray(result.curves.correct) * 10), np.ones(4))[3:30]
+        met = np.flatnonzero(recent >= 40 * share)
+        counts[share] = int(result.solved_at)
+        assert counts[share] == (met[0] + 4 if len(met) else -1)
+    assert counts[0.5] > 0
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_one_program_maps_over_settings_and_keys():
+    """Each lane is the run on its own; settings differ where they should."""
+    n = 3
+    settings = Hyperparams(
+        learning_rate=jnp.array([1e-2, 1e-2, 1e-3]),
+        forget_bias=jnp.array([1.0, 2.0, 1.0]),
+        chrono=jnp.array([False, False, True]),
+        clip_norm=jnp.array([1.0, 0.01, 1.0]),
+        dropout=jnp.array([0.0, 0.0, 0.3]),
+    )
+    keys = jax.vmap(jax.random.key)(jnp.zeros(n, jnp.uint32))
+    run = partial(train, TASK, config=SETUP)
+    runs = jax.jit(jax.vmap(run))(settings, keys)
+    one = jax.jit(run)
+    for lane in range(n):
+        alone = one(jax.tree.map(lambda leaf, k=lane: leaf[k], settings), keys[lane])
+        np.testing.assert_allclose(runs.curves.loss[lane], alone.curves.loss, rtol=1e-4)
+        np.testing.assert_allclose(runs.loss[lane], alone.loss, rtol=1e-4)
+    assert len(np.unique(np.asarray(runs.loss))) == n
+
+
+QUICK = ("full_gate_recurrence", "projected")  # whose states and weights differ most
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in FAMILY]
+)
+def test_a_setup_trains_any_cell(name):
+    """All its parameters move, and the first loss is that of its equations in a float64 loop."""
+    variant, task, settings = FAMILY[name], echo(), Hyperparams(learning_rate=1e-2)
+    config = Config(variants.H, batch_size=4, steps=2, cell=variant.cell, init=variant.init)
+    keys = jax.random.split(jax.random.key(5), 2)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        training = start(task, settings, key, config=config)
+        last, curves = advance(task, settings, training, 2, config=config)
+        return training.model, finish(task, last, curves, config=config)
+
+    first, runs = run(keys)
+    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(runs.model), strict=True):
+        assert (np.abs(before - after).max(axis=tuple(range(1, before.ndim))) > 1e-3).all()
+    assert np.isfinite(runs.loss).all() and runs.loss[0] != runs.loss[1]
+    for lane, key in enumerate(keys):
+        batch_key, _ = jax.random.split(jax.random.fold_in(jax.random.split(key, 3)[1], 0))
+        batch = task.sample(batch_key, 4)
+        xs, targets = np.asarray(batch.xs, np.float64), np.asarray(batch.targets)
+        model = jax.tree.map(lambda p, k=lane: np.asarray(p[k], np.float64), first)
+        state = variant.state(*(np.zeros((4, size)) for size in variant.sizes))
+        never, always = np.zeros(xs.shape[:2], bool), np.ones(xs.shape[:2], bool)
+        _, hs = variants.plain(np, name, model.layers[0], xs, state, state, never, always)
+        loss = (((hs[-1] @ model.W + model.b)[:, 0] - targets) ** 2).mean()
+        np.testing.assert_allclose(runs.curves.loss[lane, 0], loss, rtol=1e-4)
+
+
+def test_a_run_is_not_tested_with_another_cell():
+    config = Config(hidden_size=2, batch_size=4, steps=2, cell=cells.gru, init=cells.init_gru)
+
+    def run(key):
+        training = start(TASK, Hyperparams(), key, config=config)
+        return finish(TASK, *advance(TASK, Hyperparams(), training, 2, config=config))
+
+    with pytest.raises(TypeError, match="expected LSTMParams, got GRUParams"):
+        jax.eval_shape(run, jax.random.key(0))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_the_gradient_goes_through_a_whole_run():
+    """So a learning rate can itself be learnt."""
+
+    def loss(learning_rate):
+        config = Config(hidden_size=2, batch_size=4, steps=2)
+        return train(echo(), Hyperparams(learning_rate), jax.random.key(0), config=config).loss
+
+    slope = jax.jit(jax.grad(loss))(1e-2)
+    step, value = 1e-3, jax.jit(loss)
+    difference = (value(1e-2 + step) - value(1e-2 - step)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (Config(hidden_size=0), "hidden_size: expected at least 1"),
+        (Config(layers=0), "layers: expected at least 1"),
+        (Config(batch_size=0), "batch_size: expected at least 1"),
+        (Config(steps=0), "steps: expected at least 1"),
+    ],
+)
+def test_a_setup_without_size_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(lambda: train(TASK, Hyperparams(), jax.random.key(0), config=config))
+
+
+# --- grids and segments
+
+
+def test_a_grid_is_every_combination_times_every_seed():
+    choices = {"learning_rate": [1e-3, 0.1], "forget_bias": [1, "chrono", -2.5]}
+    runs = grid(2, choices)
+    expected = [
+        {"learning_rate": rate, "forget_bias": bias, "seed": seed}
+        for rate in (1e-3, 0.1)
+        for bias in (1, "chrono", -2.5)
+        for seed in (0, 1)
+    ]
+    assert runs.rows == expected
+    np.testing.assert_allclose(runs.hyperparams.learning_rate, [1e-3] * 6 + [0.1] * 6)
+    np.testing.assert_array_equal(
+        runs.hyperparams.chrono, [False, False, True, True, False, False] * 2
+    )
+    np.testing.assert_array_equal(runs.hyperparams.forget_bias, [1, 1, 0, 0, -2.5, -2.5] * 2)
+    assert runs.hyperparams.clip_norm is None and runs.hyperparams.dropout is None
+    assert_bits(runs.keys, jnp.stack([jax.random.key(seed) for seed in (0, 1) * 6]))
+
+
+@pytest.mark.parametrize(
+    "choices, kind, message",
+    [
+        ({"momentum": [1.0]}, ValueError, "choices: expected fields learning_rate, forget_bias"),
+        ({"chrono": [True]}, ValueError, "choices: expected fields"),
+        ({"dropout": []}, TypeError, "dropout: expected a list of values"),
+        ({"dropout": 0.1}, TypeError, "dropout: expected a list of values"),
+        ({"dropout": ["chrono"]}, TypeError, "dropout: expected numbers, got str 'chrono'"),
+        ({"clip_norm": [True]}, TypeError, "clip_norm: expected numbers, got bool True"),
+    ],
+)
+def test_what_is_no_grid_is_refused(choices, kind, message):
+    with pytest.raises(kind, match=message):
+        grid(2, choices)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_segments_are_the_runs_bit_for_bit_and_compiled_once(compilations):
+    runs = grid(3, {"forget_bias": [1, "chrono"]})
+    task, config = echo(), Config(hidden_size=2, batch_size=4, steps=9)
+    start = segments.start(task, runs.hyperparams, runs.keys, config=config)
+    go = partial(segments.advance, task, runs.hyperparams, config=config)
+    ((step, whole),) = go(start, every=100)
+    assert step == 9 and np.isfinite(whole.curves.loss).all()
+    seen, counts, progress = [], [], start
+    for step, progress in go(start, every=3):
+        counts.append(compilations())
+        seen.append(step)
+        done = ~np.isnan(progress.curves.loss)
+        assert done[:, :step].all() and not done[:, step:].any()
+    assert seen == [3, 6, 9] and counts[0] == counts[2]
+    assert_bits(progress, whole)
+    finished = segments.finish(task, whole)
+    alone = jax.jit(partial(finish, task))(*jax.tree.map(lambda leaf: leaf[4], whole))
+    np.testing.assert_allclose(finished.loss[4], alone.loss, rtol=1e-5)
+    np.testing.assert_allclose(finished.metric[4], alone.metric, rtol=1e-5)
+
+
+@given(st.integers(0, 30), st.integers(1, 30), st.integers(2, 12))
+def test_segments_end_at_multiples_and_never_take_one_step(step, steps, every):
+    ends = list(segments._ends(step, steps, every))
+    assert ends == sorted(set(ends)) and (ends[-1:] == [steps] if step < steps else not ends)
+    assert all(end % every == 0 for end in ends[:-1])
+    lengths = np.diff([step, *ends])
+    assert (lengths >= min(2, steps - step)).all() and (lengths <= every + 2).all()
+
+
+def test_segments_of_one_step_are_refused():
+    going = segments.advance(TASK, Hyperparams(), cast(Any, None), config=SETUP, every=1)
+    with pytest.raises(ValueError, match="every: expected at least 2 steps, got 1"):
+        next(going)
