@@ -20,7 +20,7 @@ LOSSES: dict[str, tuple[str, Callable]] = {
 
 
 class Answer(NamedTuple):
-    """What a question came to: a table by name of its columns, what to save, how to draw it."""
+    """The answer to a question: a table by column, arrays to save, and a function that draws."""
 
     title: str
     table: Mapping[str, np.ndarray]
@@ -51,11 +51,14 @@ def add(commands) -> None:
     steps = partial(options.whole_number, 0, 2**31 - 1)
     lyapunov.add_argument("--warmup", type=steps, default=0, metavar="N", help=transient)
     truncation = _question(
-        questions, _truncation, "truncation", "what a gradient truncated after K steps is off by"
+        questions,
+        _truncation,
+        "truncation",
+        "the error of a gradient that is truncated after K steps",
     )
     truncation.add_argument("--longest", type=count, metavar="K", help="the largest K (T)")
     saliency = _question(
-        questions, _saliency, "saliency", "how the last output answers to each input"
+        questions, _saliency, "saliency", "the sensitivity of the last output to each input"
     )
     fraction = "of the largest sensitivity, for the memory horizon (0.01)"
     saliency.add_argument("--fraction", type=_fraction, default=0.01, metavar="X", help=fraction)
@@ -65,7 +68,7 @@ def add(commands) -> None:
 
 
 def _question(questions, answer, name, what):
-    """A question with the options that all of them have."""
+    """Declares a question with the options that all questions share."""
     description = f"{what[0].upper()}{what[1:]}. Of more than {SHOWN} rows the table\n"
     description += f"shows the first and the last {HEAD}; --save keeps all."
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"

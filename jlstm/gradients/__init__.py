@@ -1,8 +1,25 @@
-"""How gradients travel through a recurrent network, a file for each question.
+"""How gradients travel through a recurrent network: one pure function for each question.
 
-Experiments on a sequence take `(params, xs, state, *, initial_state, reset, mask, cell)` as
-`jlstm.unroll` does. `params` may also be the layers of a stack, a plain tuple: the arguments are
-then those of `jlstm.unroll_stack` with `cell` in every layer, and s is the state of all layers.
+The functions that run over a sequence share these arguments:
+
+- `params`: the parameters of `cell`. A plain tuple is a stack, with one entry for each layer.
+- `xs`: the inputs, `[T, *B, D]`, or a pytree of arrays `[T, *B, …]` for a cell of your own.
+- `state`: the state carried in. None starts from `initial_state`.
+- `initial_state`: the state in which sequences begin. None is zeros; a cell of your own needs one
+  of the two states.
+- `reset`: bool `[T, *B]`, a new sequence begins at t, and no gradient crosses.
+- `mask`: bool `[T, *B]`, False skips step t: the state is held, and the output is zero.
+- `cell`: `(params, state, x) -> (state, y)`, the cell of every layer. By default the LSTM.
+
+Each has the same meaning as in `jlstm.unroll`. For a stack, the two states are tuples with one
+entry for each layer, as in `jlstm.unroll_stack`. Its layers have one direction.
+
+s_t is the state after step t, of all layers for a stack. Some functions treat it as a vector of N
+numbers, its arrays side by side: N = 2H for an LSTM, h before c. A cell of your own then has a
+state of arrays `[*B, N_k]`, and treats the rows of the batch independently.
+
+A malformed argument raises `TypeError` or `ValueError` before anything is computed. So does a mask
+that skips every step, if its values are known, and a layer with two directions.
 """
 
 from jlstm._src.modules import publish
@@ -25,13 +42,14 @@ from jlstm.gradients.jacobians import (
     state_jacobians,
 )
 from jlstm.gradients.lyapunov import LyapunovSpectrum, lyapunov_spectrum
-from jlstm.gradients.rtrl import RTRLGradient, rtrl_gradient
+from jlstm.gradients.rtrl import RTRLResult, rtrl_gradient
 from jlstm.gradients.sensitivity import (
     InputSensitivity,
     MemoryHorizon,
     input_sensitivity,
     memory_horizon,
 )
+from jlstm.gradients.snap import SnapInfluence
 from jlstm.gradients.truncation import (
     TruncatedGradient,
     TruncationStudy,
@@ -48,8 +66,9 @@ __all__ = [
     "LeadingEigenvalue",
     "LyapunovSpectrum",
     "MemoryHorizon",
-    "RTRLGradient",
+    "RTRLResult",
     "SingularValues",
+    "SnapInfluence",
     "StateJacobians",
     "TruncatedGradient",
     "TruncationStudy",

@@ -1,12 +1,12 @@
-"""How a loss curves: products with its Hessian and its Gauss-Newton matrix, and their spectra.
+"""Curvature of a loss: products with its Hessian and its Gauss-Newton matrix, and their spectra.
 
 The matrices are never formed. At the parameters θ, with J = ∂outputs/∂θ,
 
     Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂outputs_k ∂²outputs_k/∂θ²
     Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂outputs²
 
-so that the second is positive semi-definite wherever the loss is convex in the outputs. Both are
-functions of the parameters alone: close over sequences, states, masks and cells.
+The Gauss-Newton matrix is positive semi-definite wherever the loss is convex in the outputs. The
+functions here take closures of the parameters alone, which hold sequences, states, masks and cells.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ Function = Callable[[Any], Any]
 
 
 class LeadingEigenvalue(NamedTuple):
-    """An approximate eigenpair of the matrix C of curvature.
+    """An approximate eigenpair of the curvature matrix C.
 
-    value: in units of the loss per squared unit of the parameters.
+    value: the eigenvalue, in units of the loss per squared unit of the parameters.
     vector: a tree like the parameters, of norm 1.
     residual: ‖C vector - value vector‖; some eigenvalue lies within this distance of `value`.
     """
@@ -41,7 +41,7 @@ class HessianTrace(NamedTuple):
     """An unbiased estimate of a trace, in units of the loss per squared unit of the parameters.
 
     value: the mean over the samples.
-    standard_error: the standard deviation of that mean, estimated from the samples.
+    standard_error: the standard deviation of `value`, estimated from the samples.
     """
 
     value: Array
@@ -51,10 +51,10 @@ class HessianTrace(NamedTuple):
 def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
     """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`.
 
-    Forward over reverse (Pearlmutter 1994): as much as a few gradients, O(T H (D + H)) in time
-    and O(T H) in memory for each row. On one core in float32, with D = 4 and one row, 1,000 steps
-    of H = 32 take 3.2 ms, 2,000 steps 6.8 ms, 1,000 steps of H = 64 6.4 ms, where a gradient takes
-    1.4, 2.6 and 2.4 ms (jax 0.10.2).
+    Forward over reverse (Pearlmutter 1994), at the cost of a few gradients: O(T H (D + H)) time and
+    O(T H) memory for each row. On one core in float32, with D = 4 and one row, 1,000 steps of
+    H = 32 take 3.2 ms, 2,000 steps 6.8 ms, 1,000 steps of H = 64 6.4 ms; a gradient takes 1.4, 2.6
+    and 2.4 ms (jax 0.10.2).
 
     Args:
       loss: `params -> scalar`.
@@ -83,7 +83,7 @@ def gauss_newton_vector_product(outputs: Function, loss: Function, params: Any, 
     """Product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
 
     J is the Jacobian of the outputs by the parameters, and L the Hessian of the loss by the outputs
-    (Schraudolph 2002; Martens & Sutskever 2011). It costs about half of a product with the Hessian.
+    (Schraudolph 2002; Martens & Sutskever 2011). The cost is about half of a Hessian product.
 
     Args:
       outputs: `params -> outputs`, any pytree of floats.
@@ -117,23 +117,23 @@ def leading_eigenvalue(
     iterations: int = 32,
     outputs: Function | None = None,
 ) -> LeadingEigenvalue:
-    """The largest eigenvalue of the curvature, the sharpness, by Lanczos's method.
+    """Largest eigenvalue of the curvature matrix C, the sharpness, by the Lanczos method.
 
         C q_k = β_k-1 q_k-1 + α_k q_k + β_k q_k+1,    value = max eig tridiag(α, β)
 
-    from a random q_1, each q_k orthogonalised against all before it (Lanczos 1950; Cohen et al.
-    2021 for the sharpness). The largest is the most positive; the most negative eigenvalue is minus
-    the largest of minus the loss. The value exceeds the true one by rounding at most. The residual
-    bounds the distance to an eigenvalue: raise `iterations` until it is small enough.
+    q_1 is random, and each q_k is orthogonalised against all before it (Lanczos 1950; Cohen et al.
+    2021 for the sharpness). The largest eigenvalue is the most positive one; for the most negative,
+    take minus the largest of minus the loss. The value exceeds the true one by at most rounding.
+    The residual bounds its distance to an eigenvalue: raise `iterations` until it is small enough.
 
-    Costs a product with C for each iteration, and with P parameters O(P · iterations) in memory
-    and O(P · iterations²) in time besides.
+    Each iteration takes one product with C. With P parameters, they add O(P · iterations) memory
+    and O(P · iterations²) time.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
       params: θ, any pytree of floats.
       key: a typed key, for q_1.
-      iterations: products with C, at least 1; more than P would add nothing and are left out.
+      iterations: the number of products with C, at least 1; at most P are taken.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
     Returns:
@@ -170,19 +170,19 @@ def hessian_trace(
     samples: int = 64,
     outputs: Function | None = None,
 ) -> HessianTrace:
-    """The trace of the curvature, estimated by Hutchinson's method.
+    """Trace of the curvature matrix C, estimated by Hutchinson's method.
 
         value = mean_k v_kᵀ C v_k,    standard_error = std_k(v_kᵀ C v_k) / √samples
 
-    with independent signs in each v_k (Hutchinson 1990), which make the estimate unbiased and its
-    variance 2 Σ_{i≠j} C_ij² / samples. Costs a product with C for each sample, one after the
+    Each v_k holds independent random signs (Hutchinson 1990). The estimate is then unbiased, and
+    its variance is 2 Σ_{i≠j} C_ij² / samples. Each sample takes one product with C, one after the
     other, in the memory of one.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
       params: θ, any pytree of floats.
       key: a typed key, for the signs.
-      samples: at least 2.
+      samples: the number of vectors v_k, at least 2.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
     Returns:
@@ -214,7 +214,7 @@ def hessian_trace(
 
 
 def _product(loss, params, outputs) -> Function:
-    """The product with the Hessian, or with the Gauss-Newton matrix if there are `outputs`."""
+    """Returns the product with the Hessian, or with `outputs` the Gauss-Newton matrix."""
     if outputs is None:
         check_scalar("loss", loss, "the parameters", lambda: (params,))
         return jax.linearize(jax.grad(loss), params)[1]
@@ -228,7 +228,7 @@ def _product(loss, params, outputs) -> Function:
 
 
 def _flat_product(loss, params, outputs):
-    """The product with C for flat vectors, the flat parameters, and the way back."""
+    """Returns the product with C for flat vectors, the flat parameters, and their unraveller."""
     params = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
     flat, unravel = ravel_pytree(params)
     product = _product(loss, params, outputs)
@@ -236,9 +236,9 @@ def _flat_product(loss, params, outputs):
 
 
 def _lanczos(product, key, like, m):
-    """`(basis [m, P], alpha [m], beta [m - 1])`: C in the basis is tridiagonal."""
+    """Returns `(basis [m, P], alpha [m], beta [m - 1])`; in the basis, C is tridiagonal."""
 
-    def apart(v, basis):  # twice, as one pass leaves what rounding left of the first
+    def orthogonalised(v, basis):  # twice, as rounding spoils a single pass
         for _ in range(2):
             v = v - (basis @ v) @ basis
         return v
@@ -252,12 +252,12 @@ def _lanczos(product, key, like, m):
         k, key = now
         basis = basis.at[k].set(q)
         w = product(q)
-        rest = apart(w, basis)
+        rest = orthogonalised(w, basis)
         beta = jnp.linalg.norm(rest)
-        # The subspace is invariant: the rest of the spectrum is sought in a new direction.
+        # The subspace is invariant: continue in a new direction, for the rest of the spectrum.
         done = beta <= like.size * jnp.finfo(like.dtype).eps * jnp.linalg.norm(w)
-        fresh = unit(apart(jax.random.normal(key, like.shape, like.dtype), basis))
-        after = jnp.where(done, fresh, unit(rest))
+        fresh = jax.random.normal(key, like.shape, like.dtype)
+        after = unit(jnp.where(done, orthogonalised(fresh, basis), rest))
         return (basis, after), (q @ w, jnp.where(done, jnp.zeros_like(beta), beta))
 
     first, *keys = jax.random.split(key, m + 1)

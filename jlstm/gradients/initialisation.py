@@ -1,4 +1,4 @@
-"""What initialisation does to gradients: their norm against the lag, over seeds and lengths."""
+"""Gradients at initialisation: their norm against the lag, over seeds and lengths."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,12 +16,12 @@ from jlstm.gradients.flow import gradient_flow
 
 
 class InitialisationStudy(NamedTuple):
-    """How far gradients reach back, for I initialisations, L lengths, S seeds, T the longest.
+    """How far gradients reach back: I initialisations, L lengths, S seeds, T the longest length.
 
     lag: int `[T]`, in steps before the last one.
-    norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖, where u is a random direction, so that it is
-      1 at lag 0. NaN from the length on. The initialisations are the forget biases in the order
-      asked for, then the chrono initialisation.
+    norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖ for a random direction u of norm 1, hence 1 at
+      lag 0. NaN at lags beyond the length. The initialisations are the forget biases in the given
+      order, then the chrono initialisation.
     """
 
     lag: Array
@@ -37,18 +37,19 @@ def initialisation_study(
     hidden_size: int = 32,
     forget_biases: Sequence[float] = (0.0, 1.0),
 ) -> InitialisationStudy:
-    """The gradient's norm against the lag at initialisation, as one vmapped program.
+    """Norm of the gradient against the lag at initialisation, as one vmapped program.
 
         norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
 
-    for constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever
-    2015), and for the chrono initialisation of longest lag T (Tallec & Ollivier 2018):
+    The initialisations are constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz,
+    Zaremba & Sutskever 2015), and the chrono initialisation for lags up to T (Tallec & Ollivier
+    2018):
 
         b_f = log U(1, T - 1),    b_i = -b_f
 
-    on standard normal inputs. One seed draws one W, U, input and u for all initialisations. The
-    rest of the parameters is that of `jlstm.init`. Shorter sequences begin later, at a reset, so
-    that all of them end together. Costs I L S gradients of T steps, side by side.
+    The inputs are standard normal. Each seed draws one W, U, input and u for all initialisations,
+    W and U as `jlstm.init` does. Shorter sequences begin later, at a reset, so that all end
+    together. The cost is I L S gradients of T steps, side by side.
 
     Args:
       key: a typed key.
@@ -56,13 +57,13 @@ def initialisation_study(
       seeds: S.
       input_size: D.
       hidden_size: H.
-      forget_biases: the constant ones to compare with.
+      forget_biases: the constant forget biases to compare.
 
     Returns:
       `InitialisationStudy(lag [T], norm [I, L, S, T])`.
 
     Raises:
-      TypeError, ValueError: the key is not typed, a size is not positive, a length is below 3.
+      TypeError, ValueError: the key is not typed, a size is not positive, or a length is below 3.
 
     >>> import jax, jlstm
     >>> study = jlstm.gradients.initialisation_study(
@@ -97,5 +98,5 @@ def initialisation_study(
         return over_both(params, bs, starts, xs, u / jnp.linalg.norm(u))
 
     norm = jax.vmap(one_seed, out_axes=2)(jax.random.split(key, seeds))[..., ::-1]
-    there = np.arange(T) < np.asarray(lengths)[:, None, None]  # [L, 1, T]
-    return InitialisationStudy(jnp.arange(T), jnp.where(there[None], norm, jnp.nan))
+    within = np.arange(T) < np.asarray(lengths)[:, None, None]  # [L, 1, T]
+    return InitialisationStudy(jnp.arange(T), jnp.where(within[None], norm, jnp.nan))

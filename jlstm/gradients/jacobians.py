@@ -1,8 +1,8 @@
-"""State Jacobians: what one step, and many, do to a small change of the state.
+"""State Jacobians: how one step, and many steps, map a small change of the state.
 
     J_t = ∂s_t/∂s_tm1,    ∂s_T/∂s_tm1 = J_T ⋯ J_t
 
-Long products leave the range of floats, so they come as matrices of norm 1 beside the logarithms
+Long products leave the range of floats. They are returned as matrices of norm 1 with the logarithms
 of their norms, and their singular values as logarithms.
 """
 
@@ -17,15 +17,15 @@ from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
-from jlstm.gradients.sequence import read_sequence
-from jlstm.gradients.transition import identity, push_columns, recurrence_of, take
+from jlstm.gradients.sequence import read_sequence, take
+from jlstm.gradients.vectors import check_vectors, identity, push_columns
 
 
 class StateJacobians(NamedTuple):
-    """The Jacobian of each step, and the states between which it stands.
+    """The Jacobian of each step, and the state after it.
 
-    jacobians: `[T, *B, N, N]`, `∂s_t/∂s_tm1`, with N = 2H of an LSTM, h before c.
-    states: s_t, like the state with a time axis.
+    jacobians: `[T, *B, N, N]`, ∂s_t/∂s_tm1; N = 2H for an LSTM, h before c.
+    states: s_t, like the state with a time axis in front.
     """
 
     jacobians: Array
@@ -33,10 +33,10 @@ class StateJacobians(NamedTuple):
 
 
 class JacobianProducts(NamedTuple):
-    """The derivatives of the last state, `exp(log_norms) * matrices`.
+    """The Jacobians of the last state, `exp(log_norms) * matrices`.
 
-    matrices: `[T, *B, N, N]`, of Frobenius norm 1; zero where no derivative is left.
-    log_norms: `[T, *B]`, in nats; -inf where no derivative is left.
+    matrices: `[T, *B, N, N]`, of Frobenius norm 1; zero if the Jacobian is zero.
+    log_norms: `[T, *B]`, in nats; -inf if the Jacobian is zero.
     """
 
     matrices: Array
@@ -47,8 +47,8 @@ class SingularValues(NamedTuple):
     """The singular values of `jacobian_products`.
 
     logs: `[T, *B, N]`, their logarithms in nats, largest first; -inf for a value of 0.
-    residual: `[T, *B]`, the largest cosine of the angle between two of the singular vectors, zero
-      when the iteration has ended. More sweeps make it smaller.
+    residual: `[T, *B]`, the largest cosine of the angle between two singular vectors, zero once the
+      iteration has converged. More sweeps make it smaller.
     """
 
     logs: Array
@@ -65,25 +65,21 @@ def state_jacobians(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> StateJacobians:
-    """The derivative of each state by the one before (Pascanu et al. 2013).
+    """Jacobian of each state by the state before (Pascanu et al. 2013).
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
-    At a skipped step it is the identity, and where a sequence begins it is zero, as nothing
-    crosses a reset. Costs O(T N H) for each column of J, so O(T H³) a row of an LSTM, and the
-    memory of the result, O(T N²).
+    It is the identity at a skipped step, and zero where a sequence begins, as nothing crosses a
+    reset. For an LSTM the time is O(T H³) for each row. The memory is the result, O(T N²).
 
     Args:
-      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
-      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and rows of the batch
-        that do not depend on each other.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
 
     Returns:
       `StateJacobians(jacobians [T, *B, N, N], states)`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, the mask skips every step, or a layer has
-        two directions.
+      TypeError, ValueError: an argument is malformed.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -91,8 +87,8 @@ def state_jacobians(
     >>> jlstm.gradients.state_jacobians(params, xs).jacobians.shape
     (10, 5, 6, 6)
     """
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    recurrence = recurrence_of(params, sequence, cell)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_vectors(recurrence.state)
     columns = identity(recurrence.state)
 
     def one(before, now):
@@ -105,16 +101,16 @@ def state_jacobians(
 
 
 def jacobian_products(jacobians: Array) -> JacobianProducts:
-    """The derivative of the last state by the state before each step.
+    """Jacobian of the last state by the state before each step.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = exp(log_norms[t]) * matrices[t]
 
-    The norm is taken out at every step, so nothing over- or underflows however long the product
-    is. In one matrix the small singular values still drown in the rounding of the large ones;
-    `singular_values` keeps them. Costs O(T N³).
+    Every step takes the norm out, so that nothing overflows or underflows in a long product. The
+    rounding of the large singular values still hides the small ones in one matrix;
+    `singular_values` keeps them. The time is O(T N³).
 
     Args:
-      jacobians: `[T, *B, N, N]`, of `state_jacobians`.
+      jacobians: `[T, *B, N, N]`, from `state_jacobians`.
 
     Returns:
       `JacobianProducts(matrices [T, *B, N, N], log_norms [T, *B])`.
@@ -125,7 +121,7 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
     >>> import jax, jlstm
     >>> shrink = jax.numpy.stack([jax.numpy.eye(2) / 10] * 1000)     # 0.1 ** 1000 underflows
     >>> products = jlstm.gradients.jacobian_products(shrink)
-    >>> print(f"{products.log_norms[0] / jax.numpy.log(10):.2f}")    # sqrt(2) times that
+    >>> print(f"{products.log_norms[0] / jax.numpy.log(10):.2f}")    # log10 of 0.1 ** 1000 √2
     -999.85
     """
     _check_jacobians(jacobians)
@@ -142,19 +138,19 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
 
 
 def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
-    """The singular values of the products, without the products.
+    """Singular values of the products, without the products.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = U_t Σ_t V_tᵀ
 
-    Given the transposed product as U Σ Vᵀ, one factor more makes it `(Jᵀ U) Σ Vᵀ`. What is left
-    is to turn the columns of `(Jᵀ U) Σ` until they stand at right angles (one-sided Jacobi
-    rotations, Hestenes 1958). That needs the ratios of the σ alone, whose logarithms are carried:
-    every singular value keeps its relative accuracy (Demmel & Veselić 1992), be it `exp(-10000)`
-    and the largest `exp(100)`. Costs O(sweeps T N³).
+    If the transposed product is U Σ Vᵀ, one more factor makes it `(Jᵀ U) Σ Vᵀ`. Rotations then turn
+    the columns of `(Jᵀ U) Σ` until they are orthogonal (one-sided Jacobi, Hestenes 1958). They need
+    only ratios of the σ, whose logarithms are carried. So every singular value keeps its relative
+    accuracy (Demmel & Veselić 1992), even `exp(-10000)` beside `exp(100)`. The time is
+    O(sweeps T N³).
 
     Args:
-      jacobians: `[T, *B, N, N]`, of `state_jacobians`.
-      sweeps: how often each pair of columns is turned, for each t.
+      jacobians: `[T, *B, N, N]`, from `state_jacobians`.
+      sweeps: how often each pair of columns is turned at each t.
 
     Returns:
       `SingularValues(logs [T, *B, N], residual [T, *B])`.
@@ -177,8 +173,10 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
         columns, logs = carry
         columns, log = _normalised(jnp.matmul(jacobian.mT, columns), axis=-2)
         carry = columns, logs + log[..., 0, :]
-        turned, _ = jax.lax.scan(_turn, carry, jnp.tile(pairs, (sweeps, 1, 1)))
-        columns, logs = _largest_first(*turned)
+        (columns, logs), _ = jax.lax.scan(_rotate, carry, jnp.tile(pairs, (sweeps, 1, 1)))
+        largest_first = jnp.argsort(-logs, axis=-1)
+        columns = _pick(columns, largest_first)
+        logs = jnp.take_along_axis(logs, largest_first, axis=-1)
         cosines = jnp.abs(jnp.matmul(columns.mT, columns))
         apart = jnp.broadcast_to(~jnp.eye(N, dtype=bool), cosines.shape)
         residual = cosines.max(axis=(-2, -1), where=apart, initial=0)
@@ -190,8 +188,8 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
 
 
 def _tournament(N):
-    """Every pair of N columns once: `[rounds, pairs, 2]`, no column twice in a round."""
-    players = N + N % 2  # of an odd number one sits out
+    """Returns every pair of N columns once, `[rounds, pairs, 2]`, no column twice in a round."""
+    players = N + N % 2  # with an odd N, one column sits out each round
     ring = list(range(1, players))
     rounds = []
     for turn in range(players - 1):
@@ -201,11 +199,12 @@ def _tournament(N):
     return np.array(rounds, np.int32).reshape(players - 1, -1, 2)
 
 
-def _turn(carry, pairs):
-    """Turns pairs of columns `exp(log) x` to right angles; x has length 1, `[*B, N, pairs]`.
+def _rotate(carry, pairs):
+    """Makes pairs of columns `exp(log) x` orthogonal; x has length 1, `[*B, N, pairs]`.
 
-    With a the longer and b the shorter column, r the ratio of their lengths and c the cosine
-    between them, `a + r u b` and `b - u a / r` are at right angles for the u below.
+    With x_a of the longer and x_b of the shorter column, r the shorter length over the longer, and
+    c = x_a · x_b, the vectors `x_a + r² u x_b` and `x_b - u x_a` are orthogonal for the u below. A
+    rotation of the two columns by arctan(r u) gives their directions.
     """
     columns, logs = carry
     a, b = pairs[:, 0], pairs[:, 1]
@@ -219,14 +218,14 @@ def _turn(carry, pairs):
     square = rest**2 + 4 * c**2 * r2
     some = square > 0
     u = jnp.where(some, 2 * c / (rest + jnp.sqrt(jnp.where(some, square, 1))), 0)
-    cosine = jnp.log1p(r2 * u**2) / -2  # of the angle of the turn, its logarithm
+    log_cosine = jnp.log1p(r2 * u**2) / -2  # of the rotation's angle
     for index, log, x in (
         (a, log_a, x_a + (r2 * u)[..., None, :] * x_b),
         (b, log_b, x_b - u[..., None, :] * x_a),
     ):
         x, grown = _normalised(x, axis=-2)
         columns = _put(columns, index, x)
-        logs = _put(logs[..., None, :], index, (log + cosine)[..., None, :] + grown)[..., 0, :]
+        logs = _put(logs[..., None, :], index, (log + log_cosine)[..., None, :] + grown)[..., 0, :]
     return (columns, logs), None
 
 
@@ -239,13 +238,8 @@ def _put(columns, index, values):
     return jnp.put_along_axis(columns, index, values, axis=-1, inplace=False)
 
 
-def _largest_first(columns, logs):
-    order = jnp.argsort(-logs, axis=-1)
-    return _pick(columns, order), jnp.take_along_axis(logs, order, axis=-1)
-
-
 def _normalised(array, axis):
-    """`array` in norm 1, or zero as it came, and the logarithm of the norm it had."""
+    """Returns the array divided by its norm, or zero if it is zero, and the norm's logarithm."""
     most = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))  # squares may underflow
     some = most > 0
     scaled = jnp.where(some, array, 1) / jnp.where(some, most, 1)

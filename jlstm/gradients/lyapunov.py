@@ -1,8 +1,8 @@
-"""Lyapunov exponents: how fast small changes of the state grow or fade along a sequence.
+"""Lyapunov exponents: the rates at which small changes of the state grow or decay.
 
     Q_t R_t = J_t Q_tm1,    λ_k = mean over t of ln |R_t[k, k]|
 
-in natural logarithms, so in nats per step: a direction changes by the factor `exp(λ)` a step.
+in nats per step (natural logarithms): a change in direction k grows by `exp(λ_k)` a step.
 """
 
 from typing import Any, NamedTuple
@@ -17,32 +17,23 @@ from jlstm._src.checks import check_count, check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
-from jlstm.gradients.sequence import read_sequence
-from jlstm.gradients.transition import push_columns, ravel, recurrence_of, take
+from jlstm.gradients.sequence import read_sequence, take
+from jlstm.gradients.vectors import check_vectors, push_columns, ravel
 
 
 class LyapunovSpectrum(NamedTuple):
-    """The leading exponents, and where the sequence ended, to go on from.
+    """The leading exponents, and the final state and basis, from which another call can go on.
 
     exponents: `[*B, k]`, in nats per step, largest first.
-    steps: int `[*B]`, over how many steps they are the mean.
-    state: the last state.
-    basis: `[*B, N, k]`, the directions Q that the last state's changes have turned into, in the
-      order that the recursion left them in.
+    steps: int `[*B]`, the number of steps over which they are the mean.
+    state: the final state.
+    basis: `[*B, N, k]`, the directions Q after the last step, in the order of the recursion.
     """
 
     exponents: Array
     steps: Array
     state: Any
     basis: Array
-
-
-class _Carry(NamedTuple):
-    state: Any
-    basis: Array
-    age: Array
-    growth: Array
-    steps: Array
 
 
 def lyapunov_spectrum(
@@ -58,37 +49,37 @@ def lyapunov_spectrum(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> LyapunovSpectrum:
-    """The leading Lyapunov exponents of a network that is driven by a sequence.
+    """Leading Lyapunov exponents of a network that is driven by a sequence.
 
         Q_t R_t = J_t Q_tm1,    J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
         λ_k = 1/n Σ_t ln |R_t[k, k]|    over the n steps after the first `warmup`
 
-    in nats per step (natural logarithms), of the whole state of 2H numbers (Benettin et al. 1980;
-    Engelken, Wolf & Abbott 2023; Vogt et al. 2022). It is differentiable, and the sum of squared
-    exponents, as a regulariser, keeps gradients from vanishing and exploding (gradient flossing,
+    in nats per step (natural logarithms), for the whole state of 2H numbers (Benettin et al. 1980;
+    Engelken, Wolf & Abbott 2023; Vogt et al. 2022). The result is differentiable. As a regulariser,
+    the sum of squared exponents keeps gradients from vanishing and exploding (gradient flossing,
     Engelken 2023).
 
-    A reset begins a sequence: its state and its basis start anew, and so does its warm-up; the
-    exponents are the mean over the steps of all of them. A skipped step counts nowhere. Costs
-    O(T k H (H + k)) in time for a row of an LSTM, of which the QR decompositions take the larger
-    part, and O(k H) in memory whatever T; a gradient of it keeps O(T k H).
+    At a reset the state, the basis and the warm-up start anew. The exponents are the mean over the
+    steps of all sequences in a row; skipped steps are not counted. For an LSTM the time is
+    O(T k H (H + k)) for each row, mostly in QR decompositions. The memory is O(k H) for any T; a
+    gradient of the exponents saves O(T k H).
 
     Args:
-      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
-      k: how many exponents, at most N = 2H; None is all of them.
-      warmup: how many steps of each sequence, the transient, turn the basis and are not counted.
-      basis: `[*B, N, k]` or `[N, k]`, Q before the first step. None is the first k columns of a
-        matrix (DCT-IV) that is orthogonal and holds no zero, so that no direction is left out.
-      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and rows of the batch
-        that do not depend on each other.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
+      k: the number of exponents, at most N = 2H; None means all.
+      warmup: the number of steps at the start of each sequence that turn the basis and are not
+        counted.
+      basis: `[*B, N, k]` or `[N, k]`, Q before the first step. None means the first k columns of
+        the DCT-IV matrix, which is orthogonal and has no zero entry, so that Q has a part in every
+        direction of the state.
 
     Returns:
-      `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`. NaN where no
-      step is counted; -inf where nothing is left of a direction, as with a Jacobian of lower rank.
+      `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`. An exponent is NaN
+      if no step is counted, and -inf if its direction is lost, as with a singular Jacobian.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, k is above N, no step is left after the
-        warm-up, as far as that is known, or a layer has two directions.
+      TypeError, ValueError: an argument is malformed, k is above N, or the warm-up leaves no step,
+        as far as that is known.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -96,12 +87,12 @@ def lyapunov_spectrum(
     >>> spectrum = jlstm.gradients.lyapunov_spectrum(params, xs, k=2, warmup=100)
     >>> spectrum.exponents.shape, int(spectrum.steps)
     ((2,), 900)
-    >>> bool(spectrum.exponents[0] < 0)                               # small changes fade
+    >>> bool(spectrum.exponents[0] < 0)                               # small changes decay
     True
     """
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    recurrence = recurrence_of(params, sequence, cell)
-    state, first, steps = recurrence.state, recurrence.initial_state, recurrence.steps
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    _, _, state, first, steps = recurrence
+    check_vectors(state)
     like = jax.eval_shape(ravel, state)
     *B, N = like.shape
     k = N if k is None else k
@@ -112,7 +103,7 @@ def lyapunov_spectrum(
 
     def one(carry, now):
         state, basis, age, growth, count = carry
-        if now.reset is not None:  # growth is measured on from where the sequence begins
+        if now.reset is not None:  # before the step, whose Jacobian is zero across a reset
             begun = first, fresh, none
             state, basis, age = select(now.reset, begun, (state, basis, age))
         now = now._replace(reset=None)
@@ -125,16 +116,16 @@ def lyapunov_spectrum(
         stretch = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
         growth += jnp.log(jnp.where(counted[..., None], stretch, 1))
         age, count = age + taken.astype(age.dtype), count + counted.astype(count.dtype)
-        return _Carry(state, basis, age, growth, count), None
+        return (state, basis, age, growth, count), None
 
-    begin = _Carry(state, start, none, jnp.zeros((*B, k), like.dtype), none)
-    end, _ = jax.lax.scan(one, begin, steps)
-    mean = end.growth / end.steps[..., None].astype(like.dtype)
-    return LyapunovSpectrum(-jnp.sort(-mean, axis=-1), end.steps, end.state, end.basis)
+    begin = state, start, none, jnp.zeros((*B, k), like.dtype), none
+    (state, basis, _, growth, count), _ = jax.lax.scan(one, begin, steps)
+    mean = growth / count[..., None].astype(like.dtype)
+    return LyapunovSpectrum(-jnp.sort(-mean, axis=-1), count, state, basis)
 
 
 def _start(k, basis, like):
-    """Q before the first step, `[*B, N, k]`."""
+    """Returns Q before the first step, `[*B, N, k]`."""
     *B, N = like.shape
     if basis is None:
         odd = 2 * np.arange(N) + 1

@@ -1,11 +1,11 @@
-"""Real-time recurrent learning: the gradient through time, taken forwards.
+"""Real-time recurrent learning: the gradient through time, accumulated forwards.
 
 The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state,
 
-    S_t = J_t S_tm1 + I_t,    J_t = ∂s_t/∂s_tm1,    I_t = ∂s_t/∂θ at s_tm1 held fixed
-    ∂loss/∂θ = Σ_t ∂loss_t/∂s_tm1 S_tm1 + ∂loss_t/∂θ at s_tm1 held fixed
+    S_t = J_t S_tm1 + I_t,    J_t = ∂s_t/∂s_tm1,    I_t = ∂s_t/∂θ with s_tm1 held fixed
+    ∂loss/∂θ = Σ_t ∂loss_t/∂s_tm1 S_tm1 + ∂loss_t/∂θ with s_tm1 held fixed
 
-so that nothing of the past is kept. SnAp-1 keeps of S_t the entries where I_t has one.
+so that nothing of the past is kept. SnAp-1 keeps the entries of S_t where I_t is not zero.
 """
 
 from collections.abc import Callable
@@ -18,28 +18,25 @@ from jlstm._src.cell import Cell, is_elementwise
 from jlstm._src.checks import check_choice, check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
-from jlstm.gradients.sequence import check_scalar, is_stack, read_sequence
-from jlstm.gradients.snap import snap_elementwise
-from jlstm.gradients.transition import (
-    Recurrence,
-    identity,
-    push_columns,
-    ravel,
-    recurrence_of,
-    shapes_at_a_step,
-    take,
-)
+from jlstm.gradients.sequence import Recurrence, check_scalar, is_stack, read_sequence, take
+from jlstm.gradients.snap import SnapInfluence, snap_elementwise
+from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 
 
-class RTRLGradient(NamedTuple):
+class RTRLResult(NamedTuple):
     """The result of real-time recurrent learning.
 
     loss: the sum of the losses of all steps.
     gradient: its derivative by the parameters, a tree like the parameters.
+    state: the final state.
+    influence: S_T. If exact it is ∂s_T/∂θ, a tree like the parameters with `[*B, N, …]` for a
+      parameter of shape `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
 
     loss: Array
     gradient: Any
+    state: Any
+    influence: Any
 
 
 def rtrl_gradient(
@@ -54,76 +51,80 @@ def rtrl_gradient(
     reset: Array | None = None,
     mask: Array | None = None,
     cell: Cell = lstm,
-) -> RTRLGradient:
-    """The gradient of a sum of losses by forward differentiation, in memory that T does not touch.
+) -> RTRLResult:
+    """Gradient of a sum of losses by forward accumulation, in memory independent of T.
 
         loss = Σ_t step_loss(h_t, target_t),    S_t = J_t S_tm1 + I_t  (Williams & Zipser 1989)
 
-    "exact" is RTRL, whose gradient is that of backpropagation through time. "snap-1" keeps of the
-    influence S only what a parameter reaches in one step, which for an LSTM is h and c of its own
-    unit, and of an output gate's parameter h alone (Menick et al. 2020):
+    "exact" is RTRL, whose gradient equals backpropagation through time. "snap-1" keeps only the
+    entries of S that a parameter reaches in one step (Menick et al. 2020):
 
         S_t = (J_t S_tm1 + I_t) ⊙ [I ≠ 0]
 
-    With P = 4H (D + H + 1) parameters, the exact gradient costs O(T H² P), so O(T H⁴) for D ≤ H,
-    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM, or of another cell declared
-    elementwise, costs O(T P) as backpropagation does, and O(P) memory. For a stack or any other
-    cell, SnAp-1 costs as much as the exact gradient. An entry is kept once some I_t so far was not
-    zero there.
+    For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate. An
+    entry is kept once I has not been zero there at some step.
+
+    With P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H,
+    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM, or of another cell that is
+    declared elementwise, takes O(T P) time, as backpropagation does, and O(P) memory. For a stack
+    or any other cell, SnAp-1 costs as much as the exact gradient.
 
     Args:
-      step_loss: `(h_t, target_t) -> scalar`, of one step's outputs `[*B, H]`. As `unroll` returns
-        them, they are zero at a skipped step.
-      params, xs, state, initial_state, reset, mask: as in `unroll` or `unroll_stack`.
-      targets: `[T, …]`, or a pytree of such.
+      step_loss: `(h_t, target_t) -> scalar`, of the outputs `[*B, H]` of one step, which are zero
+        at a skipped step.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
+      targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
-      cell: likewise. A cell of your own has a state of arrays `[*B, N_k]`, and can be mapped over
-        the rows of the batch.
 
     Returns:
-      `RTRLGradient(loss, gradient)`.
+      `RTRLResult(loss, gradient, state, influence)`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, the loss is not a scalar, the approximation
-        is none of the two, the mask skips every step, or a layer has two directions.
+      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
     >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
     >>> targets = jax.numpy.sin(jax.numpy.arange(50.0))
     >>> squared = lambda h, target: ((h - target) ** 2).sum()
-    >>> loss, gradient = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
+    >>> result = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
     >>> through_time = jax.grad(lambda p: squared(jlstm.unroll(p, xs)[1], targets[:, None]))
-    >>> bool(jax.numpy.allclose(gradient.U, through_time(params).U, rtol=1e-3, atol=1e-3))
+    >>> expected = through_time(params).U
+    >>> bool(jax.numpy.allclose(result.gradient.U, expected, rtol=1e-3, atol=1e-3))
     True
+    >>> result.state.h.shape, result.influence.U.shape                # of h and c, by each U
+    ((3,), (6, 3, 12))
     """
     check_choice("approximation", approximation, ("exact", "snap-1"))
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    recurrence = recurrence_of(params, sequence, cell)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_vectors(recurrence.state)
     targets = jax.tree.map(jnp.asarray, targets)
     _check(step_loss, params, recurrence, targets)
     if approximation == "exact":
-        follow, influence = _exactly(step_loss, params, recurrence)
+        method = _exact
     elif is_elementwise(cell) and not is_stack(params, cell):
-        follow, influence = snap_elementwise(step_loss, params, recurrence, cell)
+        method = snap_elementwise
     else:
-        follow, influence = _by_pattern(step_loss, params, recurrence)
+        method = _snap
+    follow, influence = method(step_loss, params, recurrence)
 
     def one(carry, inputs):
         state, influence, gradient = carry
         (state, influence), value, term = follow((state, influence), *inputs)
         return (state, influence, _plus(gradient, term)), value
 
-    nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params)
-    start = recurrence.state, influence, nothing
-    (*_, gradient), values = jax.lax.scan(one, start, (recurrence.steps, targets))
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params)
+    start = recurrence.state, influence, zeros
+    (*end, gradient), values = jax.lax.scan(one, start, (recurrence.steps, targets))
     gradient = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params)
-    return RTRLGradient(values.sum(), gradient)
+    return RTRLResult(values.sum(), gradient, *end)
 
 
-def _exactly(step_loss, params, recurrence: Recurrence):
-    """RTRL: `((s, S), now, target) -> (s, S), loss_t, gradient_t`, and S at the start."""
+# Each method returns `follow` and S = 0: `follow(carry, now, target)` takes the carry (s, S), and
+# returns the carry after the step, loss_t, and gradient_t.
 
+
+def _exact(step_loss, params, recurrence: Recurrence):
     def follow(carry, now, target):
         before, S = carry
         value, (direct, by_state) = jax.value_and_grad(
@@ -131,57 +132,47 @@ def _exactly(step_loss, params, recurrence: Recurrence):
             argnums=(0, 1),
         )(params, before)
         gradient = _plus(_pulled(ravel(by_state), S), direct)
-        J, immediate = _linearised(_state, recurrence, params, before, now)
+        J, immediate = _linearised(lambda after, y: ravel(after), recurrence, params, before, now)
         S = _plus(_pushed(J, S), immediate)
         return (take(recurrence, params, before, now)[0], S), value, gradient
 
     return follow, _no_influence(ravel(recurrence.state), params)
 
 
-def _by_pattern(step_loss, params, recurrence: Recurrence):
-    """The same of SnAp-1, which keeps the entries where some I has not been zero so far.
-
-    The output is followed beside the state, as in its derivative too no other entries count.
-    """
-
-    def keep(of, before, now, S, seen):
-        J, immediate = _linearised(of, recurrence, params, before, now)
-        seen = jax.tree.map(lambda seen, i: seen | (i != 0), seen, immediate)
-        return jax.tree.map(_where, seen, _plus(_pushed(J, S), immediate)), seen
+def _snap(step_loss, params, recurrence: Recurrence):
+    """Follows the output together with the state, as SnAp-1 drops entries of its influence too."""
+    *B, N = ravel(recurrence.state).shape
+    on_state, on_output = ((slice(None),) * len(B) + (s,) for s in (slice(N), slice(N, None)))
 
     def follow(carry, now, target):
-        before, (S, seen, seen_y) = carry
+        before, (S, kept) = carry
         after, y = take(recurrence, params, before, now)
         value, by_output = jax.value_and_grad(step_loss)(y, target)
-        S_y, seen_y = keep(_output, before, now, S, seen_y)
-        S, seen = keep(_state, before, now, S, seen)
-        return (after, (S, seen, seen_y)), value, _pulled(_output(after, by_output), S_y)
+        J, immediate = _linearised(_with_output, recurrence, params, before, now)
+        kept = jax.tree.map(lambda kept, i: kept | (i != 0), kept, immediate)
+        S = _plus(_pushed(J, S), immediate)
+        S = jax.tree.map(lambda kept, s: jnp.where(kept, s, 0), kept, S)
+        by_output = _with_output(after, by_output)[on_output]
+        gradient = _pulled(by_output, jax.tree.map(lambda s: s[on_output], S))
+        S = SnapInfluence(jax.tree.map(lambda s: s[on_state], S), kept)
+        return (after, S), value, gradient
 
-    y = jax.eval_shape(
-        lambda now: _output(*take(recurrence, params, recurrence.state, now)),
-        shapes_at_a_step(recurrence.steps),
-    )
-    S, S_y = (_no_influence(vectors, params) for vectors in (ravel(recurrence.state), y))
-    seen, seen_y = jax.tree.map(lambda s: jnp.zeros(s.shape, bool), (S, S_y))
-    return follow, (S, seen, seen_y)
+    def both(now):
+        return _with_output(*take(recurrence, params, recurrence.state, now))
 
-
-def _where(kept, influence):
-    return jnp.where(kept, influence, 0)
-
-
-def _state(after, y):
-    return ravel(after)
+    kept = _no_influence(jax.eval_shape(both, _at_a_step(recurrence.steps)), params)
+    kept = jax.tree.map(lambda s: jnp.zeros(s.shape, bool), kept)
+    return follow, SnapInfluence(_no_influence(ravel(recurrence.state), params), kept)
 
 
-def _output(after, y):
-    """The output as vectors `[*B, M]`, whatever axes it has behind those of the batch."""
+def _with_output(after, y):
+    """Returns the state and the output as vectors `[*B, N + M]`."""
     *B, _ = jax.tree.leaves(after)[0].shape
-    return ravel([leaf.reshape(*B, -1) for leaf in jax.tree.leaves(y)])
+    return ravel((after, [leaf.reshape(*B, -1) for leaf in jax.tree.leaves(y)]))
 
 
 def _linearised(of, recurrence, params, before, now):
-    """`(J [*B, M, N], I)` of the vectors `of(s_t, y_t)`; `[*B, M, …]` each array of I.
+    """Returns `(J [*B, M, N], I)` of the vectors `of(s_t, y_t)`; each array of I is `[*B, M, …]`.
 
     I is taken row by row of the batch, as all rows share the parameters.
     """
@@ -200,12 +191,12 @@ def _linearised(of, recurrence, params, before, now):
 
 
 def _plus(trees, others):
-    """The sum of two trees, in the dtypes of the first."""
+    """Returns the sum of two trees, in the dtypes of the first."""
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), trees, others)
 
 
 def _no_influence(vectors, params):
-    """S = 0, `[*B, N, …]` each array, in float32 at the least."""
+    """Returns S = 0 for vectors `[*B, N]`: arrays `[*B, N, …]` of at least float32."""
 
     def zeros(p):
         dtype = at_least_float32(common_dtype([vectors, p]))
@@ -215,7 +206,7 @@ def _no_influence(vectors, params):
 
 
 def _pushed(J, S):
-    """`J S`, array by array."""
+    """Returns `J S`, array by array."""
 
     def one(s):
         flat = s.reshape(*J.shape[:-2], J.shape[-1], -1)
@@ -225,7 +216,7 @@ def _pushed(J, S):
 
 
 def _pulled(vectors, S):
-    """`vᵀ S`, summed over the rows of the batch: like the parameters."""
+    """Returns `vᵀ S`, summed over the rows of the batch: a tree like the parameters."""
 
     def one(s):
         return jnp.tensordot(vectors.astype(s.dtype), s, axes=vectors.ndim)
@@ -233,8 +224,13 @@ def _pulled(vectors, S):
     return jax.tree.map(one, S)
 
 
+def _at_a_step(tree):
+    """Returns the shapes that arrays `[T, …]` have at one t."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
 def _check(step_loss, params, recurrence, targets):
-    """Refuses parameters that are no floats, targets of another T, and a loss that is no scalar."""
+    """Checks that the parameters are floats, the targets have T steps, and the loss is a scalar."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         check_floats(f"params{jax.tree_util.keystr(path)}", leaf)
     T = jax.tree.leaves(recurrence.steps)[0].shape[0]
@@ -246,5 +242,5 @@ def _check(step_loss, params, recurrence, targets):
         step_loss,
         "(h_t, target_t)",
         lambda now, target: (take(recurrence, params, recurrence.state, now)[1], target),
-        *shapes_at_a_step((recurrence.steps, targets)),
+        *_at_a_step((recurrence.steps, targets)),
     )

@@ -1,10 +1,10 @@
-"""What the last output remembers of each input: ∂h_T/∂x_t, and the lag at which it is lost.
+"""Sensitivity of the last output to each input, ∂h_T/∂x_t, and the lag at which it fades.
 
 With P_t = ∂h_T/∂s_t, one loop from the last step to the first carries
 
-    ∂h_T/∂x_t = P_t ∂s_t/∂x_t,    P_t-1 = P_t ∂s_t/∂s_t-1,    P_T = ∂h_T/∂s_T
+    ∂h_T/∂x_t = P_t ∂s_t/∂x_t,    P_tm1 = P_t ∂s_t/∂s_tm1,    P_T = ∂h_T/∂s_T
 
-and keeps of each step no more than is asked for.
+and keeps only the requested results of each step.
 """
 
 from functools import partial
@@ -12,28 +12,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jlstm._src.cell import Cell
 from jlstm._src.checks import check_bool, check_floats, describe, is_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
-from jlstm._src.unroll import Arguments
-from jlstm.gradients.sequence import (
-    check_some_step,
-    norm,
-    one_step,
-    read_sequence,
-    steps_of,
-)
+from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of
 
 
 class InputSensitivity(NamedTuple):
-    """How the last output answers to each input, in its units per unit of the input.
+    """The sensitivity of the last output to each input, in units of the output per unit of input.
 
     norm: `[T, *B]`, ‖∂h_T/∂x_t‖, the Frobenius norm.
     saliency: `[T, *B, D]`, ‖∂h_T/∂x_t,d‖ of each feature d.
-    jacobian: `[T, *B, H, D]`, ∂h_T/∂x_t itself; None unless asked for.
+    jacobian: `[T, *B, H, D]`, ∂h_T/∂x_t itself; None without `vectors`.
     """
 
     norm: Array
@@ -44,9 +39,9 @@ class InputSensitivity(NamedTuple):
 class MemoryHorizon(NamedTuple):
     """How far back the last output remembers.
 
-    lag: int `[*B]`, in steps: from this lag on the sensitivity stays below the fraction.
-    reached: bool `[*B]`: it does so within the sequence. False: `lag` is all of the steps taken,
-      and the horizon may lie beyond them.
+    lag: int `[*B]`, in steps, the smallest lag beyond which the sensitivity stays low.
+    reached: bool `[*B]`, whether that lag lies within the sequence. Otherwise `lag` is the number
+      of all steps taken, and the horizon may be longer.
     """
 
     lag: Array
@@ -64,28 +59,29 @@ def input_sensitivity(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> InputSensitivity:
-    """The Jacobian of the last output by each input, as its norms: the saliency over the input.
+    """Jacobian of the last output by each input, as norms: the saliency of each feature.
 
         norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
 
-    h_T is the output of the last step taken, of a stack that of its last layer. The sensitivity is
-    zero at skipped steps and before the last reset. Simonyan, Vedaldi & Zisserman 2014 for
-    saliency; Pascanu, Mikolov & Bengio 2013 for how it vanishes and explodes with the lag.
+    h_T is the output of the last step taken, for a stack the output of the last layer. The
+    sensitivity is zero at skipped steps and before the last reset. See Simonyan, Vedaldi &
+    Zisserman 2014 for saliency; Pascanu, Mikolov & Bengio 2013 for how it vanishes and explodes
+    with the lag.
 
-    Costs H passes backward side by side, O(T H² (D + H)) in time for each row. The states and the
-    result are all that is kept of the past: O(T (D + H)) in memory, O(T H D) with `vectors`. On one
-    core in float32, with D = 4 and one row, 1,000 steps of H = 32 take 4.8 ms, 2,000 steps 10 ms,
-    1,000 steps of H = 64 17 ms (jax 0.10.2).
+    H backward passes run side by side, in O(T H² (D + H)) time for each row. Only the states and
+    the result are kept: O(T (D + H)) memory, or O(T H D) with `vectors`. On one core in float32,
+    with D = 4 and one row, 1,000 steps of H = 32 take 4.8 ms, 2,000 steps 10 ms, 1,000 steps of
+    H = 64 17 ms (jax 0.10.2).
 
     Args:
-      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
-      vectors: return the Jacobian too, `[T, *B, H, D]`.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
+      vectors: also return the Jacobian, `[T, *B, H, D]`.
 
     Returns:
       `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or no step is taken in some row.
+      TypeError, ValueError: an argument is malformed, or a row has no step.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -95,10 +91,33 @@ def input_sensitivity(
     ((50, 2), True)
     """
     check_bool("vectors", vectors)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
-    check_some_step(xs, mask)
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    return _sensitivity(params, sequence, cell, vectors)
+    _check_rows(xs, mask)
+    begins, taken = flags_of(recurrence.steps, xs.shape[:-1])
+    y = jax.eval_shape(recurrence.step, params, recurrence.state, xs[0])[1]
+    _check_output(y, xs.shape[1:-1])
+    before, xs = steps_of(recurrence, params)
+    last = taken & (lags(taken) == 0)
+    H = y.shape[-1]
+    seed = jnp.eye(H, dtype=y.dtype).reshape(H, *(1 for _ in y.shape[:-1]), H)
+    seed = jnp.broadcast_to(seed, (H, *y.shape))  # ∂h_T/∂y_T, with the units of h_T in front
+
+    def one(d_state, now):
+        before, x, taken, begins, last = now
+        _, pull = jax.vjp(partial(recurrence.step, params), before, x)
+        d_y = jnp.where(last[None, ..., None], seed, jnp.zeros_like(seed))
+        d_before, d_x = jax.vmap(pull)((d_state, d_y))
+        units = jax.vmap(select, (None, 0, 0))
+        d_x = units(taken, d_x, jnp.zeros_like(d_x))
+        d_before = units(taken, d_before, d_state)
+        d_before = units(begins, jax.tree.map(jnp.zeros_like, d_before), d_before)
+        jacobian = jnp.moveaxis(d_x, 0, -2) if vectors else None
+        saliency = norm(d_x, axis=0)
+        return d_before, InputSensitivity(norm(saliency), saliency, jacobian)
+
+    zeros = jax.tree.map(lambda s: jnp.zeros((H, *s.shape), s.dtype), recurrence.state)
+    return jax.lax.scan(one, zeros, (before, xs, taken, begins, last), reverse=True)[1]
 
 
 def memory_horizon(
@@ -112,22 +131,22 @@ def memory_horizon(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> MemoryHorizon:
-    """The lag from which on the last output answers to inputs by less than a fraction of its most.
+    """Smallest lag beyond which the sensitivity stays below a fraction of its maximum.
 
         lag = min {τ : ‖∂h_T/∂x_T-υ‖ < fraction · max_t ‖∂h_T/∂x_t‖ for all υ ≥ τ}
 
-    Lags count the steps taken: 0 is the last of them, and skipped steps are none. Costs what
-    `input_sensitivity` costs, and memory O(T (D + H)) for each row.
+    The lag counts steps taken: the last one has lag 0, and skipped steps do not count. It costs
+    as much as `input_sensitivity`.
 
     Args:
-      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
-      fraction: of the largest sensitivity, above 0 and below 1.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
+      fraction: a fraction of the largest sensitivity, above 0 and below 1.
 
     Returns:
       `MemoryHorizon(lag [*B], reached [*B])`, in steps.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or no step is taken in some row.
+      TypeError, ValueError: an argument is malformed, or a row has no step.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -137,47 +156,25 @@ def memory_horizon(
     (10, True)
     """
     _check_fraction(fraction)
-    check_floats("xs", xs)
-    check_some_step(xs, mask)
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    sensitivity = _sensitivity(params, sequence, cell, vectors=False).norm
-    taken = (
-        jnp.ones(sensitivity.shape, bool) if sequence.steps.mask is None else sequence.steps.mask
-    )
-    lag = jnp.cumsum(taken[::-1], axis=0)[::-1] - 1  # of a step taken, in steps taken after it
+    sensitivity = input_sensitivity(
+        params, xs, state, initial_state=initial_state, reset=reset, mask=mask, cell=cell
+    ).norm
+    taken = jnp.ones(sensitivity.shape, bool) if mask is None else jnp.asarray(mask)
     felt = taken & (sensitivity >= fraction * sensitivity.max(axis=0, keepdims=True))
-    horizon = 1 + jnp.where(felt, lag, -1).max(axis=0)
+    horizon = 1 + jnp.where(felt, lags(taken), -1).max(axis=0)
     return MemoryHorizon(horizon, horizon < taken.sum(axis=0))
 
 
-def _sensitivity(params, sequence: Arguments, cell, vectors):
-    step = one_step(params, cell)
-    before, xs = steps_of(params, sequence, cell)
-    shape = xs.shape[:-1]
-    taken = jnp.ones(shape, bool) if sequence.steps.mask is None else sequence.steps.mask
-    begins = jnp.zeros(shape, bool) if sequence.steps.reset is None else sequence.steps.reset
-    last = taken & (jnp.cumsum(taken[::-1], axis=0)[::-1] == 1)
-    y = jax.eval_shape(step, params, sequence.state, xs[0])[1]
-    _check_output(y, shape[1:])
-    H = y.shape[-1]
-    seed = jnp.eye(H, dtype=y.dtype).reshape(H, *(1 for _ in shape[1:]), H)
-    seed = jnp.broadcast_to(seed, (H, *y.shape))  # ∂h_T/∂y_T, the units of h_T in front
-
-    def one(d_state, now):
-        before, x, taken, begins, last = now
-        _, pull = jax.vjp(partial(step, params), before, x)
-        d_y = jnp.where(last[None, ..., None], seed, jnp.zeros_like(seed))
-        d_before, d_x = jax.vmap(pull)((d_state, d_y))
-        units = jax.vmap(select, (None, 0, 0))
-        d_x = units(taken, d_x, jnp.zeros_like(d_x))
-        d_before = units(taken, d_before, d_state)
-        d_before = units(begins, jax.tree.map(jnp.zeros_like, d_before), d_before)
-        jacobian = jnp.moveaxis(d_x, 0, -2) if vectors else None
-        saliency = norm(d_x, axis=0)
-        return d_before, InputSensitivity(norm(saliency), saliency, jacobian)
-
-    nothing = jax.tree.map(lambda s: jnp.zeros((H, *s.shape), s.dtype), sequence.state)
-    return jax.lax.scan(one, nothing, (before, xs, taken, begins, last), reverse=True)[1]
+def _check_rows(xs: Array, mask: Array | None) -> None:
+    """Checks that each row has a step, as far as the values of the mask are known."""
+    if len(xs) == 0:
+        raise ValueError(f"xs: expected one step or more, got {describe(xs)}")
+    if mask is None or isinstance(mask, Tracer):
+        return
+    empty = np.argwhere(~np.asarray(mask).any(axis=0))
+    if empty.size:
+        row = empty[0].tolist()
+        raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")
 
 
 def _check_output(y, batch_shape):

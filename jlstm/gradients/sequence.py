@@ -1,23 +1,47 @@
-"""Reading the arguments of a gradient experiment: a cell or a stack, over a sequence."""
+"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags.
+
+`read_sequence` reads the arguments that the experiments share, and everything else here takes the
+`Recurrence` that it returns.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jlstm._src import stack
 from jlstm._src.cell import Cell, layout_of
 from jlstm._src.checks import check_tuple, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.masks import select
+from jlstm._src.scan import Steps, take_step
 from jlstm._src.stack import check_one_direction, step_stack
-from jlstm._src.unroll import Arguments, read_arguments, safe_steps, unroll
-from jlstm._src.unroll_stack import Direction, read_stack, unroll_stack
+from jlstm._src.unroll import read_arguments, safe_steps, unroll
+from jlstm._src.unroll_stack import read_stack, unroll_stack
 
 Loss = Callable[[Any, Any], Any]
+
+
+class Recurrence(NamedTuple):
+    """A cell or a stack with the sequence that it runs over, checked and converted.
+
+    The parameters are left out, as most experiments differentiate with respect to them.
+
+    cell: the cell, of every layer of a stack.
+    step: `(params, state, x) -> (state, y)`, the cell itself, or one step through all layers.
+    state, initial_state: as a scan carries them.
+    steps: inputs `[T, *B, …]`, safe to compute with at skipped steps, and flags.
+    """
+
+    cell: Cell
+    step: Cell
+    state: Any
+    initial_state: Any
+    steps: Steps
 
 
 def read_sequence(
@@ -28,58 +52,56 @@ def read_sequence(
     reset: Array | None,
     mask: Array | None,
     cell: Cell,
-) -> Arguments:
-    """Checks the arguments of `unroll` or `unroll_stack`; params and xs keep their dtypes."""
+) -> Recurrence:
+    """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes.
+
+    Raises:
+      TypeError, ValueError: an argument is malformed, the mask skips every step, or a layer has two
+        directions.
+    """
     _check_any_step(mask)
+    step = cell
     if is_stack(params, cell):
         check_tuple("params", params)
+        check_one_direction(params)
         cells = (cell,) * len(params)
         layers = read_stack(cells, params, xs, state, initial_state, reset, mask)
-        state, initial_state = (_each_direction(layers, f) for f in ("state", "initial_state"))
+        state = tuple(layer.state for layer in layers)
+        initial_state = tuple(layer.initial_state for layer in layers)
+        step = partial(step_stack, cell=cell)
     else:
         read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
         state, initial_state = read.state, read.initial_state
-    return Arguments(params, state, initial_state, safe_steps(xs, reset, mask))
+    return Recurrence(cell, step, state, initial_state, safe_steps(xs, reset, mask))
 
 
-def _each_direction(layers, field):
-    def is_direction(tree):
-        return isinstance(tree, Direction)
-
-    return jax.tree.map(lambda one: getattr(one, field), layers, is_leaf=is_direction)
+def is_stack(params: Any, cell: Cell) -> bool:
+    """Whether `params` are the layers of a stack: a plain tuple, and a cell that has a layout."""
+    return stack.is_stack(params) and layout_of(cell) is not None
 
 
-def run(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
-    """Returns `(final_state, hs)` of a cell or of a stack of layers."""
-    _, state, initial_state, (xs, reset, mask, _) = sequence
+def run(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
+    """Returns `(final_state, hs)`, by `unroll` or `unroll_stack`."""
+    cell, _, state, initial_state, (xs, reset, mask, _) = recurrence
     options: Any = {"reset": reset, "mask": mask, "cell": cell}
     if is_stack(params, cell):
         return unroll_stack(params, xs, state, initial_states=initial_state, **options)
     return unroll(params, xs, state, initial_state=initial_state, **options)
 
 
-def is_stack(params: Any, cell: Cell) -> bool:
-    """Whether `params` are the layers of a stack: a plain tuple, and a cell that has a layout."""
-    plain_tuple = isinstance(params, tuple) and not hasattr(params, "_fields")
-    return plain_tuple and layout_of(cell) is not None
+def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[Any, Any]:
+    """Returns `(s_t, y_t)` from the state s_tm1 and the inputs and flags of step t."""
+    step = partial(recurrence.step, params)
+    return take_step(False, step, recurrence.initial_state, before, now)[1]
 
 
-def one_step(params: Any, cell: Cell) -> Cell:
-    """The function `(params, state, x) -> (state, y)` of one step: of the cell, or of a stack.
+def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
+    """Returns the state before each step, `[T, *B, …]`, and the inputs.
 
-    Raises:
-      ValueError: a layer has two directions, so that no state is carried from step to step.
+    Both are safe to compute with at skipped steps.
     """
-    if not is_stack(params, cell):
-        return cell
-    check_one_direction(params)
-    return partial(step_stack, cell=cell)
-
-
-def steps_of(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
-    """The state before each step `[T, *B, …]` and its input, safe to compute with if skipped."""
-    _, state, initial_state, (xs, reset, mask, _) = sequence
-    step = one_step(params, cell)  # for `unroll`, a stack is a cell of the caller's own
+    _, step, state, initial_state, (xs, reset, mask, _) = recurrence
+    # For `unroll`, the step of a stack is a cell of your own.
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
     _, states = unroll(params, xs, state, return_states=True, **options)
     before = jax.tree.map(lambda s, ss: jnp.concatenate([s[None], ss[:-1]]), state, states)
@@ -91,9 +113,21 @@ def steps_of(params: Any, sequence: Arguments, cell: Cell) -> tuple[Any, Any]:
     return before, xs
 
 
-def check_loss(loss: Loss, params: Any, sequence: Arguments, cell: Cell) -> None:
+def flags_of(steps: Steps, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Returns `(reset, mask)`; None becomes flags of the other's shape, or else of `shape`."""
+    shape = next((f.shape for f in (steps.reset, steps.mask) if f is not None), shape)
+    reset = jnp.zeros(shape, bool) if steps.reset is None else steps.reset
+    return reset, jnp.ones(shape, bool) if steps.mask is None else steps.mask
+
+
+def lags(mask: Array) -> Array:
+    """Returns the number of steps taken after each step that is taken, `[T, *B]`."""
+    return jnp.cumsum(mask[::-1], axis=0)[::-1] - 1
+
+
+def check_loss(loss: Loss, recurrence: Recurrence, params: Any) -> None:
     """Checks that the loss of `(final_state, hs)` is one real number."""
-    check_scalar("loss", loss, "(final_state, hs)", lambda: run(params, sequence, cell))
+    check_scalar("loss", loss, "(final_state, hs)", lambda: run(recurrence, params))
 
 
 def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
@@ -107,10 +141,18 @@ def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shap
         raise ValueError(f"{name}: expected a float without axes, got {describe(value)}")
 
 
-def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
-    """The Euclidean norm, in float32 at the least; its derivative at 0 is 0.
+def _check_any_step(mask: Array | None) -> None:
+    """Checks that a mask leaves a step in some row, if its values are known."""
+    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
+        return
+    if not np.asarray(mask).any():
+        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
 
-    Numbers are scaled before they are squared, as small gradients would underflow there.
+
+def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
+    """Returns the Euclidean norm, in at least float32; its derivative at 0 is 0.
+
+    Numbers are scaled before they are squared, as the squares of small gradients underflow.
     """
     array = array.astype(at_least_float32(array.dtype))
     scale = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
@@ -118,23 +160,3 @@ def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
     square = ((array / scale) ** 2).sum(axis)
     length = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return length * scale.squeeze(axis)
-
-
-def _check_any_step(mask: Array | None) -> None:
-    """Checks that a mask does not skip every step of every row, if its values are known."""
-    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
-        return
-    if not np.asarray(mask).any():
-        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
-
-
-def check_some_step(xs: Array, mask: Array | None) -> None:
-    """Checks that each row has a step, as far as the values of the mask are known."""
-    if len(xs) == 0:
-        raise ValueError(f"xs: expected one step or more, got {describe(xs)}")
-    if mask is None or isinstance(mask, Tracer):
-        return
-    steps = np.asarray(mask)
-    if steps.dtype == bool and steps.ndim and not steps.any(axis=0).all():
-        row = np.argwhere(~steps.any(axis=0))[0].tolist()
-        raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")

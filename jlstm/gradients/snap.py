@@ -1,14 +1,13 @@
 """SnAp-1 of an elementwise cell: the influence of each parameter on the state of its own unit.
 
-The parameter in row r and in the column of block q and unit j multiplies `v[r]`, v = (x_t, h_tm1,
-1), in z of that block and unit. An entry of a vector parameter reaches its unit directly, with
-v = 1. With S^a its influence on the field a of the state of unit j, and u_k = U[j, (k, j)] the
-weight by which the unit's own h enters its block k,
+A parameter in row r of W or U enters z of one block q and one unit j, times v_r, which is an entry
+of x_t or h_tm1. An entry of b or of another vector enters with v = 1. With S^a the influence on the
+field a of the unit's state, and u_k = U[j, (k, j)] the weight of the unit's own h in its block k,
 
     J^ab = ∂a_t/∂b_tm1 + [b = h] Σ_k ∂a_t/∂z_k u_k
     S^a_t = (Σ_b J^ab S^b_tm1 + ∂a_t/∂z_q v_r) ⊙ [∂a/∂z_q ≠ 0 at some step so far]
 
-The partial derivatives are one jvp for each block of z, field of the state and block of a vector.
+and ∂a_t/∂θ_q in place of ∂a_t/∂z_q for the block q of a vector θ besides b.
 """
 
 from collections.abc import Callable
@@ -18,129 +17,105 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import Cell, blocks, equations_of, layout_of
-from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
+from jlstm._src.cell import blocks, equations_of, layout_of
+from jlstm._src.dtypes import as_dtype, at_least_float32, common_dtype
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
-from jlstm.gradients.transition import Recurrence
+from jlstm._src.scan import take_step
+from jlstm.gradients.sequence import Recurrence
 
 
-class Influence(NamedTuple):
-    """The influence of parameters on their unit's state, for parameters in R rows and k blocks.
+class SnapInfluence(NamedTuple):
+    """The influence S of the parameters on the state, as SnAp-1 keeps it.
 
-    values: `[*B, F, R, k, H]`, on each of the F fields of the state.
-    seen: bool `[*B, F, k, H]`, where the immediate influence was not zero at some step so far.
+    Both fields are trees like the parameters. A parameter of shape `[…, kH]` of an elementwise cell
+    has an influence on its own unit alone, in each of the F fields of the state: h and c of an
+    LSTM. For any other cell and for a stack, a parameter of shape `[…]` has one on each of the N
+    numbers of the state.
+
+    values: S, `[*B, F, …, kH]`, or `[*B, N, …]` with zeros where `kept` is False.
+    kept: bool `[*B, F, k, H]`, whether the immediate influence of the unit's parameters in a block
+      has not been zero at some step; or `[*B, N + M, …]`, the same for each number of the state and
+      then for the M numbers of the output.
     """
 
-    values: Array
-    seen: Array
+    values: Any
+    kept: Any
 
 
-def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence, cell: Cell):
-    """`((s, S), now, target) -> (s, S), loss_t, gradient_t`, and S at the start."""
-    first = recurrence.initial_state
+def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence):
+    """Returns `follow`, as `rtrl_gradient` scans it, and S = 0."""
+    cell, first = recurrence.cell, recurrence.initial_state
     *B, H = first.h.shape
+    F, h = len(first), first._fields.index("h")
     dtype = at_least_float32(common_dtype([params, first]))
-    vectors = {
-        name: array.size // H
-        for name, array in params._asdict().items()
-        if name not in ("W", "U", "b") and array is not None
-    }
     layout: Any = layout_of(cell)
     k = blocks(layout)
     own = jnp.diagonal(params.U.reshape(H, k, H), axis1=0, axis2=2).astype(dtype)
-    one = jnp.ones((*B, 1), dtype)
 
-    def nothing(rows, k):
-        shape = (*B, len(first), rows, k, H)
-        return Influence(jnp.zeros(shape, dtype), jnp.zeros((*B, len(first), k, H), bool))
-
-    none = {"weights": nothing(params.W.shape[0] + H + 1, k)}
-    none |= {name: nothing(1, m) for name, m in vectors.items()}
+    def step(carry, x):
+        state, (values, kept) = carry
+        after, y = cell(params, state, x)
+        J, by_z, by_vector = as_dtype(_partials(cell, params, state, x), dtype)
+        J = J.at[..., h, :].add((by_z * jnp.broadcast_to(own, by_z.shape)).sum(axis=-2))
+        by = params._replace(W=by_z, U=by_z, b=by_z, **by_vector)
+        ones = jax.tree.map(lambda _: jnp.ones((*B, 1), dtype), params)
+        v = ones._replace(W=x.astype(dtype), U=state.h.astype(dtype))
+        kept = jax.tree.map(lambda kept, by: kept | (by != 0), kept, by)
+        values = jax.tree.map(partial(_pushed, J), by, v, kept, values)
+        return (after, SnapInfluence(values, kept)), y
 
     def follow(carry, now, target):
-        if now.reset is not None:
-            state, S = carry
-            fresh = {name: s._replace(values=none[name].values) for name, s in S.items()}
-            carry = select(now.reset, (first, fresh), carry)
-        held = carry
-        if now.mask is not None:  # a held state may be NaN
-            carry = select(now.mask, carry, (first, none))
-        state, S = carry
-        after, y = cell(params, state, now.x)
-        v = jnp.concatenate([now.x.astype(dtype), state.h.astype(dtype), one], axis=-1)
-        J, by_z, by_vector = as_dtype(_partials(cell, params, state, now.x, vectors), dtype)
-        through_z = (by_z * jnp.broadcast_to(own, by_z.shape)).sum(axis=-2)
-        J = J.at[..., first._fields.index("h"), :].add(through_z)
-        follow_one = partial(_follow, J)
-        S = {"weights": follow_one(by_z, v, S["weights"])} | {
-            name: follow_one(by, one, S[name]) for name, by in by_vector.items()
-        }
-        carry = after, S
-        if now.mask is not None:
-            carry, y = select(now.mask, (carry, y), (held, jnp.zeros_like(y)))
+        _, S = carry
+        fresh = first, S._replace(values=jax.tree.map(jnp.zeros_like, S.values))
+        carry, (_, y) = take_step(False, step, fresh, carry, now)
         value, by_h = jax.value_and_grad(step_loss)(y, target)
         if now.mask is not None:
             by_h = select(now.mask, by_h, jnp.zeros_like(by_h))
-        by_h = by_h.astype(dtype)[..., None, None, :]
-        h, batch = first._fields.index("h"), tuple(range(len(B)))
-        gradient = {
-            name: (by_h * s.values[..., h, :, :, :]).sum(axis=batch) for name, s in carry[1].items()
-        }
-        return carry, value, _unpack(gradient, params)
+        by_h = by_h.astype(dtype)[..., None, :]
 
-    return follow, none
+        def pulled(p, s):
+            on_h = s.reshape(*B, F, -1, H)[..., h, :, :]
+            return (by_h * on_h).sum(axis=tuple(range(len(B)))).reshape(p.shape)
+
+        return carry, value, jax.tree.map(pulled, params, carry[1].values)
+
+    values = jax.tree.map(lambda p: jnp.zeros((*B, F, *p.shape), dtype), params)
+    kept = jax.tree.map(lambda p: jnp.zeros((*B, F, p.shape[-1] // H, H), bool), params)
+    return follow, SnapInfluence(values, kept)
 
 
-def _partials(cell, params, state, x, vectors):
-    """The partial derivatives of one step, unit by unit.
+def _pushed(J, by, v, kept, values):
+    """Returns S_t of one parameter whose immediate influence is v times `by [*B, F, k, H]`."""
+    rows = values.reshape(*by.shape[:-2], -1, *by.shape[-2:])  # [*B, F, rows, k, H]
+    rows = (J[..., None, None, :] * rows[..., None, :, :, :, :]).sum(axis=-4)
+    rows = rows + v[..., None, :, None, None] * by[..., None, :, :]
+    return jnp.where(kept[..., None, :, :], rows, 0).reshape(values.shape)
 
-    Returns:
-      `[*B, F, F, H]` by the fields of the state, `[*B, F, k, H]` by the blocks of z, and by name
-      `[*B, F, m, H]` by the m blocks of each vector parameter.
+
+def _partials(cell, params, state, x):
+    """Returns the partial derivatives of one step, unit by unit.
+
+    They are `[*B, F, F, H]` by the fields of the state, `[*B, F, k, H]` by the blocks of z, and
+    by name `[*B, F, m, H]` by the m blocks of each vector parameter besides b.
     """
     equations: Any = equations_of(cell)
     params = as_dtype(params, common_dtype(params, x))
     z = preactivation(params, x, state.h)
-    given = {name: getattr(params, name) for name in vectors}
-    primals = given, as_dtype(state, z.dtype), z
-    _, push = jax.linearize(lambda p, s, z: equations(params._replace(**p), s, z), *primals)
-    given, state, z = jax.tree.map(jnp.zeros_like, primals)
     H = state.h.shape[-1]
+    vectors = {name: p for name, p in params._asdict().items() if name not in ("W", "U", "b")}
+    inputs = vectors, as_dtype(state, z.dtype), z
 
-    def by(tangents):
-        """The derivatives of all fields by each tangent, side by side."""
-        return jnp.stack([jnp.stack(push(*tangent), axis=-2) for tangent in tangents], axis=-2)
+    def shift(array, by):
+        by = jnp.repeat(by, H).astype(array.dtype)
+        return array + jnp.broadcast_to(by, array.shape)
 
-    def ones_in_blocks(zeros):
-        """The vectors that are one in a single block of H units."""
-        for rows in jnp.repeat(jnp.eye(zeros.shape[-1] // H, dtype=zeros.dtype), H, axis=-1):
-            yield jnp.broadcast_to(rows, zeros.shape)
+    def shifted(by):
+        """The new state, where one number is added to each block of H units of the inputs."""
+        vectors, state, z = jax.tree.map(shift, inputs, by)
+        return jnp.stack(equations(params._replace(**vectors), state, z), axis=-2)
 
-    by_state = by(
-        (given, state._replace(**{field: jnp.ones_like(zeros)}), z)
-        for field, zeros in state._asdict().items()
-    )
-    by_z = by((given, state, ones) for ones in ones_in_blocks(z))
-    by_vector = {
-        name: by(({**given, name: ones}, state, z) for ones in ones_in_blocks(zeros))
-        for name, zeros in given.items()
-    }
-    return by_state, by_z, by_vector
-
-
-def _follow(J, by, v, S: Influence) -> Influence:
-    """S_t of the parameters with immediate derivatives `by` and factors v."""
-    seen = S.seen | (by != 0)
-    pushed = (J[..., None, None, :] * S.values[..., None, :, :, :, :]).sum(axis=-4)
-    values = pushed + v[..., None, :, None, None] * by[..., None, :, :]
-    return Influence(jnp.where(seen[..., None, :, :], values, 0), seen)
-
-
-def _unpack(gradient, params):
-    """The gradient by rows and blocks, in the form of the parameters."""
-    weights = gradient.pop("weights")
-    rows = weights.reshape(weights.shape[0], -1)
-    D, H = params.W.shape[0], params.U.shape[0]
-    vectors = {name: g.reshape(-1) for name, g in gradient.items()}
-    return params._replace(W=rows[:D], U=rows[D : D + H], b=rows[D + H], **vectors)
+    zeros = jax.tree.map(lambda array: jnp.zeros(array.shape[-1] // H, z.dtype), inputs)
+    derivatives = jax.jacfwd(shifted)(zeros)  # [*B, F, H, blocks] each, as units are independent
+    by_vector, by_state, by_z = jax.tree.map(lambda d: d.swapaxes(-1, -2), derivatives)
+    return jnp.concatenate(by_state, axis=-2), by_z, by_vector

@@ -1,12 +1,12 @@
-"""What truncation costs: the gradient after at most K steps back, beside the whole one.
+"""Truncated backpropagation through time, compared with the full gradient.
 
-A gradient through time is a sum over lags. With λ⁰_t = ∂loss/∂(s_t, y_t), what the loss itself
-hands to the state and the output of step t, and the transposed step
+A gradient through time is a sum over lags. With λ⁰_t = ∂loss/∂(s_t, y_t), the direct derivative by
+the state and the output of step t, and the transposed step
 
-    λᵏ⁺¹_t = (∂s_t+1/∂s_t)ᵀ λᵏ_t+1,      ∂loss/∂θ = Σ_k Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t,
+    λᵏ⁺¹_t = (∂s_t+1/∂s_t)ᵀ λᵏ_t+1,      ∂loss/∂θ = Σ_k Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t.
 
-and truncation after K steps keeps k = 0 … K - 1. So the loop here is over the lag, and each turn
-of it takes all t at once.
+Truncation after K steps keeps k = 0 … K - 1. So the loop here runs over the lag k, and each
+iteration takes all t at once.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from jlstm._src.masks import select
 from jlstm.gradients.sequence import (
     Loss,
     check_loss,
-    one_step,
+    flags_of,
+    lags,
     read_sequence,
     run,
     steps_of,
@@ -30,10 +31,10 @@ from jlstm.gradients.sequence import (
 
 
 class TruncatedGradient(NamedTuple):
-    """What truncation leaves of a gradient.
+    """A truncated gradient.
 
-    loss: that of the whole sequence.
-    gradient: the truncated one, like the parameters.
+    loss: the loss of the whole sequence.
+    gradient: its truncated gradient, a tree like the parameters.
     """
 
     loss: Array
@@ -41,9 +42,9 @@ class TruncatedGradient(NamedTuple):
 
 
 class TruncationStudy(NamedTuple):
-    """The truncated gradients g_K beside the whole gradient g, K = `steps`, `[K]` each.
+    """The truncated gradients g_K compared with the full gradient g, for every K; `[K]` each.
 
-    steps: int, 1, 2, …: how many steps back the gradient reached.
+    steps: int, K = 1, 2, …, the number of steps that a gradient reaches back.
     bias: ‖g_K - g‖ / ‖g‖, without unit.
     cosine: ⟨g_K, g⟩ / (‖g_K‖ ‖g‖).
     norm: ‖g_K‖, in units of the loss per unit of the parameters.
@@ -67,23 +68,24 @@ def truncated_gradient(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> TruncatedGradient:
-    """The gradient of a loss whose every term reaches back at most `steps` steps.
+    """Gradient of a loss in which every term reaches back at most `steps` steps.
 
         g_K = Σ_{k < K} Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t,    λ⁰ = ∂loss/∂(s, y),    K = `steps`
 
-    So K = 1 is the gradient through each step alone, and K ≥ T the whole gradient (truncated
-    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). A term of the
-    loss at step t sees exactly K steps, wherever t is; training on pieces of K steps with the
-    gradient stopped in between is another truncation, by which it sees 1 to K of them.
+    K = 1 is the gradient through each step alone, and K ≥ T is the full gradient (truncated
+    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). A term of the loss
+    at step t reaches back through exactly K steps, for any t. Training on pieces of K steps, with
+    the gradient stopped in between, is a different truncation: there a term reaches back through 1
+    to K steps.
 
-    A skipped step is none of the K. Costs K passes over all T steps, each of them one product for
-    all t: O(K T H (D + H)) in time for each row, O(T (D + H)) in memory. On one core in float32,
-    with D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000 steps 12 ms, 1,000
-    steps of H = 64 12 ms; the whole gradient takes 1.4, 2.6 and 2.4 ms (jax 0.10.2).
+    Skipped steps do not count. There are K passes over all T steps, each with one product for all
+    t: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On one core in float32, with
+    D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000 steps 12 ms, 1,000 steps of
+    H = 64 12 ms; the full gradient takes 1.4, 2.6 and 2.4 ms (jax 0.10.2).
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of what `unroll` returns.
-      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
+      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       steps: K, at least 1.
 
     Returns:
@@ -101,9 +103,9 @@ def truncated_gradient(
     (3, 12)
     """
     check_size("steps", steps)
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, params, sequence, cell)
-    value, first, pull, earlier = _by_lag(loss, params, sequence, cell)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_loss(loss, recurrence, params)
+    value, first, pull, earlier = _by_lag(loss, recurrence, params)
 
     def one(carry, _):
         cotangents, total = carry
@@ -127,19 +129,19 @@ def truncation_study(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> TruncationStudy:
-    """Every truncation K = 1 … `longest` beside the whole gradient g, in one program.
+    """Compares every truncation K = 1 … `longest` with the full gradient g, in one program.
 
         bias_K = ‖g_K - g‖ / ‖g‖,    cosine_K = ⟨g_K, g⟩ / (‖g_K‖ ‖g‖)
 
-    with g_K of `truncated_gradient`. Where g, or for the cosine g_K, is zero, they are NaN. The
-    cost is that of the longest truncation, not of their sum: O(K T H (D + H)) in time for each
-    row, O(T (D + H)) in memory (Aicher, Foti & Fox 2019 choose K by such a curve). With `longest`
-    20 it takes 6.8, 15 and 19 ms where `truncated_gradient` takes the times said there.
+    g_K is the result of `truncated_gradient`. Both are NaN if g is zero; so is the cosine if g_K
+    is. Aicher, Foti & Fox 2019 choose K by such a curve. The longest truncation alone sets the
+    cost, not the sum over K: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. With
+    `longest=20` it takes 6.8, 15 and 19 ms in the cases measured for `truncated_gradient`.
 
     Args:
-      loss: `(final_state, hs) -> scalar`.
-      params, xs, state, initial_state, reset, mask, cell: as in `unroll` or `unroll_stack`.
-      longest: the largest K; None is T, which shows all of the curve.
+      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
+      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
+      longest: the largest K; None means T, for the whole curve.
 
     Returns:
       `TruncationStudy(steps, bias, cosine, norm)`, `[K]` each.
@@ -157,10 +159,10 @@ def truncation_study(
     """
     if longest is not None:
         check_size("longest", longest)
-    sequence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, params, sequence, cell)
-    whole = jax.grad(lambda params: loss(*run(params, sequence, cell)))(params)
-    _, first, pull, earlier = _by_lag(loss, params, sequence, cell)
+    recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
+    check_loss(loss, recurrence, params)
+    whole = jax.grad(lambda params: loss(*run(recurrence, params)))(params)
+    _, first, pull, earlier = _by_lag(loss, recurrence, params)
 
     def one(carry, _):
         cotangents, gradient = carry
@@ -174,29 +176,25 @@ def truncation_study(
     return TruncationStudy(jnp.arange(1, K + 1), bias, cosine, norm)
 
 
-def _by_lag(loss, params, sequence, cell):
-    """The loss, its λ⁰, and the two halves of a transposed step, for all t at once.
+def _by_lag(loss, recurrence, params):
+    """Returns the loss, its λ⁰, and the two halves of a transposed step, for all t at once.
 
     Returns:
-      `(value, first, pull, earlier)`: `pull` takes cotangents of `(s_t, y_t)` to those of
-      `(params, s_tm1)`, and `earlier` takes the latter to where they are cotangents of s_t.
+      `(value, first, pull, earlier)`: `pull` maps cotangents of `(s_t, y_t)` to cotangents of
+      `(params, s_tm1)`. `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
     """
-    final, ys = run(params, sequence, cell)
+    final, ys = run(recurrence, params)
     value, (d_final, d_ys) = jax.value_and_grad(lambda out: loss(*out))((final, ys))
-    before, xs = steps_of(params, sequence, cell)
-    T = jax.tree.leaves(xs)[0].shape[0]
-    shape = (T,) if sequence.steps.reset is None else sequence.steps.reset.shape
-    mask = jnp.ones(shape, bool) if sequence.steps.mask is None else sequence.steps.mask
-    reset = jnp.zeros(mask.shape, bool) if sequence.steps.reset is None else sequence.steps.reset
-    begun = jnp.cumsum(reset, axis=0)  # how many sequences have begun, at each step
-    last = (jnp.cumsum(mask[::-1], axis=0)[::-1] == 1) & mask & (begun == begun[-1:])
-    if sequence.steps.mask is not None:  # the steps taken, in front, and those skipped behind them
+    before, xs = steps_of(recurrence, params)
+    reset, mask = flags_of(recurrence.steps, jax.tree.leaves(xs)[0].shape[:1])
+    begun = jnp.cumsum(reset, axis=0)  # the number of sequences that have begun, at each step
+    last = mask & (lags(mask) == 0) & (begun == begun[-1:])
+    if recurrence.steps.mask is not None:  # moves the skipped steps of each row behind the others
         d_ys = select(mask, d_ys, jax.tree.map(jnp.zeros_like, d_ys))
         order = jnp.argsort(~mask, axis=0, stable=True)
-        before, xs, d_ys, last, begun = _take(order, (before, xs, d_ys, last, begun))
+        before, xs, d_ys, last, begun = _reorder(order, (before, xs, d_ys, last, begun))
 
-    step = one_step(params, cell)
-    steps = jax.vmap(step, (None, 0, 0))
+    steps = jax.vmap(recurrence.step, (None, 0, 0))
     (states, _), pull = jax.vjp(lambda params, before: steps(params, before, xs), params, before)
     everywhere = jax.tree.map(lambda d, s: jnp.broadcast_to(d[None], s.shape), d_final, states)
     zeros = jax.tree.map(jnp.zeros_like, (states, d_ys))
@@ -209,8 +207,8 @@ def _by_lag(loss, params, sequence, cell):
     return value, (select(last, everywhere, zeros[0]), d_ys), pull, earlier
 
 
-def _take(order, tree):
-    """The steps of each row in that order, `[T, *B]`."""
+def _reorder(order, tree):
+    """Returns the steps of each row in the order of indices `[T, *B]`."""
 
     def take(leaf):
         index = order.reshape(order.shape + (1,) * (leaf.ndim - order.ndim))
@@ -220,7 +218,7 @@ def _take(order, tree):
 
 
 def _compare(gradient, whole):
-    """`(bias, cosine, norm)` of a gradient beside the whole one."""
+    """Returns `(bias, cosine, norm)` of a gradient compared with the full one."""
     difference = jax.tree.map(jnp.subtract, gradient, whole)
     length, norm = jnp.sqrt(_dot(whole, whole)), jnp.sqrt(_dot(gradient, gradient))
     bias = jnp.sqrt(_dot(difference, difference)) / length
@@ -228,7 +226,7 @@ def _compare(gradient, whole):
 
 
 def _dot(a, b):
-    """The inner product of two trees, in float32 at the least."""
+    """Returns the inner product of two trees, in at least float32."""
     dtypes = [at_least_float32(leaf.dtype) for leaf in jax.tree.leaves(a)]
     pairs = zip(dtypes, jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum(jnp.vdot(x.astype(dtype), y.astype(dtype)) for dtype, x, y in pairs)

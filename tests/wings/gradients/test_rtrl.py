@@ -10,7 +10,7 @@ import pytest
 
 import jlstm
 from jlstm._src.cell import is_elementwise
-from jlstm.gradients import RTRLGradient, rtrl_gradient
+from jlstm.gradients import rtrl_gradient
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
 from tests.helpers.user_cells import NAMES, own_cells
@@ -45,12 +45,19 @@ def draw_flags(batch_shape):
 
 
 def through_time(run, params, targets):
-    """The same by backpropagation: `(loss, gradient)` of the outputs that `run(params)` gives."""
+    """The same by backpropagation: `(loss, gradient, state, influence)` of `run(params)`."""
 
     def loss(params):
-        return sum(step_loss(y, target) for y, target in zip(run(params), targets, strict=True))
+        return sum(step_loss(y, target) for y, target in zip(run(params)[1], targets, strict=True))
 
-    return RTRLGradient(*jax.jit(jax.value_and_grad(loss))(params))
+    def final(params):
+        return jnp.concatenate(jax.tree.leaves(run(params)[0]), axis=-1)
+
+    def all_of_it(params):
+        value, gradient = jax.value_and_grad(loss)(params)
+        return value, gradient, run(params)[0], jax.jacobian(final)(params)
+
+    return jax.jit(all_of_it)(params)
 
 
 @pytest.mark.parametrize("batch_shape", [(), (4,), (2, 3)])
@@ -58,16 +65,18 @@ def test_equals_backpropagation_through_time(x64, quick_compilation, batch_shape
     params, xs, targets, state = draw(batch_shape)
     flags = draw_flags(batch_shape) if batch_shape else {}
     ours = jax.jit(partial(rtrl_gradient, step_loss, **flags))(params, xs, targets, state)
-    expected = through_time(lambda p: jlstm.unroll(p, xs, state, **flags)[1], params, targets)
-    assert_close(ours, expected, 1e-10)
+    expected = through_time(lambda p: jlstm.unroll(p, xs, state, **flags), params, targets)
+    assert_close(ours[:2], expected[:2], 1e-10)
+    assert_close(ours[2:], expected[2:])
 
 
 def test_equals_it_for_a_stack(x64, quick_compilation):
     params = draw_params(1, D, 2, F64), draw_params(2, 2, H, F64)
     _, xs, targets, _ = draw((2,))
     ours = rtrl_gradient(step_loss, params, xs, targets)
-    expected = through_time(lambda p: jlstm.unroll_stack(p, xs)[1], params, targets)
-    assert_close(ours, expected, 1e-10)
+    expected = through_time(lambda p: jlstm.unroll_stack(p, xs), params, targets)
+    assert_close(ours[:2], expected[:2], 1e-10)
+    assert_close(ours[2:], expected[2:])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,8 +84,9 @@ def test_equals_it_for_cells_of_ones_own(x64, quick_compilation, name):
     cell, draw_own, state = own_cells()[name]
     params, (_, xs, targets, _) = draw_own(1), draw(features=3 if name == "elman" else 2)
     ours = rtrl_gradient(step_loss, params, xs, targets, state, cell=cell)
-    expected = through_time(lambda p: jlstm.unroll(p, xs, state, cell=cell)[1], params, targets)
-    assert_close(ours, expected, 1e-10)
+    expected = through_time(lambda p: jlstm.unroll(p, xs, state, cell=cell), params, targets)
+    assert_close(ours[:2], expected[:2], 1e-10)
+    assert_close(ours[2:], expected[2:])
 
 
 def kept_entries(by_h, by_c, direct, kept, S_h, S_c):
@@ -87,7 +97,8 @@ def kept_entries(by_h, by_c, direct, kept, S_h, S_c):
 def by_definition(cell, params, xs, targets, state, keep):
     """SnAp-1 with all of S: at every step its entries outside of `keep` are dropped.
 
-    `keep` has an entry for each array of the state, `[N, …]` for each array of the parameters.
+    Returns the gradient, the final state and S. `keep` has an entry for each array of the state,
+    `[N, …]` for each array of the parameters.
     """
     S = jax.tree.map(lambda kept: jnp.zeros(kept.shape), keep)
     gradient = jax.tree.map(jnp.zeros_like, params)
@@ -104,7 +115,7 @@ def by_definition(cell, params, xs, targets, state, keep):
         by_h = jax.grad(step_loss)(state.h, target)
         term = jax.tree.map(lambda s, by_h=by_h: jnp.tensordot(by_h, s, axes=1), S.h)
         gradient = jax.tree.map(jnp.add, gradient, term)
-    return gradient
+    return gradient, state, S
 
 
 def own_unit_only():
@@ -120,13 +131,33 @@ def own_unit_only():
     return Kept(rows(own), rows(for_c))
 
 
+def on_all_units(influence, params, batch_axes):
+    """The values and what is kept, given for a parameter's own unit, as `[*B, F H, …]`."""
+
+    def one(leaf, p):
+        *B, F = leaf.shape[: batch_axes + 1]
+        leaf = leaf.reshape(*B, F, 1, -1, p.shape[-1] // H, H)  # [*B, F, 1, rows, k, H]
+        own = np.eye(H, dtype=bool).reshape(*(1 for _ in (*B, F)), H, 1, 1, H)
+        leaf = jnp.where(own, leaf, jnp.zeros_like(leaf)).reshape(*B, F * H, -1, p.shape[-1])
+        return jnp.broadcast_to(leaf, (*B, F * H, p.size // p.shape[-1], p.shape[-1])).reshape(
+            *B, F * H, *p.shape
+        )
+
+    return [jax.tree.map(one, tree, params) for tree in influence]
+
+
 def test_snap_1_is_what_its_paper_says(x64, quick_compilation):
     params, xs, targets, state = draw()
-    expected = jax.jit(partial(by_definition, jlstm.cell))(
+    expected, final, S = jax.jit(partial(by_definition, jlstm.cell))(
         params, xs, targets, state, own_unit_only()
     )
     ours = rtrl_gradient(step_loss, params, xs, targets, state, approximation="snap-1")
     assert_close(ours.gradient, expected, 1e-12)
+    assert_close(ours.state, final, 1e-12)
+    values, kept = on_all_units(ours.influence, params, 0)
+    both = [jax.tree.map(lambda h, c: jnp.concatenate([h, c]), *s) for s in (S, own_unit_only())]
+    assert_close(values, both[0], 1e-12)
+    assert_close(kept, jax.tree.map(lambda kept: kept > 0, both[1]))
     exact = rtrl_gradient(step_loss, params, xs, targets, state)
     np.testing.assert_allclose(ours.loss, exact.loss, rtol=1e-14)
     assert not np.allclose(ours.gradient.U, exact.gradient.U, rtol=1e-2)
@@ -138,11 +169,15 @@ def test_snap_1_of_a_cell_that_is_not_known_finds_the_same_pattern(x64, quick_co
     run = partial(rtrl_gradient, step_loss, approximation="snap-1", **flags)
     known = jax.jit(run)(params, xs, targets, state)
     found = jax.jit(partial(run, cell=lambda *args: jlstm.cell(*args)))(params, xs, targets, state)
-    assert_close(found, known, 1e-12)
+    assert_close(found[:3], known[:3], 1e-12)
+    values, _ = on_all_units(known.influence, params, 1)
+    assert_close(found.influence.values, values, 1e-12)
     flags["initial_state"] = (flags["initial_state"],)
     run = partial(rtrl_gradient, step_loss, approximation="snap-1", **flags)
-    (stacked,) = jax.jit(run)((params,), xs, targets, (state,)).gradient
-    assert_close(stacked, known.gradient, 1e-12)
+    stacked = jax.jit(run)((params,), xs, targets, (state,))
+    assert_close(stacked.gradient, (known.gradient,), 1e-12)
+    assert_close(stacked.influence.values, (found.influence.values,), 1e-12)
+    assert_close(stacked.influence.kept, (found.influence.kept,))
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
@@ -155,7 +190,14 @@ def test_snap_1_of_every_elementwise_cell_is_that_of_an_unknown_one(x64, quick_c
     run = partial(rtrl_gradient, step_loss, approximation="snap-1", **flags)
     cheap = jax.jit(partial(run, cell=cell))(params, xs, targets, state)
     found = jax.jit(partial(run, cell=lambda *args: cell(*args)))(params, xs, targets, state)
-    assert_close(found, cheap, 1e-12)
+    assert_close(found[:3], cheap[:3], 1e-12)
+    assert_close(
+        found.state, jax.jit(partial(jlstm.unroll, cell=cell, **flags))(params, xs, state)[0]
+    )
+    values, kept = on_all_units(cheap.influence, params, 1)
+    assert_close(found.influence.values, values, 1e-12)
+    on_state = jax.tree.map(lambda k, v: k[:, : v.shape[1]], found.influence.kept, values)
+    assert_close(on_state, kept)
     exact = jax.jit(partial(rtrl_gradient, step_loss, cell=cell, **flags))(
         params, xs, targets, state
     )
@@ -179,8 +221,9 @@ def test_snap_1_is_exact_where_units_do_not_touch_each_other(x64, quick_compilat
     ours = rtrl_gradient(
         step_loss, params, xs, targets, state[0], cell=alone, approximation="snap-1"
     )
-    expected = through_time(lambda p: jlstm.unroll(p, xs, state[0], cell=alone)[1], params, targets)
-    assert_close(ours, expected, 1e-12)
+    expected = through_time(lambda p: jlstm.unroll(p, xs, state[0], cell=alone), params, targets)
+    assert_close(ours[:3], expected[:3], 1e-12)
+    assert_close(ours.influence.values, expected[3], 1e-12)
 
 
 @pytest.mark.parametrize("approximation", ["exact", "snap-1"])
@@ -241,7 +284,7 @@ def test_10_000_steps_of_64_units(approximation):
     steps = 1_000 if approximation == "exact" else 10_000  # exact takes minutes
     xs, targets = draw_array(1, (steps, 8)), draw_array(2, (steps, 64))
     run = jax.jit(partial(rtrl_gradient, step_loss, approximation=approximation))
-    loss, gradient = run(params, xs, targets)
+    loss, gradient, *_ = run(params, xs, targets)
     value, expected = through_time_scanned(params, xs, targets)
     np.testing.assert_allclose(loss, value, rtol=1e-4)
     if approximation == "exact":
@@ -260,10 +303,13 @@ def through_time_scanned(params, xs, targets):
 def test_half_precision_is_added_up_in_float32(dtype, approximation):
     params, xs = draw_params(1, D, H, dtype), draw_array(2, (T, D), dtype)
     targets = draw_array(3, (T, H), dtype)
-    loss, gradient = rtrl_gradient(step_loss, params, xs, targets, approximation=approximation)
+    run = partial(rtrl_gradient, step_loss, approximation=approximation)
+    loss, gradient, state, influence = run(params, xs, targets)
     assert {leaf.dtype for leaf in gradient} == {jnp.dtype(dtype)} and jnp.isfinite(loss)
+    values = influence if approximation == "exact" else influence.values
+    assert state.h.dtype == dtype and {leaf.dtype for leaf in values} == {jnp.dtype(jnp.float32)}
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, xs, targets))
-    expected = rtrl_gradient(step_loss, *single, approximation=approximation).gradient
+    expected = run(*single).gradient
     for a, b in zip(gradient, expected, strict=True):
         np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.1 * np.abs(b).max())
 
