@@ -18,7 +18,8 @@ from jlstm.gradients import (
 )
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state
-from tests.helpers.unroll_cases import Flags, Inputs, draw_flags, plain
+from tests.helpers.oracle import unroll as oracle
+from tests.helpers.transformations import MASK, RESET
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -43,14 +44,13 @@ def system() -> Any:
     jax.config.update("jax_enable_x64", True)
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
     state, initial_state = draw_state(3, (B, H), F64), draw_state(4, (B, H), F64)
-    flags = draw_flags(reset=True, mask=True)
+    options: Any = {"initial_state": initial_state, "reset": RESET, "mask": MASK}
     flat, unravel = ravel_pytree(params)
 
     def loop(flat):
-        out = plain(Inputs(unravel(flat), xs, state, initial_state), flags)
-        return ravel_pytree(out)[0]
+        return ravel_pytree(oracle("lstm", unravel(flat), xs, state, **options))[0]
 
-    out, unravel_out = ravel_pytree(plain(Inputs(params, xs, state, initial_state), Flags(*flags)))
+    out, unravel_out = ravel_pytree(oracle("lstm", params, xs, state, **options))
 
     def of_flat(out):
         return of_outputs(unravel_out(out))
@@ -58,7 +58,6 @@ def system() -> Any:
     hessian = jax.jit(jax.hessian(lambda flat: of_flat(loop(flat))))(flat)
     J, L = jax.jit(jax.jacfwd(loop))(flat), jax.jit(jax.hessian(of_flat))(out)
     matrices = {"hessian": np.asarray(hessian), "gauss_newton": np.asarray(J.T @ L @ J)}
-    options = {"initial_state": initial_state, "reset": flags.reset, "mask": flags.mask}
     jax.config.update("jax_enable_x64", False)
 
     def outputs(params):

@@ -12,13 +12,20 @@ import jlstm
 from jlstm._src.cell import is_elementwise
 from jlstm.gradients import RTRLGradient, rtrl_gradient
 from tests.helpers.comparisons import assert_close
-from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
+from tests.helpers.draws import (
+    draw_array,
+    draw_carried,
+    draw_params,
+    draw_state,
+    draw_weights,
+    temporary_memory,
+)
+from tests.helpers.oracle import CELLS
 from tests.helpers.user_cells import NAMES, own_cells
-from tests.helpers.variants import FAMILY, draw_carried, draw_variant
 
 T, D, H = 6, 2, 3
 F64 = jnp.float64
-ELEMENTWISE = [name for name, variant in FAMILY.items() if is_elementwise(variant.cell)]
+ELEMENTWISE = [name for name, own in CELLS.items() if is_elementwise(own.cell)]
 
 
 class Kept(NamedTuple):
@@ -148,7 +155,7 @@ def test_snap_1_of_a_cell_that_is_not_known_finds_the_same_pattern(x64, quick_co
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_snap_1_of_every_elementwise_cell_is_that_of_an_unknown_one(x64, quick_compilation, name):
     """Each is given the cheap form; a function around it is not."""
-    cell, params = FAMILY[name].cell, draw_variant(name)
+    cell, params = CELLS[name].cell, draw_weights(name)
     xs, targets = draw_array(2, (T, 4, D), F64), draw_array(4, (T, 4, H), F64)
     state = draw_carried(name, (4,))
     flags = {**draw_flags((4,)), "initial_state": draw_carried(name, (4,), 6)}

@@ -11,7 +11,7 @@ import jlstm
 from jlstm.gradients import input_sensitivity, memory_horizon
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
-from tests.helpers.unroll_cases import Flags, Inputs, plain
+from tests.helpers.oracle import unroll as oracle
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
@@ -33,10 +33,9 @@ def draw() -> Any:
 
 def test_it_is_the_jacobian_of_plain_loops():
     params, xs, state, options = draw()
-    flags = Flags(options["reset"], options["mask"])
 
     def last(xs):  # a held h is the output of the last step taken; no row here is reset after it
-        return plain(Inputs(params, xs, state, options["initial_state"]), flags)[0].h
+        return oracle("lstm", params, xs, state, **options)[0].h
 
     whole = jax.jacrev(last)(xs)  # [B, H, T, B, D]
     expected = jnp.stack([whole[row, :, :, row] for row in range(B)]).transpose(2, 0, 1, 3)
