@@ -26,12 +26,14 @@ from tests.helpers.draws import (
     temporary_memory,
 )
 from tests.helpers.oracle import CELLS
+from tests.helpers.programs import compiled
 from tests.helpers.user_cells import NAMES, own_cells
 
 T, B, D, H = 5, 4, 2, 3
 F64 = jnp.float64
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+flow_of = compiled(gradient_flow)
 AFFINE = [name for name, own in CELLS.items() if equations_of(own.cell)]
 
 
@@ -51,11 +53,6 @@ def draw_flags(batch_shape=(B,)):
     random = np.random.default_rng(4)
     reset, mask = (jnp.asarray(random.random((T, *batch_shape)) < p) for p in (0.3, 0.7))
     return {"reset": reset, "mask": mask, "initial_state": draw_state(5, (*batch_shape, H), F64)}
-
-
-def flow_of(loss, params, xs, state=None, **options) -> Any:
-    """`gradient_flow`, in one program."""
-    return jax.jit(partial(gradient_flow, loss, **options))(params, xs, state)
 
 
 @pytest.mark.parametrize("name", AFFINE)

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 import jlstm
-from jlstm.gradients import truncated_gradient, truncation_study
+from jlstm import gradients
 from tests.helpers import oracle
 from tests.helpers.comparisons import as_numpy, assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
+from tests.helpers.programs import compiled
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
+truncated_gradient = compiled(gradients.truncated_gradient)
+truncation_study = compiled(gradients.truncation_study)
 WEIGHTS = draw_array(20, (T, B, H)), draw_state(21, (B, H))
 
 
@@ -70,11 +73,6 @@ def by_hand(params, xs, options, d_final, d_hs, K):
     return jlstm.LSTMParams(d_W, d_U, d_b)
 
 
-def truncated(loss, params, xs, steps, *state, **options):
-    """`truncated_gradient`, in one program."""
-    return jax.jit(lambda p: truncated_gradient(loss, p, xs, steps, *state, **options))(params)
-
-
 @pytest.mark.parametrize(
     "reset, mask",
     [
@@ -95,7 +93,7 @@ def test_every_truncation_is_that_by_hand(reset, mask):
     for K in range(1, T + 1):
         expected = by_hand(params, xs, options, d_final, d_hs, K)
         if K in (1, 2, T):
-            got = truncated(loss, params, xs, K, **options)
+            got = truncated_gradient(loss, params, xs, K, **options)
             assert_close(got.gradient, expected)
             np.testing.assert_allclose(got.loss, value, rtol=1e-14)
         g = np.concatenate([np.ravel(leaf) for leaf in expected])
@@ -129,7 +127,7 @@ def test_a_cell_of_the_caller_s_own():
         return elman(params, jax.lax.stop_gradient(state), x)
 
     for K, cell in {1: stopped, T: elman, T + 9: elman}.items():
-        got = truncated(own_loss, params, xs, K, state, cell=elman, **options)
+        got = truncated_gradient(own_loss, params, xs, K, state, cell=elman, **options)
         assert_close(got.gradient, jax.jit(jax.grad(of(cell)))(params))
 
 
@@ -145,7 +143,7 @@ def test_the_layers_of_a_stack():
     def of(params):
         return stack_loss(*jlstm.unroll_stack(params, xs, states, **flags))
 
-    got = truncated(stack_loss, params, xs, T, states, **flags)
+    got = truncated_gradient(stack_loss, params, xs, T, states, **flags)
     assert_close(got.gradient, jax.jit(jax.grad(of))(params))
 
 
@@ -184,7 +182,7 @@ def test_skipped_nan_touches_nothing():
     assert_close(got.gradient, expected.gradient)
 
 
-def test_memory_does_not_grow_with_the_lag():
+def test_memory_does_not_grow_with_the_lag(optimised):
     params, xs = draw_params(0, D, 32), draw_array(1, (200, D))
 
     def peak(K):
@@ -201,9 +199,9 @@ def test_memory_does_not_grow_with_the_lag():
 def test_no_steps_are_refused(steps, message):
     params, xs, _ = draw()
     with pytest.raises(ValueError, match=message):
-        truncated_gradient(loss, params, xs, steps)
+        gradients.truncated_gradient(loss, params, xs, steps)
     with pytest.raises(ValueError, match=message.replace("steps", "longest")):
-        truncation_study(loss, params, xs, longest=steps)
+        gradients.truncation_study(loss, params, xs, longest=steps)
 
 
 def test_what_is_no_count_and_no_scalar_is_refused():
@@ -211,17 +209,17 @@ def test_what_is_no_count_and_no_scalar_is_refused():
     half: Any = 2.5
     text: Any = "mean"
     with pytest.raises(TypeError, match=r"steps: expected an int, got float 2\.5"):
-        truncated_gradient(loss, params, xs, half)
+        gradients.truncated_gradient(loss, params, xs, half)
     with pytest.raises(ValueError, match=r"loss: .* without axes, got float64\[6, 4, 3\]"):
-        truncated_gradient(lambda _, hs: hs, params, xs, 2)
+        gradients.truncated_gradient(lambda _, hs: hs, params, xs, 2)
     with pytest.raises(TypeError, match="loss: expected a function"):
-        truncation_study(text, params, xs)
+        gradients.truncation_study(text, params, xs)
     with pytest.raises(TypeError, match="loss: expected a float without axes, got int"):
-        truncation_study(lambda _, hs: 3, params, xs)
+        gradients.truncation_study(lambda _, hs: 3, params, xs)
     with pytest.raises(ValueError, match="mask: expected a step that is not skipped"):
-        truncation_study(loss, params, xs, mask=jnp.zeros((T, B), bool))
+        gradients.truncation_study(loss, params, xs, mask=jnp.zeros((T, B), bool))
     with pytest.raises(ValueError, match=r"xs: expected shape \[T, \*B, 2\]"):
-        truncation_study(loss, params, xs[..., :1])
+        gradients.truncation_study(loss, params, xs[..., :1])
     both = (jlstm.Bidirectional(params, params),)
     with pytest.raises(ValueError, match="params: expected layers in one direction"):
-        truncated_gradient(lambda _, ys: ys.sum(), both, xs, 2)
+        gradients.truncated_gradient(lambda _, ys: ys.sum(), both, xs, 2)
