@@ -42,6 +42,12 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def optimised(quick_compilation):
+    """In a file whose tests compile quickly: compiles as for a user, where memory is measured."""
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 _compiled = []
 
 

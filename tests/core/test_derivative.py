@@ -1,4 +1,4 @@
-"""The derivative rule agrees with plain autodiff, and leaves no weight in a loop."""
+"""The derivative rule leaves no weight in a loop, bounds its memory, and sees closures."""
 
 from functools import partial
 from typing import Any
@@ -6,90 +6,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.extend import core
 
 import jlstm
 from jlstm import LSTMParams, LSTMState, cells
 from tests.helpers.comparisons import assert_close
-from tests.helpers.draws import draw_array, draw_params, temporary_memory
-from tests.helpers.unroll_cases import CASES, Inputs, draw_flags, ours
-from tests.helpers.variants import FAMILY, draw_carried, draw_like, draw_variant
+from tests.helpers.draws import draw_array, draw_like, draw_params, temporary_memory
+from tests.helpers.jaxprs import shapes_in_loops
+from tests.helpers.oracle import CELLS
 
-# The last of these holds all that the others hold one by one; those wait for the slow suite.
-ALL_IN_ONE = "reset, mask, reverse, chunk"
-ONE_LAYER = ["learned initial state", ALL_IN_ONE]
-ONE_BY_ONE = ["plain", "no state", "reset", "mask", "reverse", "chunk"]
 T, B, D, H = 6, 5, 3, 7
 F32 = jnp.float32
-BY_JAX = jlstm.plans.Plan(derivative="plain")
 PLAIN = ["full_gate_recurrence", "projected", "layer_norm", "gru"]  # their products are more than z
-AFFINE = [name for name in FAMILY if name not in PLAIN]
+AFFINE = [name for name in CELLS if name not in PLAIN]
 
 
 def loss(params, xs, **options):
     state, hs = jlstm.unroll(params, xs, **options)
     return jnp.sin(hs).sum() + jnp.cos(state[-1]).sum()
-
-
-def transformed(f, inputs, flags):
-    """Value, gradient, jvp, both hvps and both jacobians of a case, joined in one tree."""
-
-    def number(inputs):
-        return jax.tree.reduce(jnp.add, jax.tree.map(lambda y: jnp.sin(y).sum(), f(inputs, flags)))
-
-    direction = jax.tree.map(lambda leaf: draw_array(9, leaf.shape, leaf.dtype), inputs)
-    grad = jax.grad(number)
-    return (
-        f(inputs, flags),
-        grad(inputs),
-        jax.jvp(partial(f, flags=flags), (inputs,), (direction,)),
-        jax.jvp(grad, (inputs,), (direction,))[1],
-        jax.vjp(grad, inputs)[1](direction),
-        jax.jacfwd(f)(inputs, flags),
-        jax.jacrev(f)(inputs, flags),
-    )
-
-
-@pytest.mark.parametrize(
-    "name", [*ONE_LAYER, *(pytest.param(name, marks=pytest.mark.slow) for name in ONE_BY_ONE)]
-)
-def test_the_rule_is_plain_autodiff(x64, quick_compilation, name):
-    case = CASES[name]
-    inputs, flags = case.draw()
-    rule = jax.jit(partial(transformed, case.ours))(inputs, flags)
-    plain_autodiff = partial(case.ours, plan=BY_JAX)
-    assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precompute", [False, True])
-def test_the_rule_by_columns_is_plain_autodiff(x64, quick_compilation, precompute):
-    case = CASES[ALL_IN_ONE]
-    inputs, flags = case.draw()
-    by_columns = partial(case.ours, plan=jlstm.plans.Plan(precompute, "columns"))
-    rule = jax.jit(partial(transformed, by_columns))(inputs, flags)
-    plain_autodiff = partial(case.ours, plan=BY_JAX)
-    assert_close(rule, jax.jit(partial(transformed, plain_autodiff))(inputs, flags), 1e-12)
-
-
-@pytest.mark.slow
-def test_a_cell_of_ones_own_takes_plain_autodiff(x64, quick_compilation):
-    inputs, flags = CASES["reset"].draw()
-    own = partial(ours, cell=lambda *step: jlstm.cell(*step))
-    rule = jax.jit(partial(transformed, ours))(inputs, flags)
-    assert_close(jax.jit(partial(transformed, own))(inputs, flags), rule, 1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", AFFINE)
-def test_the_rule_of_a_variant_is_plain_autodiff(x64, quick_compilation, name):
-    """Learned where sequences begin, with resets, skipped steps and chunks, backwards."""
-    params, xs = draw_variant(name), draw_array(2, (3, 4, 2), jnp.float64)
-    inputs, flags = Inputs(params, xs, None, draw_carried(name, ())), draw_flags(True, True)
-    run = partial(ours, cell=FAMILY[name].cell, reverse=True, chunk=2)
-    rule = jax.jit(partial(transformed, run))(inputs, flags)
-    plain_autodiff = partial(transformed, partial(run, plan=BY_JAX))
-    assert_close(rule, jax.jit(plain_autodiff)(inputs, flags), 1e-12)
 
 
 @cells.affine(cells.Layout(LSTMParams, ("D 2H", "H 2H", "2H"), LSTMState, ("H", "H")))
@@ -123,49 +56,6 @@ def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_c
     assert_close(came, expected)
 
 
-@pytest.mark.parametrize(
-    "precompute, product, chunk, save",
-    [
-        (False, "rows", 3, "states"),
-        (False, "rows", 2, "z"),
-        (False, "joined", None, None),
-        (False, "joined", 2, "states"),
-        (False, "columns", 2, "z"),
-        (True, "rows", None, None),
-        (True, "rows", 2, None),
-        (True, "columns", 2, "states"),
-    ],
-)
-def test_every_plan_gives_the_same_numbers(
-    x64, quick_compilation, precompute, product, chunk, save
-):
-    inputs, flags = CASES[ALL_IN_ONE].draw()
-    plan = jlstm.plans.Plan(precompute, product, save)
-
-    def gradient(**options):
-        def number(inputs):
-            state, hs = ours(inputs, flags, reverse=True, **options)
-            return jnp.sin(hs).sum() + jnp.cos(state.c).sum()
-
-        return jax.jit(jax.value_and_grad(number))(inputs)
-
-    assert_close(gradient(plan=plan, chunk=chunk), gradient(plan=BY_JAX), 1e-12)
-
-
-def scans(jaxpr):
-    """Every scan in a program, those inside of others included."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            yield equation
-        for inner in jax.tree.leaves(equation.params, is_leaf=is_jaxpr):
-            if is_jaxpr(inner):
-                yield from scans(getattr(inner, "jaxpr", inner))
-
-
-def is_jaxpr(value):
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
-
-
 def weights_in_loops(derivative, init=jlstm.init, cell: Any = jlstm.cell):
     """The sizes of W and U that a scan carries, and of those that a product in it makes."""
     params = draw_like(jax.eval_shape(lambda key: init(key, D, H), jax.random.key(0)), 1, F32)
@@ -174,19 +64,7 @@ def weights_in_loops(derivative, init=jlstm.init, cell: Any = jlstm.cell):
         partial(loss, plan=jlstm.plans.Plan(derivative=derivative), chunk=None, cell=cell), (0, 1)
     )
     weights = {params.W.shape, params.W.T.shape, params.U.shape, params.U.T.shape}
-    carried, made = set(), set()
-    for scan in scans(jax.make_jaxpr(gradient)(params, xs).jaxpr):
-        carried |= {var.aval.shape for var in scan.outvars} & weights  # else T stands in front
-        body = next(
-            inner for inner in jax.tree.leaves(scan.params, is_leaf=is_jaxpr) if is_jaxpr(inner)
-        )
-        dots = [e for e in getattr(body, "jaxpr", body).eqns if e.primitive.name == "dot_general"]
-        made |= {dot.outvars[0].aval.shape for dot in dots} & weights
-    return carried, made
-
-
-def test_no_loop_carries_or_makes_a_weight():
-    assert weights_in_loops("rule") == (set(), set())
+    return [shapes & weights for shapes in shapes_in_loops(gradient, params, xs)]
 
 
 def test_plain_autodiff_does_both():
@@ -194,9 +72,9 @@ def test_plain_autodiff_does_both():
     assert carried and made
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CELLS)
 def test_no_loop_carries_or_makes_a_weight_of_an_affine_cell(name):
-    carried, made = weights_in_loops("rule", FAMILY[name].init, FAMILY[name].cell)
+    carried, made = weights_in_loops("rule", CELLS[name].init, CELLS[name].cell)
     assert bool(carried) == bool(made) == (name not in AFFINE)
 
 
@@ -204,7 +82,7 @@ def test_nor_one_of_a_cell_of_ones_own():
     def init(key, D, H):
         return LSTMParams(*cells.init_gates("fg", key, D, H)[:3])
 
-    assert weights_in_loops("rule", init, minimal) == (set(), set())
+    assert weights_in_loops("rule", init, minimal) == [set(), set()]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Which dtype comes out of params, xs and state; what is carried and computed in between."""
 
 import itertools
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 
 import jlstm
 from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.jaxprs import equations
 
 T, B, D, H = 3, 2, 2, 3
 F64, F32, BF16, F16 = "float64", "float32", "bfloat16", "float16"
@@ -27,22 +27,6 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 def draw(params, xs, state) -> Any:
     return draw_params(0, D, H, params), draw_array(1, (T, B, D), xs), draw_state(2, (B, H), state)
-
-
-def equations(jaxpr):
-    """All equations of a jaxpr, those of inner ones included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        if equation.primitive.name == "lstm":  # undifferentiated, the recurrence is one operation
-            run = partial(equation.primitive.impl, **equation.params)
-            yield from equations(jax.make_jaxpr(run)(*(v.aval for v in equation.invars)).jaxpr)
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
-            if is_jaxpr(inner):
-                yield from equations(getattr(inner, "jaxpr", inner))
-
-
-def is_jaxpr(value):
-    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
 @pytest.mark.parametrize("state", (*DTYPES, None))
@@ -69,8 +53,8 @@ def test_gates_and_the_cell_state_are_at_least_float32(params, xs, derivative):
         return hs.astype(F32).sum() + c.astype(F32).sum()
 
     run = loss if derivative == "value" else jax.grad(loss)
-    jaxpr = jax.make_jaxpr(run)(*draw(params, xs, F32)[:2])
-    gates = [e for e in equations(jaxpr.jaxpr) if e.primitive.name in ("tanh", "logistic")]
+    traced = equations(run, *draw(params, xs, F32)[:2])
+    gates = [e for e in traced if e.primitive.name in ("tanh", "logistic")]
     assert gates
     assert {str(e.outvars[0].aval.dtype) for e in gates} <= {F32, F64}
 
@@ -110,11 +94,10 @@ def test_a_weakly_typed_state_is_carried_as_a_strong_one(name):
         options: dict[str, Any] = {name: jlstm.LSTMState(h, h)}
         return jlstm.unroll(params, xs, **options)
 
-    jaxpr = jax.make_jaxpr(run)(0.0)
-    scans = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "scan"]
+    scans = [e for e in equations(run, 0.0) if e.primitive.name == "scan"]
     assert scans
     assert not any(v.aval.weak_type for e in scans for v in e.invars)
-    assert not any(aval.weak_type for aval in jaxpr.out_avals)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(run, 0.0)))
 
 
 def test_scalars_given_as_rates_compile_once(compilations):

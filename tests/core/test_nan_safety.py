@@ -1,5 +1,6 @@
 """Bad values at skipped steps, or in a state that a reset drops, touch no value and no gradient."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 import jlstm
 from tests.helpers.draws import draw_array, draw_params, draw_state
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 T, B, D, H = 5, 3, 2, 3
 BAD = pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -25,15 +28,6 @@ RUNS = {
     ),
 }
 OTHER = draw_params(1, H, H)
-
-
-def assert_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_finite(tree):
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +58,8 @@ def test_skipped_steps_are_not_looked_at(run, marks, debug_nans):
     with jax.debug_nans(debug_nans):
         zeros, *others = [values_and_gradients(params, xs) for xs in filled]
     for other in others:
-        assert_equal(other, zeros)
-    assert_finite(zeros)
+        chex.assert_trees_all_equal(other, zeros)
+    chex.assert_tree_all_finite(zeros)
 
 
 @BAD
@@ -79,9 +73,9 @@ def test_the_state_before_a_reset_at_the_first_step_does_not_survive(bad):
         return (hs * draw_array(3, hs.shape)).sum() + final.c.sum(), (final, hs)
 
     run = jax.jit(jax.grad(loss, (0, 1, 2, 3), has_aux=True))
-    assert_equal(run(params, xs, state, new), run(params, xs, new, new))
+    chex.assert_trees_all_equal(run(params, xs, state, new), run(params, xs, new, new))
     gradients, outputs = run(params, xs, state, new)
-    assert_finite((gradients, outputs))
+    chex.assert_tree_all_finite((gradients, outputs))
     assert all((leaf == 0).all() for leaf in gradients[2])
 
 
@@ -116,12 +110,12 @@ def test_a_state_held_through_skipped_steps_and_then_reset_leaves_no_trace(
 
     run = jax.jit(jax.grad(loss, (0, 1, 2, 3), has_aux=True))
     clean = run(params, xs, jax.tree.map(jnp.zeros_like, state), new)
-    assert_equal(run(params, xs, state, new), clean)
-    assert_finite(clean)
+    chex.assert_trees_all_equal(run(params, xs, state, new), clean)
+    chex.assert_tree_all_finite(clean)
 
 
 def test_a_nan_in_one_row_stays_in_that_row():
     params, xs = draw_params(0, D, H), draw_array(1, (T, B, D))
     _, hs = jlstm.unroll(params, xs.at[2, 1].set(jnp.nan))
-    assert_equal(hs[:, ::2], jlstm.unroll(params, xs)[1][:, ::2])
+    chex.assert_trees_all_equal(hs[:, ::2], jlstm.unroll(params, xs)[1][:, ::2])
     assert jnp.isnan(hs[2:, 1]).all() and jnp.isfinite(hs[:2, 1]).all()

@@ -1,5 +1,6 @@
 """Dropout, recurrent dropout and zoneout: what is drawn, where it acts, and that its mean stays."""
 
+from functools import partial
 from typing import Any
 
 import chex
@@ -11,19 +12,19 @@ import pytest
 import jlstm
 from jlstm import LSTMParams
 from jlstm._src.noise import drop
-from tests.helpers.draws import draw_array, draw_params, draw_state
-from tests.helpers.variants import FAMILY, draw_carried, draw_variant
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy, assert_close
+from tests.helpers.draws import draw_array, draw_carried, draw_params, draw_state, draw_weights
+from tests.helpers.jaxprs import shapes_in_loops
+from tests.helpers.oracle import CELLS
+from tests.helpers.transformations import forward_over_reverse, vjp
 
 T, B, D, H = 6, 3, 2, 4
+F64 = jnp.float64
 KEY = jax.random.key(0)
 LSTMState: Any = jlstm.LSTMState  # here it holds rates
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
-def assert_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def layers():
@@ -42,31 +43,32 @@ ALL = {"dropout": 0.3, "recurrent_dropout": 0.4, "zoneout": LSTMState(0.2, 0.1)}
 @pytest.mark.parametrize("key", [None, KEY])
 def test_rates_of_zero_are_no_noise_at_all(key, zero):
     came = run(key, dropout=zero, recurrent_dropout=zero, zoneout=zero)
-    assert_equal(came, run(None))
-    assert_equal(run(recurrent_dropout=0.5, zoneout=zero), run(recurrent_dropout=0.5))
+    chex.assert_trees_all_equal(came, run(None))
+    chex.assert_trees_all_equal(
+        run(recurrent_dropout=0.5, zoneout=zero), run(recurrent_dropout=0.5)
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_key_gives_the_same_noise_again_and_another_key_another(name):
     options = {name: ALL[name]}
-    assert_equal(run(**options), run(**options))
+    chex.assert_trees_all_equal(run(**options), run(**options))
     _, ys = run(**options)
     assert (ys != run(jax.random.key(1), **options)[1]).any()
     assert (ys != run(None)[1]).any()
 
 
 def test_jit_and_vmap_over_keys_and_rates():
-    options = {name: ALL[name] for name in ("dropout", "recurrent_dropout")}
-    keys = jax.random.split(KEY, 3)
-    _, ys = run(keys[1], **ALL)
-    _, jitted = jax.jit(lambda key: run(key, **ALL))(keys[1])
-    np.testing.assert_allclose(jitted, ys, rtol=1e-5, atol=1e-6)
-    _, many = jax.vmap(lambda key: run(key, **ALL))(keys)
-    np.testing.assert_allclose(many[1], ys, rtol=1e-5, atol=1e-6)
+    def noisy(key, rate):
+        return run(key, dropout=0.3, recurrent_dropout=0.4, zoneout=rate)[1]
 
-    rates = jnp.array([0.1, 0.4, 0.8])
-    _, over_rates = jax.vmap(lambda r: run(zoneout=r, **options))(rates)
-    np.testing.assert_allclose(over_rates[1], run(zoneout=0.4, **options)[1], rtol=1e-5, atol=1e-6)
+    keys, rates = jax.random.split(KEY, 3), jnp.array([0.1, 0.4, 0.8])
+    ys = run(keys[1], dropout=0.3, recurrent_dropout=0.4, zoneout=0.4)[1]
+    close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
+    close(jax.jit(noisy)(keys[1], rates[1]), ys)
+    many = jax.jit(jax.vmap(jax.vmap(noisy, (None, 0)), (0, None)))(keys, rates)
+    close(many[1, 1], ys)
+    assert (many[0, 1] != ys).any() and (many[1, 0] != ys).any()
 
 
 def test_dropout_drops_and_keeps_the_mean():
@@ -80,11 +82,11 @@ def test_dropout_drops_and_keeps_the_mean():
 
 def test_dropout_stands_between_layers_alone_and_anew_at_each_step():
     first, second = layers()
-    assert_equal(run(params=(first,), dropout=0.5), run(None, (first,)))
+    chex.assert_trees_all_equal(run(params=(first,), dropout=0.5), run(None, (first,)))
 
     # An upper layer that tells its inputs apart by which of them is zero: U = 0, no forgetting.
     (lower, _), ys = run(dropout=0.5)
-    assert_equal(lower, run(None)[0][0])
+    chex.assert_trees_all_equal(lower, run(None)[0][0])
     _, hs = jlstm.unroll(first, draw_array(2, (T, B, D)))
     eye = jnp.eye(H)
     zeros, large = jnp.zeros((H, H)), jnp.full((H,), 30.0)
@@ -147,38 +149,36 @@ def test_layers_draw_recurrent_masks_of_their_own():
     assert (lower[1] != upper[1]).any()
 
 
-def steps_of_noise(params, xs, keep, zone_h, zone_c, rate):
-    """Recurrent dropout and zoneout of one layer in NumPy, from the masks that were drawn."""
-    W, U, b = (np.asarray(p, np.float64) for p in params)
-    h, c = np.zeros((2, B, H))
-    hs = []
-    for t in range(T):
-        z = xs[t] @ W + np.where(keep[t], h / (1 - rate), 0) @ U + b
-        i, f, g, o = np.split(z, 4, -1)
-        new_c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
-        new_h = np.tanh(new_c) / (1 + np.exp(-o))
-        h, c = np.where(zone_h[t], h, new_h), np.where(zone_c[t], c, new_c)
-        hs.append(h)
-    return np.stack(hs), h, c
-
-
 def test_the_noisy_recurrence_is_the_loop_over_what_was_drawn(monkeypatch):
-    drawn, bernoulli = [], jax.random.bernoulli
+    """Two layers, with resets and skipped steps; rates and sizes tell draws apart."""
+    drawn, bernoulli = {}, jax.random.bernoulli
 
     def note(key, p, shape):
-        drawn.append((float(p), np.asarray(bernoulli(key, p, shape))))
-        return drawn[-1][1]
+        drawn[float(p), shape[-1]] = np.asarray(bernoulli(key, p, shape))
+        return drawn[float(p), shape[-1]]
 
     monkeypatch.setattr(jax.random, "bernoulli", note)
-    params, xs = draw_params(0, D, H), draw_array(1, (T, B, D))
-    rates = {"recurrent_dropout": 0.25, "zoneout": LSTMState(0.5, 0.125)}
-    ((h, c),), hs = run(params=(params,), xs=xs, **rates)
-    by_rate = dict(drawn)
-    assert set(by_rate) == {0.25, 0.5, 0.125} and len(drawn) == 3
-    keep = np.broadcast_to(~by_rate[0.25][0], (T, B, H))
-    expected = steps_of_noise(params, np.asarray(xs), keep, by_rate[0.5], by_rate[0.125], 0.25)
-    for came, wanted in zip((hs, h, c), expected, strict=True):
-        np.testing.assert_allclose(came, wanted, rtol=1e-4, atol=1e-5)
+    rates = {"dropout": 0.375, "recurrent_dropout": 0.25, "zoneout": LSTMState(0.5, 0.125)}
+    random, xs = np.random.default_rng(0), draw_array(1, (T, B, D))
+    flags = {"reset": random.random((T, B)) < 0.3, "mask": random.random((T, B)) < 0.8}
+    came = run(xs=xs, **rates, **flags)
+    assert {p for p, _ in drawn} == {0.625, 0.25, 0.5, 0.125} and len(drawn) == 7
+
+    def noise(size):
+        """Recurrent dropout is what was drawn for the first step of each sequence."""
+        keep = (1 - drawn[0.25, size]) / 0.75
+        for t in range(1, T):
+            keep[t] = np.where(flags["reset"][t][:, None], keep[t], keep[t - 1])
+        return oracle.Noise(keep, LSTMState(drawn[0.5, size], drawn[0.125, size]))
+
+    expected = oracle.unroll_stack(
+        "lstm",
+        *as_numpy((layers(), xs)),
+        noise=[noise(H), noise(3)],
+        keep=[1.0, drawn[0.625, H] / 0.625],
+        **flags,
+    )
+    chex.assert_trees_all_close(came, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_zoneout_without_a_key_is_the_mean_of_old_and_new():
@@ -187,7 +187,7 @@ def test_zoneout_without_a_key_is_the_mean_of_old_and_new():
     ((h, c),), hs = run(None, (params,), xs, states=(state,), zoneout=LSTMState(0.3, 0.1))
     np.testing.assert_allclose(h, 0.3 * state.h + 0.7 * new.h, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(c, 0.1 * state.c + 0.9 * new.c, rtol=1e-5, atol=1e-6)
-    assert_equal(hs[0], h)
+    chex.assert_trees_all_equal(hs[0], h)
 
 
 def test_zoneout_with_a_key_has_that_mean():
@@ -210,88 +210,80 @@ def test_skipped_steps_hold_under_noise_and_padding_changes_no_draw():
     states, ys = run(xs=xs, mask=mask, **ALL)
     assert (ys[~mask] == 0).all()
     full, _ = run(xs=xs, **ALL)
-    assert_equal(*(jax.tree.map(lambda leaf: leaf[0], finals) for finals in (states, full)))
+    chex.assert_trees_all_equal(
+        *(jax.tree.map(lambda leaf: leaf[0], finals) for finals in (states, full))
+    )
     assert all((leaf[2] == 0).all() for leaf in jax.tree.leaves(states))
 
 
 @pytest.mark.parametrize("name", ["peephole", "projected"])
 def test_zoneout_of_a_variant_takes_the_mean(x64, name):
     """Of states of one size, and of two."""
-    cell, params = FAMILY[name].cell, draw_variant(name)
-    xs, state = draw_array(0, (2, B, 2), jnp.float64), draw_carried(name, (B,))
-    _, ys = jlstm.unroll_stack((params,), xs, (state,), cell=cell, zoneout=LSTMState(0.25, 0.5))
-    for x, y in zip(xs, ys, strict=True):
-        new, _ = cell(params, state, x)
-        state = LSTMState(0.25 * state.h + 0.75 * new.h, 0.5 * state.c + 0.5 * new.c)
-        np.testing.assert_allclose(y, state.h, rtol=1e-12)
+    params, xs, state = draw_weights(name), draw_array(0, (2, B, 2), F64), draw_carried(name, (B,))
+    hold = LSTMState(0.25, 0.5)
+    came = run(None, (params,), xs, states=(state,), cell=CELLS[name].cell, zoneout=hold)
+    arrays = as_numpy(((params,), xs, (state,)))
+    expected = oracle.unroll_stack(name, *arrays, noise=[oracle.Noise(hold=hold)])
+    assert_close(came, expected)
 
 
 BY_JAX = jlstm.plans.Plan(derivative="plain")
 
 
 def noisy(params, xs, states, rates, key: Any = KEY, **options):
-    """A bidirectional layer and one more, under all noise, with resets, a mask and chunks."""
+    """A layer in both directions under all noise, with resets and a mask."""
     rng = np.random.default_rng(0)
-    flags = {"reset": rng.random((T, B)) < 0.3, "mask": rng.random((T, B)) < 0.8}
+    flags = {"reset": rng.random((3, B)) < 0.3, "mask": rng.random((3, B)) < 0.8}
     recurrent, h, c = rates
-    options |= {"recurrent_dropout": recurrent, "zoneout": LSTMState(h, c), "chunk": 4} | flags
-    return jlstm.unroll_stack(params, xs, states, key=key, **options)
+    options |= {"recurrent_dropout": recurrent, "zoneout": LSTMState(h, c)} | flags
+    return jlstm.unroll_stack((params,), xs, (states,), key=key, **options)
 
 
 def noisy_arguments():
-    def layer(seed, width, size):
-        return draw_params(seed, width, size, jnp.float64)
-
-    params = jlstm.Bidirectional(layer(0, D, H), layer(1, D, H)), layer(2, 2 * H, 3)
-    xs, state = draw_array(3, (T, B, D), jnp.float64), draw_state(4, (B, H), jnp.float64)
-    states = jlstm.Bidirectional(state, None), draw_state(5, (B, 3), jnp.float64)
-    return params, xs, states, (jnp.float64(0.4), jnp.float64(0.2), jnp.float64(0.1))
+    params = jlstm.Bidirectional(*(draw_params(seed, D, H, F64) for seed in (0, 1)))
+    states = jlstm.Bidirectional(draw_state(4, (B, H), F64), None)
+    return params, draw_array(3, (3, B, D), F64), states, tuple(map(jnp.float64, (0.4, 0.2, 0.1)))
 
 
-@pytest.mark.parametrize("key", [KEY, None])
-def test_noise_keeps_the_derivative_rule(x64, key):
+@pytest.mark.parametrize(
+    "key, transformation",
+    [
+        pytest.param(KEY, vjp, marks=pytest.mark.slow),
+        (KEY, forward_over_reverse),
+        (None, vjp),
+    ],
+)
+def test_noise_keeps_the_derivative_rule(x64, key, transformation):
     """The rule agrees with JAX's differentiation, of the rates too, which scale what is kept."""
-    arguments = noisy_arguments()
-    if key is None:
-        arguments = (*arguments[:3], (0, *arguments[3][1:]))
-    direction = jax.tree.map(lambda leaf: draw_array(6, jnp.shape(leaf), jnp.float64), arguments)
 
-    def number(arguments, **options):
-        return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(run(arguments, **options)))
-
-    def run(arguments, **options):
+    def ours(arguments, options):
         params, xs, states, rates = arguments
         rates = rates if key is not None else (0, *rates[1:])
         return noisy(params, xs, states, rates, key, **options)
 
-    arguments = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), arguments)
-
-    def transformed(**options):
-        gradient = jax.grad(lambda arguments: number(arguments, **options))
-        value = run(arguments, **options)
-        return value, jax.jvp(gradient, (arguments,), (direction,))
-
-    by_rule, by_jax = jax.jit(transformed)(), jax.jit(lambda: transformed(plan=BY_JAX))()
-    chex.assert_trees_all_close(by_rule, by_jax, rtol=1e-11, atol=1e-12)
+    arguments = noisy_arguments()
+    came = jax.jit(lambda: transformation(ours, arguments, {"chunk": 2}))()
+    expected = jax.jit(lambda: transformation(ours, arguments, {"plan": BY_JAX}))()
+    chex.assert_trees_all_close(came, expected, rtol=1e-11, atol=1e-12)
 
 
 def test_the_rule_leaves_no_weight_in_the_loops_of_a_noisy_layer():
     params, xs = (draw_params(0, D, H),), draw_array(1, (T, B, D))
 
-    def gradient(**options):
+    def weights_in_loops(**options):
         def loss(params):
-            return (run(params=params, xs=xs, recurrent_dropout=0.4, **options)[1] ** 2).sum()
+            noisy = run(params=params, xs=xs, recurrent_dropout=0.4, chunk=None, **options)
+            return (noisy[1] ** 2).sum()
 
-        return str(jax.make_jaxpr(jax.grad(loss))(params))
+        weights = {p.shape for p in (*params[0][:2], params[0].W.T, params[0].U.T)}
+        return [shapes & weights for shapes in shapes_in_loops(jax.grad(loss), params)]
 
-    carried = f"f32[{H},{4 * H}]"  # a plain scan adds the gradient of U up in its carry
-    by_rule, by_jax = gradient(chunk=None), gradient(chunk=None, plan=BY_JAX)
-    assert "name=lstm" not in by_rule and by_rule.count(carried) < by_jax.count(carried)
+    assert weights_in_loops() == [set(), set()]
+    assert all(weights_in_loops(plan=BY_JAX))
 
 
 def test_vmap_over_noisy_sequences_is_the_loop(x64):
-    params, xs, states, rates = noisy_arguments()
+    run = jax.jit(partial(noisy, *noisy_arguments(), chunk=2))
     keys = jax.random.split(KEY, 3)
-    many = jax.vmap(lambda key: noisy(params, xs, states, rates, key))(keys)
-    loop = [noisy(params, xs, states, rates, key) for key in keys]
-    chex.assert_trees_all_close(many, jax.tree.map(lambda *leaf: jnp.stack(leaf), *loop))
+    loop = jax.tree.map(lambda *leaf: jnp.stack(leaf), *map(run, keys))
+    assert_close(jax.jit(jax.vmap(run))(keys), loop)

@@ -1,6 +1,7 @@
 """The elementwise part of the LSTM, and its partial derivatives, beside those of JAX."""
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def test_each_partial_derivative_is_that_of_jax(x64):
     """Unit by unit; what has no name is zero, or goes by way of c_t."""
     state, z = draw()
     _, p = activate_and_partials(state, z)
-    h, c = jax.jacfwd(lambda *at: activate_and_partials(*at)[0], (0, 1))(state, z)
+    h, c = jax.jit(jax.jacfwd(lambda *at: activate_and_partials(*at)[0], (0, 1)))(state, z)
     rows, units = np.ogrid[:B, :H]
 
     def own(jacobian, gate=0):
@@ -52,8 +53,14 @@ def test_its_derivative_is_made_of_them(x64, batch):
         return draw_state(seed, (*batch, H), F64), draw_array(seed + 1, (*batch, 4 * H), F64)
 
     primals, tangents = draw_pair(1), draw_pair(5)
-    ours = jax.jvp(lambda *at: activate(None, *at), primals, tangents)
-    assert_close(ours, jax.jvp(lambda *at: activate_and_partials(*at)[0], primals, tangents))
+
+    @jax.jit
+    def ours_and_jax(primals, tangents):
+        as_written = partial(jax.jvp, lambda *at: activate_and_partials(*at)[0])
+        ours = jax.jvp(lambda *at: activate(None, *at), primals, tangents)
+        return ours, as_written(primals, tangents)
+
+    assert_close(*ours_and_jax(primals, tangents))
 
 
 def test_they_are_kept_as_rows(x64):

@@ -1,7 +1,7 @@
 """The choices by static shape: visible, the same for every caller, and overruled by the caller."""
 
 from dataclasses import FrozenInstanceError
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -40,25 +40,39 @@ def test_a_plan_is_a_value():
         Plan().save = "z"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def peak(sizes, **options):
-    T, B, D, H = sizes
+SIZES = T, B, D, H = 100, 256, 32, 64
+
+
+def lower(run=jlstm.unroll, **options):
+    """The gradient of a sequence of `SIZES`, as a program that is not compiled yet."""
     params = jax.eval_shape(lambda: draw_params(0, D, H))
     xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
 
     def loss(params, xs):
-        return (jlstm.unroll(params, xs, **options)[1] ** 2).sum()
+        return (run(params, xs, **options)[1] ** 2).sum()
 
-    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
-    return temporary_memory(compiled)
+    return jax.jit(jax.grad(loss)).lower(params, xs)
+
+
+def program(**options) -> str:
+    return lower(**options).as_text()
+
+
+def peak(**options) -> int:
+    return temporary_memory(lower(**options).compile())
+
+
+@cache
+def default_peak() -> int:
+    return peak()
 
 
 def test_unroll_follows_the_plan_unless_told_otherwise():
-    sizes = (100, 256, 32, 64)
-    default, joined = peak(sizes), Plan(product="joined")
-    planned = jlstm.plans.plan_for(*sizes[1:])
-    assert default == peak(sizes, plan=planned) == peak(sizes, plan=planned, chunk=5)
-    assert peak(sizes, chunk=5) == peak(sizes, plan=joined) < default
-    assert default < peak(sizes, chunk=None) == peak(sizes, plan=planned, chunk=None)
+    planned, joined = jlstm.plans.plan_for(*SIZES[1:]), Plan(product="joined")
+    assert program() == program(plan=planned) == program(plan=planned, chunk=5)
+    assert program(chunk=5) == program(plan=joined)
+    assert program(chunk=None) == program(plan=planned, chunk=None)
+    assert peak(plan=joined) < default_peak() < peak(chunk=None)
 
 
 def own_cell(params, state, x):
@@ -66,20 +80,17 @@ def own_cell(params, state, x):
 
 
 STATE = LSTMState(jnp.zeros(64), jnp.zeros(64))
-
-
 PLAIN = {"plan": Plan(derivative="plain")}
 
 
 @pytest.mark.parametrize("options", [PLAIN, {"cell": own_cell, "state": STATE}])
 def test_without_the_rule_only_an_explicit_chunk_recomputes(options):
-    sizes = (100, 256, 32, 64)
-    chunked, whole = (peak(sizes, chunk=chunk, **options) for chunk in (10, None))
-    assert chunked < whole == peak(sizes, **options)
+    assert program(**options) == program(chunk=None, **options)
+    assert peak(chunk=10, **options) < peak(chunk=None, **options)
 
 
 def test_the_shape_is_that_of_the_whole_batch():
-    assert peak((100, 256, 32, 64)) < 40 * 10**6
+    assert default_peak() < 40 * 10**6
     params, xs = draw_params(0, 2, 3), draw_array(1, (4, 2, 3, 2))
     flat = xs.reshape(4, 6, 2)
     _, hs = jlstm.unroll(params, xs)
@@ -87,39 +98,32 @@ def test_the_shape_is_that_of_the_whole_batch():
 
 
 def test_what_vmap_adds_is_planned_for_as_a_batch():
-    sizes = (100, 256, 32, 64)
-    T, B, D, H = sizes
-    params = jax.eval_shape(lambda: draw_params(0, D, H))
-    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    def run(params, xs):
+        return None, jax.vmap(lambda x: jlstm.unroll(params, x)[1], 1, 1)(xs)
 
-    def loss(params, xs):
-        one = jax.vmap(lambda x: jlstm.unroll(params, x)[1], 1, 1)
-        return (one(xs) ** 2).sum()
-
-    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
-    assert temporary_memory(compiled) == peak(sizes)
+    assert peak(run=run) == default_peak()
 
 
 FORMS = (False, "rows"), (False, "joined"), (False, "columns"), (True, "rows"), (True, "columns")
 BATCHES = (1, jnp.float32), (3, jnp.bfloat16), (16, jnp.float32)
 
 
-@pytest.mark.parametrize(
-    "B, dtype, precompute, product",
-    [
-        # Each form with one batch, each batch with one form or two; the slow suite has all.
-        pytest.param(*batch, *form, marks=[] if m % 3 == n else [pytest.mark.slow])
-        for m, form in enumerate(FORMS)
-        for n, batch in enumerate(BATCHES)
-    ],
-)
-def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product):
+# Each form with one batch, each batch with one form or two; the slow suite has all.
+SPLITS = [
+    pytest.param(*batch, *form, cut, marks=[] if m % 3 == n and cut == 2 else pytest.mark.slow)
+    for m, form in enumerate(FORMS)
+    for n, batch in enumerate(BATCHES)
+    for cut in (2, 9, 20)
+]
+
+
+@pytest.mark.parametrize("B, dtype, precompute, product, cut", SPLITS)
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product, cut):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
     run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
     final, hs = run(params, xs)
-    for t in (2, 9, 20):
-        state, first = run(params, xs[:t])
-        state, second = run(params, xs[t:], state)
-        assert (jnp.concatenate([first, second]) == hs).all()
-        assert (state.h == final.h).all() and (state.c == final.c).all()
+    state, first = run(params, xs[:cut])
+    state, second = run(params, xs[cut:], state)
+    assert (jnp.concatenate([first, second]) == hs).all()
+    assert (state.h == final.h).all() and (state.c == final.c).all()

@@ -21,6 +21,8 @@ from jlstm import reference
 from tests.helpers.comparisons import dot, float64, norm, slope, unit_direction
 from tests.helpers.draws import balanced
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 F64, F32, BF16, F16 = jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16
 
 # How far values, and gradients in units of their norm, may lie from the exact ones. The results
@@ -192,13 +194,6 @@ def check(case: Case):
     error = abs(dot(gradient, direction) - slope(objective, inputs, direction))
     assert np.isfinite(norm(gradient))
     assert error <= max(GRADIENT_TOLERANCE[dtype] for dtype in dtypes) * norm(gradient)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def x64():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
 
 
 @settings(max_examples=200)

@@ -1,7 +1,9 @@
 """Stacks: how they are drawn, that they are unrolls put together, and both directions at once."""
 
+from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,21 +11,20 @@ import pytest
 
 import jlstm
 from jlstm import Bidirectional, LSTMState
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy
 from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.jaxprs import count
 
 T, B, D, H = 6, 3, 2, 4
 init_stack: Any = jlstm.init_stack
 unroll_stack: Any = jlstm.unroll_stack
 
-
-def assert_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def assert_close(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
+def assert_close(ours, theirs):
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def row(tree, k):
@@ -33,14 +34,16 @@ def row(tree, k):
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_sizes(bidirectional):
     key, directions = jax.random.key(0), 2 if bidirectional else 1
-    params = init_stack(key, D, (3, 4, 1), bidirectional=bidirectional, dtype=jnp.bfloat16)
+    options = {"bidirectional": bidirectional, "dtype": jnp.bfloat16}
+    params = jax.eval_shape(lambda key: init_stack(key, D, (3, 4, 1), **options), key)
     widths = D, 3 * directions, 4 * directions
     assert len(params) == 3
     for layer, width, size in zip(params, widths, (3, 4, 1), strict=True):
         for one in layer if isinstance(layer, Bidirectional) else [layer]:
             assert row_shapes(one) == [(width, 4 * size), (size, 4 * size), (4 * size,)]
             assert {p.dtype for p in one} == {jnp.dtype(jnp.bfloat16)}
-    states, ys = unroll_stack(params, draw_array(0, (T, B, D), jnp.bfloat16))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.bfloat16)
+    states, ys = jax.eval_shape(unroll_stack, params, xs)
     assert ys.shape == (T, B, directions)
     assert [leaf.shape for leaf in jax.tree.leaves(states)] == [
         (B, size) for size in (3, 4, 1) for _ in range(2 * directions)
@@ -55,7 +58,9 @@ def test_layers_and_directions_are_drawn_from_keys_of_their_own():
     params = init_stack(jax.random.key(0), 2 * H, (H, H), bidirectional=True)
     drawn = [one.U for layer in params for one in layer]
     assert all((a != b).any() for k, a in enumerate(drawn) for b in drawn[:k])
-    assert_equal(params, init_stack(jax.random.key(0), 2 * H, (H, H), bidirectional=True))
+    chex.assert_trees_all_equal(
+        params, init_stack(jax.random.key(0), 2 * H, (H, H), bidirectional=True)
+    )
 
 
 def test_options_of_init_reach_every_layer():
@@ -66,22 +71,17 @@ def test_options_of_init_reach_every_layer():
 
 
 @pytest.mark.parametrize("batch", [(), (B,), (2, B)])
-def test_a_stack_is_unrolls_one_on_the_other(batch):
-    xs, (first, second) = (
-        draw_array(2, (T, *batch, D)),
-        (draw_params(0, D, H), draw_params(1, H, 3)),
-    )
+def test_a_stack_is_layers_one_on_the_other(batch):
     rng = np.random.default_rng(0)
     options: dict[str, Any] = {
         "reset": rng.random((T, *batch)) < 0.3,
         "mask": rng.random((T, *batch)) < 0.8,
+        "initial_states": (draw_state(5, (H,)), draw_state(6, (3,))),
     }
     states = draw_state(3, (*batch, H)), draw_state(4, (*batch, 3))
-    new = draw_state(5, (H,)), draw_state(6, (3,))
-    came = unroll_stack((first, second), xs, states, initial_states=new, **options)
-    lower, hs = jlstm.unroll(first, xs, states[0], initial_state=new[0], **options)
-    upper, ys = jlstm.unroll(second, hs, states[1], initial_state=new[1], **options)
-    assert_equal(came, ((lower, upper), ys))
+    arguments = layers(), draw_array(2, (T, *batch, D)), states
+    came = jax.jit(partial(unroll_stack, **options))(*arguments)
+    assert_close(came, oracle.unroll_stack("lstm", *as_numpy(arguments), **as_numpy(options)))
 
 
 def test_states_may_be_left_out_for_a_layer_or_a_direction():
@@ -90,7 +90,7 @@ def test_states_may_be_left_out_for_a_layer_or_a_direction():
     zero = LSTMState(jnp.zeros(H), jnp.zeros(H))
     some = Bidirectional(None, state), None
     full = Bidirectional(zero, state), LSTMState(jnp.zeros(3), jnp.zeros(3))
-    assert_equal(unroll_stack(params, xs, some), unroll_stack(params, xs, full))
+    chex.assert_trees_all_equal(unroll_stack(params, xs, some), unroll_stack(params, xs, full))
 
 
 def test_two_directions_side_by_side():
@@ -98,7 +98,9 @@ def test_two_directions_side_by_side():
     xs = draw_array(2, (T, B, D))
     states = Bidirectional(draw_state(3, (B, H)), draw_state(4, (B, H)))
     ((forward, backward),), ys = unroll_stack((params,), xs, (states,))
-    assert_equal((forward, ys[..., :H]), jlstm.unroll(params.forward, xs, states.forward))
+    chex.assert_trees_all_equal(
+        (forward, ys[..., :H]), jlstm.unroll(params.forward, xs, states.forward)
+    )
     flipped, hs = jlstm.unroll(params.backward, xs[::-1], states.backward)
     assert_close((backward, ys[..., H:]), (flipped, hs[::-1]))
 
@@ -111,24 +113,13 @@ def bidirectional_stack():
 
 
 def test_each_ragged_row_alone_is_its_part_of_the_padded_batch():
-    params, xs, lengths = bidirectional_stack(), draw_array(5, (T, B, D)), [6, 1, 4]
+    params, xs, lengths = bidirectional_stack(), draw_array(5, (T, B, D)), [6, 0, 4]
     mask = jlstm.length_mask(jnp.array(lengths), T)
     states, ys = unroll_stack(params, xs, mask=mask)
     for k, length in enumerate(lengths):
         alone = unroll_stack(params, xs[:length, k])
         assert_close(alone, (row(states, k), ys[:length, k]))
         assert (ys[length:, k] == 0).all()
-
-
-def test_packed_sequences_are_as_if_run_apart():
-    params, xs, starts = bidirectional_stack(), draw_array(5, (T, B, D)), (0, 2, 5)
-    reset = jnp.zeros((T, B), bool).at[jnp.array(starts)].set(True)
-    _, ys = unroll_stack(params, xs, reset=reset)
-    apart = [
-        unroll_stack(params, xs[start:end])[1]
-        for start, end in zip(starts, (*starts[1:], T), strict=True)
-    ]
-    assert_equal(ys, jnp.concatenate(apart))
 
 
 def test_chunks_change_nothing():
@@ -138,23 +129,26 @@ def test_chunks_change_nothing():
 
 @pytest.mark.parametrize("directions", [1, 2])
 def test_states_on_request_are_those_of_each_layer(directions):
+    """Also where outputs are zero, as the next layer reads outputs and not states."""
     xs, mask = draw_array(5, (T, B, D)), np.random.default_rng(0).random((T, B)) < 0.7
     reset = np.random.default_rng(1).random((T, B)) < 0.3
     options: dict[str, Any] = {"mask": mask, "reset": reset}
     params = bidirectional_stack() if directions == 2 else layers()
-    finals, ys = unroll_stack(params, xs, **options)
-    again, states = unroll_stack(params, xs, return_states=True, **options)
+    run = jax.jit(
+        lambda: [unroll_stack(params, xs, **options, return_states=r) for r in (False, True)]
+    )
+    (finals, outputs), (again, states) = run()
     assert_close(again, finals)
-    for k, layer in enumerate(params):
-        parts = layer if directions == 2 else (layer,)
-        over_time = states[k] if directions == 2 else (states[k],)
+    ys = np.asarray(xs)
+    for layer, came in zip(as_numpy(params), states, strict=True):
+        parts, over_time = (layer, came) if directions == 2 else ((layer,), (came,))
         outs = []
-        for one, came, reverse in zip(parts, over_time, (False, True), strict=False):
-            _, expected = jlstm.unroll(one, xs, return_states=True, reverse=reverse, **options)
-            assert_close(came, expected)
-            outs.append(jlstm.unroll(one, xs, reverse=reverse, **options)[1])
-        xs = jnp.concatenate(outs, -1)
-    assert_close(xs, ys)
+        for d, (one, history) in enumerate(zip(parts, over_time, strict=True)):
+            unroll = partial(oracle.unroll, "lstm", one, ys, reverse=d == 1, **options)
+            assert_close(history, unroll(return_states=True)[1])
+            outs.append(unroll()[1])
+        ys = np.concatenate(outs, -1)
+    assert_close(outputs, ys)
 
 
 def layers():
@@ -164,11 +158,11 @@ def layers():
 def test_a_plan_reaches_every_layer():
     params, xs = bidirectional_stack(), draw_array(5, (T, B, D))
 
-    def forms(**options):
-        return str(jax.make_jaxpr(lambda xs: unroll_stack(params, xs, **options))(xs))
+    def rules(**options):
+        return count("lstm", lambda xs: unroll_stack(params, xs, **options), xs)
 
     plan = jlstm.plans.Plan(derivative="plain")
-    assert forms().count("lstm[") == 4 and forms(plan=plan).count("lstm[") == 0
+    assert rules() == 4 and rules(plan=plan) == 0
     assert_close(unroll_stack(params, xs), unroll_stack(params, xs, plan=plan))
 
 
@@ -199,4 +193,4 @@ def test_zero_states_of_a_stack_are_the_default():
     zeros = jlstm.zero_state(params, (B,))
     assert isinstance(zeros[0], Bidirectional) and zeros[1].backward.c.shape == (B, 3)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(zeros))
-    assert_equal(unroll_stack(params, xs, zeros), unroll_stack(params, xs))
+    chex.assert_trees_all_equal(unroll_stack(params, xs, zeros), unroll_stack(params, xs))

@@ -20,6 +20,8 @@ from jlstm import reference
 from tests.helpers.comparisons import dot, float64, norm, slope, unit_direction
 from tests.helpers.draws import balanced
 
+pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+
 F64, F32 = jnp.float64, jnp.float32
 TOLERANCE = {F64: 1e-12, F32: 3e-6}
 GRADIENT_TOLERANCE = {F64: 1e-8, F32: 1e-5}
@@ -182,13 +184,6 @@ def check(case: Case):
     error = abs(dot(gradient, direction) - slope(objective, inputs, direction))
     assert np.isfinite(norm(gradient))
     assert error <= GRADIENT_TOLERANCE[setting.dtype] * norm(gradient)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def x64():
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
 
 
 @settings(max_examples=200)

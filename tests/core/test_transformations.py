@@ -1,4 +1,4 @@
-"""Every JAX transformation of `unroll` and `unroll_stack` agrees with that of plain loops."""
+"""Every JAX transformation of `unroll` and `unroll_stack` agrees with that of the oracle."""
 
 from functools import partial
 from itertools import product
@@ -6,38 +6,71 @@ from itertools import product
 import jax
 import pytest
 
+import jlstm
 from tests.helpers.comparisons import assert_close
-from tests.helpers.transformations import TRANSFORMATIONS, vjp
-from tests.helpers.unroll_cases import CASES
+from tests.helpers.oracle import CELLS
+from tests.helpers.transformations import (
+    ALL_IN_ONE,
+    CASES,
+    PLANS,
+    TRANSFORMATIONS,
+    make_case,
+    vjp,
+)
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
-# Every transformation of the case that holds most of what the others hold, and of two more cases
-# the transformations that compose the others; the slow suite has every pair.
 COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_map"]
+PLANNED = [f"reset, mask, reverse, {plan}" for plan in PLANS]
+# By default the standard cell has every transformation of the case that holds most of what the
+# others hold, one transformation of every case and of every plan, and the one that folds into the
+# batch of a stack. Cells whose states and weights differ most share the transformations that
+# compose the others; tests/core/cells/test_family.py has the gradients of every cell.
+SEVERAL = ["general", "full_gate_recurrence", "projected", "elman", "gru"]
 FAST = {
-    *product(TRANSFORMATIONS, ["reset, mask, reverse, chunk"]),
-    *product(COMPOSED, ["learned initial state", "bidirectional"]),
+    *product(TRANSFORMATIONS, ["lstm"], [ALL_IN_ONE]),
+    *product(["vjp"], ["lstm"], CASES + PLANNED),
+    *product(COMPOSED, ["lstm"], ["learned initial state, reset"]),
+    ("vmap over both", "lstm", "bidirectional, reset, mask"),
+    *product(["vmap over both"], SEVERAL, [ALL_IN_ONE]),
+    *product(["hvp, forward over reverse"], ["general", "gru"], [ALL_IN_ONE]),
+    *product(["grad through shard_map"], ["elman", "projected"], [ALL_IN_ONE]),
 }
-PAIRS = [
-    pytest.param(*pair, marks=[] if pair in FAST else [pytest.mark.slow], id=" of ".join(pair))
-    for pair in product(TRANSFORMATIONS, CASES)
+# The slow suite has every pair: transformation and case, transformation and cell, cell and case.
+ROWS = {
+    *product(TRANSFORMATIONS, ["lstm"], CASES + PLANNED),
+    *product(TRANSFORMATIONS, CELLS, [ALL_IN_ONE]),
+    *product(["vjp"], CELLS, CASES),
+}
+
+
+TABLE = [
+    pytest.param(*row, marks=[] if row in FAST else [pytest.mark.slow], id=" of ".join(row))
+    for row in sorted(ROWS)
 ]
 
 
-@pytest.mark.parametrize("transformation, case", PAIRS)
-def test_agrees_with_plain_autodiff(transformation, case):
-    ours, plain, draw = CASES[case]
-    of_ours, of_plain = TRANSFORMATIONS[transformation]
-    inputs, flags = draw()
-    came = jax.jit(partial(of_ours, ours))(inputs, flags)
-    assert_close(came, of_plain(plain, inputs, flags), tolerance=1e-10)
+@pytest.mark.parametrize("transformation, cell, words", TABLE)
+def test_agrees_with_the_oracle(transformation, cell, words):
+    assert_agrees(transformation, make_case(cell, words))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
+def test_a_cell_of_ones_own_agrees_too(transformation):
+    assert_agrees(transformation, make_case("lstm", "reset", cell=lambda *at: jlstm.cell(*at)))
+
+
+def assert_agrees(transformation, case):
+    of_ours, of_oracle = TRANSFORMATIONS[transformation]
+    came = jax.jit(partial(of_ours, case.ours))(case.inputs, case.flags)
+    assert_close(came, of_oracle(case.oracle, case.inputs, case.flags), tolerance=1e-12)
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[] if c == "no state" else [pytest.mark.slow]) for c in CASES]
+    "words", [pytest.param(w, marks=[] if "no state" in w else [pytest.mark.slow]) for w in CASES]
 )
-def test_agrees_without_jit(case):
-    ours, plain, draw = CASES[case]
-    inputs, flags = draw()
-    assert_close(vjp(ours, inputs, flags), vjp(plain, inputs, flags), tolerance=1e-10)
+def test_agrees_without_jit(words):
+    case = make_case("lstm", words)
+    came, expected = (vjp(f, case.inputs, case.flags) for f in (case.ours, case.oracle))
+    assert_close(came, expected, tolerance=1e-12)

@@ -32,10 +32,20 @@ def values_and_gradients(f, inputs, cotangents):
     return jax.jit(run)(inputs, cotangents)
 
 
-def assert_close(ours, theirs, tolerance: float = 1e-12):
-    """Trees of equal structure, shapes and dtypes, whose values differ by rounding alone."""
+def assert_close(ours, theirs, tolerance: float = 1e-12, *, atol: float | None = None):
+    """Trees of equal structure, shapes and dtypes, whose values differ by rounding alone.
+
+    Keys are equal to the bit. The tolerance is relative, and absolute where there is no `atol`.
+    """
+    ours, theirs = (jax.tree.map(_bits_of_keys, tree) for tree in (ours, theirs))
     chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs)
-    chex.assert_trees_all_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    atol = tolerance if atol is None else atol
+    chex.assert_trees_all_close(ours, theirs, rtol=tolerance, atol=atol)
+
+
+def _bits_of_keys(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
 
 
 def assert_identical(ours, theirs):
@@ -49,6 +59,11 @@ def assert_identical(ours, theirs):
 
 
 # --- finite differences, in float64 NumPy, along one direction of a tree of arrays
+
+
+def as_numpy(tree):
+    """The same tree with arrays of NumPy."""
+    return jax.tree.map(np.asarray, tree)
 
 
 def float64(tree):

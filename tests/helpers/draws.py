@@ -4,14 +4,19 @@ No two gates share a value and no bias is zero, so that no swapped gate can hide
 dtype that is asked for under every setting of JAX; float64 needs the fixture `x64`.
 """
 
+from functools import cache, partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
 from jlstm import Bidirectional, LSTMParams, LSTMState
+from tests.helpers.oracle import CELLS
 
 seeds = st.integers(0, 2**32 - 1)
-sizes = st.integers(1, 4)
+sizes = st.sampled_from([1, 3])  # few, as every new shape compiles
 batch_shapes = st.sampled_from([(), (1,), (3,), (2, 3)])
 
 
@@ -33,6 +38,37 @@ def draw_state(seed, shape, dtype=jnp.float32):
 def draw_sequence(seed, shape, dtype=jnp.float32):
     """`xs`, `[T, *B, D]`."""
     return draw_array((seed, 5), shape, dtype)
+
+
+def draw_like(tree, seed, dtype: Any = jnp.float64):
+    """Arrays in the place of those of `tree`, none zero; `dtype=None` keeps their dtypes."""
+    leaves, structure = jax.tree.flatten(tree)
+    drawn = [
+        draw_array((seed, k), leaf.shape, leaf.dtype if dtype is None else dtype)
+        for k, leaf in enumerate(leaves)
+    ]
+    return structure.unflatten(drawn)
+
+
+@cache
+def shapes_of(cell: str, input_size: int, hidden_size: int):
+    """The shapes of the parameters and of a row's state of a cell in `CELLS`."""
+    init = partial(CELLS[cell].init, input_size=input_size, hidden_size=hidden_size)
+    params = jax.eval_shape(init, jax.random.key(0))
+    sizes = CELLS[cell].sizes(params)
+    return params, CELLS[cell].state(*(jax.ShapeDtypeStruct((n,), jnp.float32) for n in sizes))
+
+
+def draw_weights(cell: str, seed=0, dtype: Any = jnp.float64, sizes=(2, 3)):
+    """The parameters of a cell in `CELLS`, by default of D = 2 inputs and H = 3 units."""
+    return draw_like(shapes_of(cell, *sizes)[0], seed, dtype)
+
+
+def draw_carried(cell: str, batch_shape: tuple[int, ...], seed=1, dtype: Any = jnp.float64):
+    """The state of a cell in `CELLS` with H = 3 units, `[*B, H]` each of its arrays."""
+    row = shapes_of(cell, 2, 3)[1]
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*batch_shape, *leaf.shape), dtype), row)
+    return draw_like(like, seed, dtype)
 
 
 def draw_stack(bidirectional: bool, depth: int, D: int, H: int, batch_shape: tuple[int, ...]):

@@ -1,13 +1,18 @@
-"""The LSTM operator of ONNX in float64 NumPy loops, written from the operator's text alone.
+"""The LSTM operator of ONNX in float64 NumPy: its layout and its activations around the oracle.
 
-It has the text's letters: gates in the order i, o, f, c, activations f, g, h. What the text leaves
-open is as onnxruntime has it: the input of h is not clipped, and a row of length 0 gives zeros
-throughout, whatever state came in.
+It has the letters of the operator's text: gates in the order i, o, f, c, activations f, g, h. What
+the text leaves open is as onnxruntime has it: the input of h is not clipped, and a row of length 0
+gives zeros throughout, whatever state came in.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jlstm import LSTMState
+from jlstm.cells import PeepholeParams
+from tests.helpers import oracle
 
 
 class Inputs(NamedTuple):
@@ -85,31 +90,35 @@ def lstm(
         b = next(betas, BETAS[name]) if name in BETAS else None
         functions.append(lambda x, name=name, a=a, b=b: ACTIVATIONS[name](x, a, b))
 
-    Y = np.zeros((steps, directions, rows, hidden))
-    Y_h, Y_c = np.zeros_like(zeros), np.zeros_like(zeros)
+    Y, finals = [], []
     for d in range(directions):
         f, g, h = functions[3 * d : 3 * d + 3]
-        Wi, Wo, Wf, Wc = np.split(W[d], 4)
-        Ri, Ro, Rf, Rc = np.split(R[d], 4)
-        Wbi, Wbo, Wbf, Wbc, Rbi, Rbo, Rbf, Rbc = np.split(B[d], 8)
-        Pi, Po, Pf = np.split(P[d], 3)
-        backwards = direction == "reverse" or d == 1
-        for row in range(rows):
-            H, C = H_0[d, row], C_0[d, row]
-            times = range(lengths[row])
-            for t in reversed(times) if backwards else times:
-                x = X[t, row]
-                i = f(np.clip(Wi @ x + Ri @ H + Pi * C + Wbi + Rbi, -clip, clip))
-                forget = f(np.clip(Wf @ x + Rf @ H + Pf * C + Wbf + Rbf, -clip, clip))
-                if input_forget:
-                    forget = 1 - i
-                c = g(np.clip(Wc @ x + Rc @ H + Wbc + Rbc, -clip, clip))
-                C = forget * C + i * c
-                o = f(np.clip(Wo @ x + Ro @ H + Po * C + Wbo + Rbo, -clip, clip))
-                H = o * h(C)
-                Y[t, d, row] = H
-            if lengths[row]:
-                Y_h[d, row], Y_c[d, row] = H, C
+        options = {"f": f, "g": g, "h": h, "bound": clip, "coupled": bool(input_forget)}
+        W_b, R_b = np.split(B[d], 2)
+        i, o, forget = np.split(P[d], 3)
+        params = PeepholeParams(
+            from_iofc(W[d]).T,
+            from_iofc(R[d]).T,
+            from_iofc(W_b + R_b),
+            np.concatenate([i, forget, o]),
+        )
+        state, ys = oracle.unroll(
+            oracle.Cell(None, PeepholeParams, partial(oracle.general, **options)),
+            params,
+            X,
+            LSTMState(H_0[d], C_0[d]),
+            mask=np.arange(steps)[:, None] < lengths,
+            reverse=direction == "reverse" or d == 1,
+        )
+        Y.append(ys)
+        finals.append([np.where(lengths[:, None] > 0, leaf, 0) for leaf in state])
+    Y, (Y_h, Y_c) = np.stack(Y, 1), np.stack(finals, 1)
     if layout:
         return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
     return Y, Y_h, Y_c
+
+
+def from_iofc(array):
+    """Blocks i, f, g, o of an array with blocks i, o, f, c."""
+    i, o, f, c = np.split(array, 4)
+    return np.concatenate([i, f, c, o])

@@ -19,8 +19,7 @@ from flax import nnx
 import jlstm
 from jlstm import cells
 from tests.helpers.comparisons import assert_close, assert_same
-from tests.helpers.draws import draw_array, draw_params, draw_state
-from tests.helpers.variants import draw_carried, draw_variant
+from tests.helpers.draws import draw_array, draw_carried, draw_params, draw_state, draw_weights
 from tests.peers.layouts import to_linen, to_nnx
 
 T, B, D, H = 6, 5, 3, 4
@@ -162,7 +161,7 @@ def test_flax_runs_on_through_the_padding():
 
 def test_gru():
     """linen's layers ir, iz, in and hr, hz, hn; the bias of hn alone stands on that side."""
-    params, (_, xs, _) = draw_variant("gru"), draw()
+    params, (_, xs, _) = draw_weights("gru"), draw()
     state = draw_carried("gru", (B,))
 
     def theirs(params, xs, state):

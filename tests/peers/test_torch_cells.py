@@ -17,10 +17,10 @@ import torch
 
 import jlstm
 from tests.helpers.comparisons import assert_close, values_and_gradients
-from tests.helpers.draws import draw_array
-from tests.helpers.variants import FAMILY, D, H, R, draw_carried, draw_like, draw_variant
+from tests.helpers.draws import draw_array, draw_carried, draw_like, draw_weights
+from tests.helpers.oracle import CELLS
 
-T, B = 5, 3
+T, B, D, H, R = 5, 3, 2, 3, 2
 unroll: Any = jlstm.unroll
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -71,11 +71,11 @@ def layer_norm(params, xs, state):
 @pytest.mark.parametrize("theirs", [projected, gru, layer_norm])
 def test_values_and_gradients(theirs):
     name = theirs.__name__
-    params = draw_variant(name)
+    params = draw_weights(name)
     if name == "projected":
         params = params._replace(P=None)
     inputs = params, draw_array(9, (T, B, D), jnp.float64), draw_carried(name, (B,))
-    ours = partial(unroll, cell=FAMILY[name].cell)
+    ours = partial(unroll, cell=CELLS[name].cell)
     cotangents = draw_like(jax.eval_shape(ours, *inputs), 7)
     values, gradients = values_and_gradients(ours, inputs, cotangents)
 

@@ -3,20 +3,40 @@
 import functools
 import pickle
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 import jlstm
 from jlstm import LSTMParams, LSTMState, cells
 from jlstm._src.cell import equations_of, is_elementwise, layout_of
+from tests.helpers import oracle
 from tests.helpers.comparisons import assert_close
-from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.draws import (
+    draw_array,
+    draw_carried,
+    draw_params,
+    draw_state,
+    draw_weights,
+)
+from tests.helpers.oracle import CELLS
+from tests.helpers.transformations import (
+    MASK,
+    RESET,
+    TRANSFORMATIONS,
+    B,
+    D,
+    Flags,
+    H,
+    Inputs,
+    T,
+    run,
+    run_oracle,
+)
 
-T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
 LAYOUT = cells.Layout(LSTMParams, ("D 2H", "H 2H", "2H"), LSTMState, ("H", "H"))
 
@@ -37,6 +57,16 @@ def leaky(state, z):
     return LSTMState(jnp.sin(c), c), partials
 
 
+def equations(params, state, x):
+    h, c = state
+    i, g = oracle.blocks(oracle.affine(params, h, x), 2)
+    c_t = 0.9 * c + oracle.sigmoid(i) * oracle.library(g).sin(g)
+    return oracle.library(g).sin(c_t), c_t
+
+
+OWN = oracle.Cell(leaky, None, equations)
+
+
 def draw():
     params = draw_params(0, D, H, F64)
     params = LSTMParams(*(p[..., : 2 * H] for p in params))
@@ -44,19 +74,16 @@ def draw():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_closed_form_of_ones_own_has_the_rule_and_its_derivatives(x64, reverse):
-    params, xs, state = draw()
+@pytest.mark.parametrize("transformation", ["vjp", "hvp, forward over reverse"])
+def test_a_closed_form_of_ones_own_has_the_rule_and_its_derivatives(
+    x64, quick_compilation, transformation, reverse
+):
     assert is_elementwise(leaky)
-    run = jax.jit(partial(jlstm.unroll, cell=leaky, reverse=reverse))
-    plain = jax.jit(
-        partial(
-            jlstm.unroll, cell=leaky, reverse=reverse, plan=jlstm.plans.Plan(derivative="plain")
-        )
-    )
-    assert_close(run(params, xs, state), plain(params, xs, state))
-    check_grads(run, (params, xs, state), order=2)
-    ours, theirs = (jax.vjp(f, params, xs, state)[1](run(params, xs, state)) for f in (run, plain))
-    assert_close(ours, theirs)
+    inputs, flags = Inputs(*draw(), draw_state(3, (B, H), F64)), Flags(RESET, MASK)
+    ours, theirs = TRANSFORMATIONS[transformation]
+    came = jax.jit(partial(ours, partial(run, {"cell": leaky, "reverse": reverse})))(inputs, flags)
+    expected = theirs(partial(run_oracle, OWN, {"reverse": reverse}), inputs, flags)
+    assert_close(came, expected)
 
 
 def test_the_rule_saves_the_partial_derivatives_of_a_closed_form(x64):
@@ -67,9 +94,10 @@ def test_the_rule_saves_the_partial_derivatives_of_a_closed_form(x64):
     assert len(rows) == 4
 
 
-@pytest.mark.parametrize("cell", [jlstm.cell, cells.peephole, cells.gru])
-def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, cell):
+@pytest.mark.parametrize("name", ["lstm", "peephole", "gru"])
+def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, quick_compilation, name):
     """It has the cell's attributes, but computes something else."""
+    cell: Any = CELLS[name].cell
 
     @functools.wraps(cell)
     def doubled(params, state, x):
@@ -77,17 +105,24 @@ def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, cell):
         return jax.tree.map(lambda s: s / 2, state), y
 
     assert layout_of(cell) and not layout_of(doubled) and not equations_of(doubled)
-    name = cell.__name__
-    params = getattr(jlstm.cells, f"init_{name}")(jax.random.key(0), D, H, dtype=F64)
-    xs, state = draw_array(1, (T, B, D), F64), jlstm.zero_state(params, (B,), cell=cell)
-    expected = jax.lax.scan(partial(doubled, params), state, xs)
-    assert_close(jlstm.unroll(params, xs, state, cell=doubled), expected)
-    gradient = jax.grad(lambda p: jlstm.unroll(p, xs, state, cell=doubled)[1].sum())(params)
-    plain = jax.grad(lambda p: jax.lax.scan(partial(doubled, p), state, xs)[1].sum())(params)
-    assert_close(gradient, plain)
+    params, xs, state = draw_weights(name), draw_array(1, (T, B, D), F64), draw_carried(name, (B,))
+
+    @jax.jit
+    def values_and_gradient(params):
+        run = partial(jlstm.unroll, xs=xs, state=state, cell=doubled)
+        return run(params), jax.grad(lambda params: run(params)[1].sum())(params)
+
+    @jax.jit
+    def plainly(params):
+        def run(params):
+            return jax.lax.scan(partial(doubled, params), state, xs)
+
+        return run(params), jax.grad(lambda params: run(params)[1].sum())(params)
+
+    assert_close(values_and_gradient(params), plainly(params))
     with pytest.raises(TypeError, match="cell: expected a cell of jlstm, got function"):
         jlstm.zero_state(params, cell=doubled)
-    assert not np.allclose(jlstm.unroll(params, xs, state, cell=cell)[1], expected[1])
+    assert not np.allclose(jlstm.unroll(params, xs, state, cell=cell)[1], plainly(params)[0][1])
 
 
 def test_general_cells_are_one_function_for_equal_options_and_pickle():

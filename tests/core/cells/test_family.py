@@ -1,111 +1,91 @@
-"""Every variant: its equations, and all that `unroll` promises of the standard cell."""
+"""Every cell: its equations, and all that `unroll` promises of each."""
 
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jlstm
-from tests.helpers.comparisons import assert_close
-from tests.helpers.draws import draw_array
-from tests.helpers.variants import (
-    FAMILY,
-    D,
-    H,
-    as_numpy,
-    draw_carried,
-    draw_like,
-    draw_variant,
-    plain,
-)
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy, assert_close, float64
+from tests.helpers.draws import draw_array, draw_carried, draw_like, draw_weights, shapes_of
+from tests.helpers.oracle import CELLS
+from tests.helpers.transformations import ALL_IN_ONE, MASK, RESET, B, D, H, T, make_case, vjp
 
-T, B = 4, 3
-RESET = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1]], bool)
-MASK = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]], bool)
-EVERY = pytest.mark.parametrize("name", FAMILY)
+EVERY = pytest.mark.parametrize("name", CELLS)
+FLAGS: Any = {"reset": RESET, "mask": MASK}
 unroll: Any = jlstm.unroll
 
 
 def draw(name, dtype=jnp.float64):
-    """Parameters, a sequence, a state and another to begin from."""
-    carried = [draw_carried(name, shape, seed, dtype) for seed, shape in enumerate([(B,), (B,)])]
-    return draw_variant(name, dtype=dtype), draw_array(9, (T, B, D), dtype), *carried
-
-
-def run(name, reverse, params, xs, state, initial_state):
-    options = {"reset": RESET, "mask": MASK, "reverse": reverse, "chunk": 2 if reverse else None}
-    cell = FAMILY[name].cell
-    return unroll(params, xs, state, initial_state=initial_state, cell=cell, **options)
-
-
-def plain_run(m, name, reverse, params, xs, state, initial_state):
-    return plain(m, name, params, xs, state, initial_state, RESET, MASK, reverse)
-
-
-def values_and_gradients(f, inputs):
-    values, pullback = jax.vjp(f, *inputs)
-    return values, pullback(draw_like(values, 7))
+    """Parameters, a sequence and a state."""
+    xs = draw_array(9, (T, B, D), dtype)
+    return draw_weights(name, dtype=dtype), xs, draw_carried(name, (B,), dtype=dtype)
 
 
 @EVERY
-@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_values_and_gradients_are_those_of_the_equations(x64, quick_compilation, name, reverse):
-    """With resets and masks; backwards also with chunks of time."""
-    inputs = draw(name)
-    ours = jax.jit(lambda *inputs: values_and_gradients(partial(run, name, reverse), inputs))
-    values, gradients = ours(*inputs)
-    expected = plain_run(np, name, reverse, *as_numpy(inputs))
-    assert_close(as_numpy(values), expected)
-    plain_jax = partial(plain_run, jnp, name, reverse)
-    assert_close(gradients, values_and_gradients(plain_jax, inputs)[1])
+def test_values_and_gradients_are_those_of_the_equations(x64, quick_compilation, name):
+    """With resets, masks and chunks of time, backwards; a skipped step may hold anything."""
+    case = make_case(name, ALL_IN_ONE)
+    run = jax.jit(partial(vjp, case.ours))
+    values, gradients = run(case.inputs, case.flags)
+    assert_close((values, gradients), vjp(case.oracle, case.inputs, case.flags))
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradients))
+    nan_where_skipped = jnp.where(MASK[..., None], case.inputs.xs, jnp.nan)
+    again = run(case.inputs._replace(xs=nan_where_skipped), case.flags)
+    chex.assert_trees_all_equal(again, (values, gradients), strict=True)
 
 
 @EVERY
-def test_a_skipped_step_may_hold_anything(x64, quick_compilation, name):
-    inputs = draw(name)
-    bad = jnp.where(jnp.asarray(MASK)[..., None], inputs[1], jnp.nan)
-    ours = jax.jit(lambda *inputs: values_and_gradients(partial(run, name, False), inputs))
-    assert_close(ours(inputs[0], bad, *inputs[2:]), ours(*inputs), tolerance=0)
+def test_no_state_is_a_state_of_zeros(x64, quick_compilation, name):
+    cell = CELLS[name].cell
+    params, xs, state = draw(name)
 
+    @jax.jit
+    def without_and_with(params, xs):
+        zeros = jlstm.zero_state(params, (B,), cell=cell)
+        ours = partial(unroll, params, xs, cell=cell)
+        return zeros, ours(), ours(zeros)
 
-@EVERY
-def test_no_state_is_a_state_of_zeros(name):
-    variant, params = FAMILY[name], draw_variant(name, dtype=jnp.float32)
-    xs = draw_array(0, (T, B, D))
-    zeros = jlstm.zero_state(params, (B,), cell=variant.cell)
-    assert [leaf.shape for leaf in zeros] == [(B, size) for size in variant.sizes]
-    assert type(zeros) is variant.state and not any(leaf.any() for leaf in zeros)
-    ours = jax.jit(partial(unroll, cell=variant.cell))
-    assert_close(ours(params, xs), ours(params, xs, zeros), tolerance=0)
+    zeros, without, given = without_and_with(params, xs)
+    chex.assert_trees_all_equal(zeros, jax.tree.map(jnp.zeros_like, state), strict=True)
+    chex.assert_trees_all_equal(without, given, strict=True)
 
 
 @EVERY
 def test_a_single_row_a_step_and_a_vmap_are_the_batch(x64, quick_compilation, name):
-    params, xs, state, _ = draw(name)
-    cell = FAMILY[name].cell
-    final, hs = jax.jit(partial(unroll, cell=cell))(params, xs, state)
-    mapped = jax.vmap(partial(unroll, cell=cell), (None, 1, 0), (0, 1))
-    assert_close(jax.jit(mapped)(params, xs, state), (final, hs))
-    for t in range(2):
-        state, h = cell(params, state, xs[t])
-        assert_close(h, hs[t])
+    cell = CELLS[name].cell
+
+    @jax.jit
+    def batch_and_parts(params, xs, state):
+        ours = partial(unroll, cell=cell)
+        mapped = jax.vmap(ours, (None, 1, 0), (0, 1))
+        first, h_0 = cell(params, state, xs[0])
+        _, h_1 = cell(params, first, xs[1])
+        return ours(params, xs, state), mapped(params, xs, state), [h_0, h_1]
+
+    inputs = draw(name)
+    final, hs = oracle.unroll(name, *as_numpy(inputs))
+    whole, mapped, steps = batch_and_parts(*inputs)
+    assert_close((whole, mapped, steps), ((final, hs), (final, hs), [*hs[:2]]))
 
 
 @EVERY
 def test_every_pair_of_dtypes_can_be_scanned(x64, name):
     """The output has the common dtype, what is carried besides h is at least float32."""
-    cell = FAMILY[name].cell
+    ours = partial(unroll, cell=CELLS[name].cell)
     dtypes = ["float64", "float32", "bfloat16", "float16"]
-    for ours, theirs in [(a, b) for a in dtypes for b in dtypes]:
-        params = draw_variant(name, dtype=jnp.dtype(ours))
-        xs = draw_array(0, (T, B, D), jnp.dtype(theirs))
-        final, hs = jax.eval_shape(partial(unroll, cell=cell), params, xs)
+    for own, other in [(a, b) for a in dtypes for b in dtypes]:
+        like = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(own))
+        params = jax.tree.map(lambda leaf, like=like: like(leaf.shape), shapes_of(name, D, H)[0])
+        xs = jax.ShapeDtypeStruct((T, B, D), jnp.dtype(other))
+        final, hs = jax.eval_shape(ours, params, xs)
         with jax.numpy_dtype_promotion("standard"):
-            common = jnp.promote_types(ours, theirs)
+            common = jnp.promote_types(own, other)
             wide = jnp.promote_types(common, jnp.float32)
         assert hs.dtype == final.h.dtype == common
         assert {leaf.dtype for leaf in final[1:]} <= {wide}
@@ -114,57 +94,37 @@ def test_every_pair_of_dtypes_can_be_scanned(x64, name):
 @EVERY
 def test_half_precision_is_near(x64, quick_compilation, name):
     inputs = draw(name, jnp.bfloat16)
-    _, hs = jax.jit(partial(run, name, False))(*inputs)
-    exact = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), inputs)
-    _, expected = plain_run(np, name, False, *exact)
+    _, hs = jax.jit(partial(unroll, cell=CELLS[name].cell, **FLAGS))(*inputs)
+    _, expected = oracle.unroll(name, *float64(inputs), **FLAGS)
     np.testing.assert_allclose(hs.astype("float64"), expected, atol=0.06)
 
 
 @EVERY
 def test_states_and_a_learned_initial_state(x64, quick_compilation, name):
-    """`initial_state` of `[H]` stands for every row, and `states` tells all that is carried."""
-    params, xs, *_ = draw(name)
-    learned = draw_carried(name, (), seed=5)
-    ours = partial(unroll, cell=FAMILY[name].cell, reset=RESET, return_states=True)
-    final, states = jax.jit(ours)(params, xs, initial_state=learned)
-    rows = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (B, *leaf.shape)), learned)
-    np_params, np_xs = as_numpy((params, xs))
-    flags = RESET, np.ones_like(MASK)
-    expected, hs = plain(np, name, np_params, np_xs, rows, rows, *flags)
-    assert_close(as_numpy((final, states.h)), (expected, hs))
-    assert_close(jax.tree.map(lambda leaf: leaf[-1], states), final, tolerance=0)
+    """`initial_state` of `[H]` stands for every row; `return_states` tells all that is carried."""
+    params, xs, _ = draw(name)
+    options: Any = {"initial_state": draw_carried(name, (), 5), **FLAGS, "return_states": True}
+    came = jax.jit(partial(unroll, cell=CELLS[name].cell, **options))(params, xs)
+    assert_close(came, oracle.unroll(name, *as_numpy((params, xs)), **options))
 
 
 @EVERY
-def test_a_stack_is_unrolls_one_on_the_other(x64, quick_compilation, name):
+def test_a_stack_is_layers_one_on_the_other(x64, quick_compilation, name):
     """Of two layers, the lower one in both directions."""
-    variant = FAMILY[name]
-    flags: Any = {"reset": RESET, "mask": MASK}
-    (lower,) = drawn_stack(D, (H,), bidirectional=True, init=variant.init)
-    (upper,) = drawn_stack(2 * variant.sizes[0], (4,), init=variant.init)
-
-    @jax.jit
-    def both_ways(lower, upper, xs):
-        one = partial(unroll, cell=variant.cell, **flags)
-        forward, hs = one(lower.forward, xs)
-        backward, gs = one(lower.backward, xs, reverse=True)
-        final, ys = one(upper, jnp.concatenate([hs, gs], axis=-1))
-        expected = (jlstm.Bidirectional(forward, backward), final), ys
-        return jlstm.unroll_stack((lower, upper), xs, cell=variant.cell, **flags), expected
-
-    assert_close(*both_ways(lower, upper, draw_array(0, (T, B, D), jnp.float64)))
+    cell = CELLS[name]
+    (lower,) = drawn_stack(D, (H,), bidirectional=True, init=cell.init)
+    (upper,) = drawn_stack(2 * lower.forward.U.shape[0], (4,), init=cell.init)
+    layers, xs = (lower, upper), draw_array(0, (T, B, D), jnp.float64)
+    came = jax.jit(partial(jlstm.unroll_stack, cell=cell.cell, **FLAGS))(layers, xs)
+    assert_close(came, oracle.unroll_stack(name, *as_numpy((layers, xs)), **FLAGS))
 
 
 def test_a_stack_of_different_cells(x64, quick_compilation):
-    inits = jlstm.cells.init_gru, jlstm.init, jlstm.cells.init_no_forget_gate
-    cells = jlstm.cells.gru, jlstm.cell, jlstm.cells.no_forget_gate
-    layers = drawn_stack(D, (H, 4, 5), init=inits)
-    xs = draw_array(0, (T, B, D), jnp.float64)
-    finals, ys = jax.jit(partial(jlstm.unroll_stack, cell=cells))(layers, xs)
-    for layer, cell, final in zip(layers, cells, finals, strict=True):
-        came, xs = jax.jit(partial(unroll, cell=cell))(layer, xs)
-        assert_close(final, came)
-    assert_close(ys, xs)
+    names = "gru", "lstm", "no_forget_gate"
+    cells, inits = zip(*((CELLS[name].cell, CELLS[name].init) for name in names), strict=True)
+    layers, xs = drawn_stack(D, (H, 4, 5), init=inits), draw_array(0, (T, B, D), jnp.float64)
+    came = jax.jit(partial(jlstm.unroll_stack, cell=cells))(layers, xs)
+    assert_close(came, oracle.unroll_stack(names, *as_numpy((layers, xs))))
 
 
 def drawn_stack(input_size, hidden_sizes, **options):

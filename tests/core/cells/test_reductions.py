@@ -11,8 +11,8 @@ import pytest
 import jlstm
 from jlstm import LSTMState, cells
 from jlstm.cells import Options, PeepholeParams, ProjectedParams
-from tests.helpers.draws import draw_array, draw_params, draw_state
-from tests.helpers.variants import FAMILY, draw_variant
+from tests.helpers.draws import draw_array, draw_params, draw_state, draw_weights
+from tests.helpers.oracle import CELLS
 
 B, D, H = 4, 2, 3
 cell: Any = jlstm.cell
@@ -54,8 +54,8 @@ def test_no_peephole_is_the_standard_cell(P):
 
 def test_no_peephole_in_a_gate_is_none_there():
     """Zero peepholes are none for every variant that may do without."""
-    for name, variant in FAMILY.items():
-        params = draw_variant(name, dtype=jnp.float32)
+    for name, variant in CELLS.items():
+        params = draw_weights(name, dtype=jnp.float32)
         if name in ("peephole", "general") or getattr(params, "P", None) is None:
             continue
         state = jlstm.zero_state(params, (B,), cell=variant.cell)
@@ -117,7 +117,7 @@ def test_no_recurrence_among_the_gates_is_the_standard_cell():
 
 def test_normalised_inputs_are_normal_before_their_gain():
     """Scaled weights change nothing, which is what the normalisation is for."""
-    params = draw_variant("layer_norm", dtype=jnp.float32)
+    params = draw_weights("layer_norm", dtype=jnp.float32)
     scaled = params._replace(W=1000 * params.W, U=1000 * params.U)
     state, x = draw_state(1, (B, H)), draw_array(2, (B, D))
     came, expected = cells.layer_norm(scaled, state, x), cells.layer_norm(params, state, x)
@@ -125,7 +125,7 @@ def test_normalised_inputs_are_normal_before_their_gain():
 
 
 def test_a_gru_with_an_open_update_gate_keeps_its_state():
-    params = draw_variant("gru", dtype=jnp.float32)
+    params = draw_weights("gru", dtype=jnp.float32)
     b = np.array(params.b)
     b[H : 2 * H] = 1e3
     state = cells.RNNState(draw_array(1, (B, H)))
@@ -163,6 +163,6 @@ COUNTS = {
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameters_are_as_many_as_the_paper_says(name):
     options = {"projected_size": PROJECTED} if name == "projected" else {}
-    init = partial(FAMILY[name].init, input_size=M, hidden_size=N, **options)
+    init = partial(CELLS[name].init, input_size=M, hidden_size=N, **options)
     drawn = jax.eval_shape(init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(drawn)) == COUNTS[name]

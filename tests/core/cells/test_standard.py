@@ -1,18 +1,19 @@
 """The cell: its equations, gate by gate, and the same numbers under every transformation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from jax.test_util import check_grads
 
 import jlstm
-from jlstm import LSTMState
 from jlstm.cells import preactivation
-from jlstm.interop.gates import unpack_gates
-from jlstm.reference import sigmoid
-from tests.helpers.draws import batch_shapes, draw_array, draw_params, draw_state, seeds, sizes
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy, assert_close
+from tests.helpers.draws import batch_shapes, draw_array, draw_params, draw_state, seeds
+from tests.helpers.transformations import TRANSFORMATIONS, Flags, Inputs, run_oracle
 
 SHUT, OPEN = -1e3, 1e3
 BLOCK = {"i": 0, "f": 1, "g": 2, "o": 3}
@@ -32,20 +33,17 @@ def with_bias(params, **biases):
     return params._replace(b=jnp.asarray(b.ravel()))
 
 
-@given(seed=seeds, B=batch_shapes, D=sizes, H=sizes)
-def test_equals_the_equations_in_numpy(x64, seed, B, D, H):
-    """Column vectors and named gates, row by row, as the notebook writes them."""
-    params, (h_tm1, c_tm1), x = draw_step(seed, B, D, H)
-    gates = {name: [*map(np.asarray, gate)] for name, gate in unpack_gates(params).items()}
-    step = jax.jit(jlstm.cell)(params, LSTMState(h_tm1, c_tm1), x)
-    (h_t, c_t), y, h_tm1, c_tm1, x = jax.tree.map(np.asarray, (*step, h_tm1, c_tm1, x))
-    np.testing.assert_array_equal(y, h_t)
-    for row in np.ndindex(*B):
-        column_x, column_h = x[row][:, None], h_tm1[row][:, None]
-        z = {n: (W @ column_x + U @ column_h + b)[:, 0] for n, (W, U, b) in gates.items()}
-        c = sigmoid(z["f"]) * c_tm1[row] + sigmoid(z["i"]) * np.tanh(z["g"])
-        np.testing.assert_allclose(c_t[row], c, rtol=1e-14, atol=1e-14)
-        np.testing.assert_allclose(y[row], sigmoid(z["o"]) * np.tanh(c), rtol=1e-14, atol=1e-14)
+@pytest.mark.parametrize(
+    "B, D, H", [((), 1, 1), ((), 3, 2), ((1,), 2, 3), ((3,), 4, 1), ((2, 3), 1, 4)]
+)
+@given(seed=seeds)
+@settings(max_examples=4)
+def test_equals_the_equations(x64, seed, B, D, H):
+    params, state, x = draw_step(seed, B, D, H)
+    came, y = jax.jit(jlstm.cell)(params, state, x)
+    expected, ys = oracle.unroll("lstm", *as_numpy((params, x[None], state)))
+    assert_close((came, y), (expected, ys[0]), 1e-14)
+    np.testing.assert_array_equal(y, came.h)
 
 
 def test_each_gate_does_what_its_name_says(x64):
@@ -84,8 +82,18 @@ def test_vmap_over_rows_and_over_seeds_is_a_loop(x64):
 
 
 @pytest.mark.parametrize("B", [pytest.param((), marks=pytest.mark.slow), (2,)])
-def test_gradients_are_central_differences(x64, B):
-    check_grads(jax.jit(jlstm.cell), draw_step(3, B, 2, 2), order=2, modes=["fwd", "rev"])
+@pytest.mark.parametrize("transformation", ["vjp", "hvp, forward over reverse"])
+def test_derivatives_are_those_of_the_equations(x64, quick_compilation, transformation, B):
+    params, state, x = draw_step(3, B, 2, 2)
+    inputs = Inputs(params, x[None], state, None)
+
+    def ours(inputs, flags):
+        final, y = jlstm.cell(inputs.params, inputs.state, inputs.xs[0])
+        return final, y[None]
+
+    of_ours, of_oracle = TRANSFORMATIONS[transformation]
+    came = jax.jit(partial(of_ours, ours))(inputs, Flags())
+    assert_close(came, of_oracle(partial(run_oracle, "lstm", {}), inputs, Flags()))
 
 
 @pytest.mark.parametrize("value", [1e4, -1e4])

@@ -14,6 +14,7 @@ from jlstm._src import files
 from jlstm.interop import files as parameter_files
 from tests.helpers.draws import draw_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 QUESTIONS = ["flow", "lyapunov", "truncation", "saliency"]
 
 
@@ -62,11 +63,17 @@ def test_what_is_saved_is_what_the_functions_return(x64):
     def mean(state, hs):
         return (hs**2).sum(-1).mean() / 2
 
-    flow = gradients.gradient_flow(last, params, xs)._asdict()
-    study = gradients.truncation_study(mean, params, xs, longest=4)._asdict()
-    spectrum = gradients.lyapunov_spectrum(params, xs, k=2, warmup=3)
-    sensitivity = gradients.input_sensitivity(params, xs)
-    horizon = gradients.memory_horizon(params, xs, fraction=0.1)
+    @jax.jit
+    def answers(params, xs):
+        return (
+            gradients.gradient_flow(last, params, xs)._asdict(),
+            gradients.truncation_study(mean, params, xs, longest=4)._asdict(),
+            gradients.lyapunov_spectrum(params, xs, k=2, warmup=3),
+            gradients.input_sensitivity(params, xs),
+            gradients.memory_horizon(params, xs, fraction=0.1),
+        )
+
+    flow, study, spectrum, sensitivity, horizon = answers(params, xs)
     expected = {
         ("flow",): flow,
         ("truncation", "--loss=mean", "--longest=4"): study,

@@ -11,8 +11,9 @@ import jlstm
 from jlstm import cells
 from jlstm.experiments import apply_model, init_model
 from jlstm.initializers import chrono_bias
-from tests.helpers import variants
-from tests.helpers.variants import FAMILY
+from tests.helpers import oracle
+from tests.helpers.comparisons import float64
+from tests.helpers.oracle import CELLS
 
 KEY, LAG = jax.random.key(7), 50
 BLOCKS = {
@@ -65,22 +66,21 @@ def test_biases_go_to_the_gates_by_name(name, blocks):
             np.testing.assert_array_equal(ours.b, np.concatenate([gates[g] for g in blocks]))
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CELLS)
 def test_a_model_of_any_cell_is_its_equations_with_a_readout(name):
-    """In a float64 loop, on ragged rows; the last answer is that of the last step that exists."""
-    variant = FAMILY[name]
-    model = init_model(
-        KEY, variants.D, (variants.H,), 2, chrono=True, longest_lag=9, init=variant.init
-    )
-    wide = jax.tree.map(lambda p: np.asarray(p, np.float64), model)
-    random = np.random.default_rng(0)
-    xs = random.standard_normal((6, 3, variants.D))
+    """On ragged rows; the last answer is that of the last step that exists."""
+    cell, init, *_ = CELLS[name]
+    model = init_model(KEY, 2, (3,), 2, chrono=True, longest_lag=9, init=init)
+    wide = float64(model)
+    xs = np.random.default_rng(0).standard_normal((6, 3, 2))
     mask = np.arange(6)[:, None] < np.array([[6, 4, 1]])
-    state = variant.state(*(np.zeros((3, size)) for size in variant.sizes))
-    never = np.zeros((6, 3), bool)
-    _, hs = variants.plain(np, name, wide.layers[0], xs, state, state, never, mask)
+    _, hs = oracle.unroll(name, wide.layers[0], xs, mask=mask)
     ys = hs @ wide.W + wide.b
-    run = partial(apply_model, model, jnp.asarray(xs, jnp.float32), jnp.asarray(mask))
-    every, last = (run(answers=answers, cell=variant.cell) for answers in ("every", "last"))
+
+    @jax.jit
+    def answers(model, xs, mask):
+        return [apply_model(model, xs, mask, answers=of, cell=cell) for of in ("every", "last")]
+
+    every, last = answers(model, xs.astype(np.float32), mask)
     np.testing.assert_allclose(every, ys, atol=1e-5)
     np.testing.assert_allclose(last, [ys[5, 0], ys[3, 1], ys[0, 2]], atol=1e-5)

@@ -1,24 +1,21 @@
 """`over_seeds` is `vmap`, whatever the seeds, the chunks, the devices and the processes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jlstm
 from jlstm.experiments.seeds import over_seeds
+from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, temporary_memory
 from tests.helpers.small_runs import gradient_of_seed, seed_keys
 
-
-def assert_same(ours, theirs, rtol=1e-5):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-            a, b = jax.random.key_data(a), jax.random.key_data(b)
-        assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+assert_same = partial(assert_close, tolerance=1e-5, atol=1e-6)
 
 
 def cheap(seed):
@@ -97,7 +94,7 @@ def test_it_nests_and_is_mapped_and_scanned_itself():
     assert_same(total, expected.sum(0))
 
 
-def test_memory_is_that_of_a_chunk():
+def test_memory_is_that_of_a_chunk(optimised):
     keys = seed_keys(64)
 
     def peak(chunk):

@@ -18,11 +18,14 @@ from jlstm.gradients import (
 )
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state
-from tests.helpers.unroll_cases import Flags, Inputs, draw_flags, plain
+from tests.helpers.oracle import unroll as oracle
+from tests.helpers.oracle import unroll_stack
+from tests.helpers.programs import compiled
+from tests.helpers.transformations import MASK, RESET
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
-T, B, D, H = 3, 4, 2, 3
+T, B, D, H = 3, 2, 2, 3
 F64 = jnp.float64
 P = 4 * H * (D + H + 1)
 CURVATURES: Any = ["hessian", "gauss_newton"]
@@ -43,14 +46,13 @@ def system() -> Any:
     jax.config.update("jax_enable_x64", True)
     params, xs = draw_params(1, D, H, F64), draw_array(2, (T, B, D), F64)
     state, initial_state = draw_state(3, (B, H), F64), draw_state(4, (B, H), F64)
-    flags = draw_flags(reset=True, mask=True)
+    options: Any = {"initial_state": initial_state, "reset": RESET[:, :B], "mask": MASK[:, :B]}
     flat, unravel = ravel_pytree(params)
 
     def loop(flat):
-        out = plain(Inputs(unravel(flat), xs, state, initial_state), flags)
-        return ravel_pytree(out)[0]
+        return ravel_pytree(oracle("lstm", unravel(flat), xs, state, **options))[0]
 
-    out, unravel_out = ravel_pytree(plain(Inputs(params, xs, state, initial_state), Flags(*flags)))
+    out, unravel_out = ravel_pytree(oracle("lstm", params, xs, state, **options))
 
     def of_flat(out):
         return of_outputs(unravel_out(out))
@@ -58,7 +60,6 @@ def system() -> Any:
     hessian = jax.jit(jax.hessian(lambda flat: of_flat(loop(flat))))(flat)
     J, L = jax.jit(jax.jacfwd(loop))(flat), jax.jit(jax.hessian(of_flat))(out)
     matrices = {"hessian": np.asarray(hessian), "gauss_newton": np.asarray(J.T @ L @ J)}
-    options = {"initial_state": initial_state, "reset": flags.reset, "mask": flags.mask}
     jax.config.update("jax_enable_x64", False)
 
     def outputs(params):
@@ -102,7 +103,7 @@ def test_a_product_is_a_difference_of_gradients(system):
 
     gradient = jax.jit(gradient)
     slope = jax.tree.map(lambda a, b: (a - b) / 2e-5, gradient(1e-5), gradient(-1e-5))
-    assert_close(hessian_vector_product(loss, params, vector), slope, 1e-6)
+    assert_close(compiled(hessian_vector_product)(loss, params, vector), slope, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,8 @@ def quadratic(matrix) -> Any:
 def test_lanczos_goes_on_where_its_subspace_ends(diagonal, leading):
     """With few different eigenvalues, all negative even, the largest is found."""
     Q = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
-    found = leading_eigenvalue(*quadratic(Q @ np.diag(diagonal) @ Q.T), key=jax.random.key(1))
+    leading_of = compiled(leading_eigenvalue)
+    found = leading_of(*quadratic(Q @ np.diag(diagonal) @ Q.T), key=jax.random.key(1))
     np.testing.assert_allclose(found.value, leading, atol=1e-12)
     assert found.residual < 1e-12
 
@@ -152,7 +154,7 @@ def test_lanczos_keeps_its_basis_orthogonal():
     """A spectrum over many orders of magnitude, where three terms alone would lose it."""
     spectrum = 10.0 ** -np.arange(40)
     loss, params = quadratic(np.diag(spectrum))
-    found = leading_eigenvalue(loss, params, key=jax.random.key(1), iterations=40)
+    found = compiled(leading_eigenvalue)(loss, params, key=jax.random.key(1), iterations=40)
     np.testing.assert_allclose(found.value, 1, rtol=1e-12)
     assert found.residual < 1e-12
 
@@ -186,25 +188,25 @@ def test_the_trace_of_a_diagonal_is_exact():
 
 
 def test_the_layers_of_a_stack_in_both_directions():
-    params = jlstm.init_stack(jax.random.key(0), D, (2,), bidirectional=True, dtype=F64)
-    xs = draw_array(1, (T, D), F64)
-    flat, unravel = ravel_pytree(params)
-
-    def of(flat):
-        return (jlstm.unroll_stack(unravel(flat), xs)[1] ** 2).sum()
-
-    vector = draw_array(2, flat.shape, F64)
-    expected = unravel(jax.jvp(jax.grad(of), (flat,), (vector,))[1])
-    got = hessian_vector_product(
-        lambda params: (jlstm.unroll_stack(params, xs)[1] ** 2).sum(), params, unravel(vector)
+    params, vector = (
+        (jlstm.Bidirectional(*(draw_params(seed + k, D, 2, F64) for k in (0, 1))),)
+        for seed in (1, 3)
     )
+    xs = draw_array(5, (T, D), F64)
+
+    def of(unroll, params):
+        return (unroll(params, xs)[1] ** 2).sum()
+
+    by_loops = partial(of, partial(unroll_stack, "lstm"))
+    expected = jax.jvp(jax.grad(by_loops), (params,), (vector,))[1]
+    got = compiled(hessian_vector_product)(partial(of, jlstm.unroll_stack), params, vector)
     assert_close(got, expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 def test_lower_precision_is_computed_in_float32(dtype):
     params, xs = draw_params(1, D, H, dtype), draw_array(2, (T, D), dtype)
-    found = leading_eigenvalue(
+    found = compiled(leading_eigenvalue)(
         lambda params: (jlstm.unroll(params, xs)[1].astype(jnp.float32) ** 2).sum(),
         params,
         key=jax.random.key(0),

@@ -1,6 +1,5 @@
 """State Jacobians against `jacrev` of the cell, their products against hundreds of digits."""
 
-from functools import partial
 from operator import itemgetter
 
 import jax
@@ -11,15 +10,21 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jlstm
-from jlstm import LSTMState
-from jlstm.gradients import jacobian_products, singular_values, state_jacobians
+from jlstm import LSTMState, gradients
 from jlstm.gradients.jacobians import _tournament
-from tests.helpers.comparisons import assert_close
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy, assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.programs import compiled
 from tests.helpers.user_cells import NAMES, own_cells
 
 T, D, H = 5, 2, 3
 F64 = jnp.float64
+state_jacobians = compiled(gradients.state_jacobians)
+jacobian_products = compiled(gradients.jacobian_products)
+singular_values = compiled(gradients.singular_values)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def draw(batch_shape=()):
@@ -28,6 +33,7 @@ def draw(batch_shape=()):
     return params, xs, state
 
 
+@compiled
 def one_by_one(cell, params, xs, state):
     """`∂s_t/∂s_tm1` of a sequence without batch, by `jacrev` at each step, and the states."""
     jacobians, states = [], []
@@ -43,30 +49,23 @@ def one_by_one(cell, params, xs, state):
     return jnp.stack(jacobians), jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-def test_equal_jacrev_of_the_cell_in_every_row(x64, quick_compilation):
+def test_equal_jacrev_of_the_cell_in_every_row(x64):
     params, xs, state = draw((2, 2))
     ours = jax.jit(state_jacobians)(params, xs, state)
-    by_row = jax.jit(partial(one_by_one, jlstm.cell))
     for row in np.ndindex(2, 2):
-        at_row = by_row(params, xs[:, *row], jax.tree.map(itemgetter(row), state))
+        at_row = one_by_one(jlstm.cell, params, xs[:, *row], jax.tree.map(itemgetter(row), state))
         assert_close(jax.tree.map(itemgetter((slice(None), *row)), tuple(ours)), at_row)
 
 
 def test_equal_the_derivative_written_out(x64):
-    """Of the equations, in NumPy: `c_h = Σ_k c_k U_kᵀ`, and so on."""
-    (W, U, b), xs, state = draw()
-    (h, c), x = jax.tree.map(np.asarray, state), np.asarray(xs[0])
-    z_i, z_f, z_g, z_o = np.split(x @ np.asarray(W) + h @ np.asarray(U) + np.asarray(b), 4)
-    U_i, U_f, U_g, U_o = np.split(np.asarray(U).T, 4)
-    i, f, o = (1 / (1 + np.exp(-z)) for z in (z_i, z_f, z_o))
-    g, diag = np.tanh(z_g), np.diag
-    c_t = f * c + i * g
-    c_h = diag(g * i * (1 - i)) @ U_i + diag(c * f * (1 - f)) @ U_f + diag(i * (1 - g**2)) @ U_g
-    c_c = diag(f)
-    through = diag(o * (1 - np.tanh(c_t) ** 2))
-    h_h = through @ c_h + diag(np.tanh(c_t) * o * (1 - o)) @ U_o
+    """Row by row, in NumPy."""
+    params, xs, state = as_numpy(draw())
+    rows = []
+    for unit in np.eye(2 * H):
+        d_state, _ = oracle.lstm_backwards(params, state, xs[0], (unit[:H], unit[H:]))
+        rows.append(np.concatenate(d_state))
     ours = state_jacobians(*draw()).jacobians[0]
-    np.testing.assert_allclose(ours, np.block([[h_h, through @ c_c], [c_h, c_c]]), rtol=1e-12)
+    np.testing.assert_allclose(ours, np.stack(rows), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,18 +132,18 @@ def test_singular_values_equal_those_with_hundreds_of_digits(x64):
 
 
 @pytest.mark.parametrize("T, B, N", [(1, (), 1), (4, (3,), 2), (3, (2, 3), 3), (2, (1,), 6)])
-def test_short_products_are_what_they_are(x64, quick_compilation, T, B, N):
+def test_short_products_are_what_they_are(x64, T, B, N):
     jacobians = draw_array(T, (T, *B, N, N), F64)
-    product, expected = jnp.eye(N), []
-    for jacobian in jacobians[::-1]:
-        product = jnp.matmul(jnp.broadcast_to(product, jacobian.shape), jacobian)
+    product, expected = np.eye(N), []
+    for jacobian in np.asarray(jacobians)[::-1]:
+        product = product @ jacobian
         expected.append(product)
-    expected = jnp.stack(expected[::-1])
+    expected = np.stack(expected[::-1])
     matrices, log_norms = jacobian_products(jacobians)
-    np.testing.assert_allclose(matrices * jnp.exp(log_norms)[..., None, None], expected, 1e-10)
+    np.testing.assert_allclose(matrices * np.exp(log_norms)[..., None, None], expected, 1e-10)
     values, residual = singular_values(jacobians)
-    _, s, _ = jnp.linalg.svd(expected)
-    np.testing.assert_allclose(jnp.exp(values), s, rtol=1e-8, atol=1e-12 * float(s.max()))
+    _, s, _ = np.linalg.svd(expected)
+    np.testing.assert_allclose(np.exp(values), s, rtol=1e-8, atol=1e-12 * float(s.max()))
     assert residual.shape == (T, *B) and residual.max() < 1e-12
 
 
@@ -177,7 +176,7 @@ def test_a_lost_direction_is_minus_infinity(x64):
     np.testing.assert_allclose(logs, [np.log(8.0), 0.0, -np.inf])
 
 
-def test_derivatives_are_those_of_the_products(x64, quick_compilation):
+def test_derivatives_are_those_of_the_products(x64):
     jacobians = draw_array(1, (3, H, H), F64)
     weights = jnp.array([1.0, -2.0, 0.5])
 
@@ -188,7 +187,7 @@ def test_derivatives_are_those_of_the_products(x64, quick_compilation):
         product = jacobians[2] @ jacobians[1] @ jacobians[0]
         return (jnp.log(jnp.linalg.svd(product, compute_uv=False)) * weights).sum()
 
-    expected = jax.grad(plain)(jacobians)
+    expected = jax.jit(jax.grad(plain))(jacobians)
     tangent = draw_array(2, jacobians.shape, F64)
 
     @jax.jit
@@ -198,14 +197,22 @@ def test_derivatives_are_those_of_the_products(x64, quick_compilation):
     gradient, slope = both_modes(jacobians)
     assert_close(gradient, expected, 1e-9)
     np.testing.assert_allclose(slope, (expected * tangent).sum(), rtol=1e-9)
-    _, norm_slope = jax.jvp(lambda j: jacobian_products(j).log_norms[0], (jacobians,), (tangent,))
-    _, plain_slope = jax.jvp(
-        lambda j: jnp.log(jnp.linalg.norm(j[2] @ j[1] @ j[0])), (jacobians,), (tangent,)
-    )
+
+    @jax.jit
+    def slopes(jacobians):
+        def plain(j):
+            return jnp.log(jnp.linalg.norm(j[2] @ j[1] @ j[0]))
+
+        def ours(j):
+            return jacobian_products(j).log_norms[0]
+
+        return [jax.jvp(f, (jacobians,), (tangent,))[1] for f in (ours, plain)]
+
+    norm_slope, plain_slope = slopes(jacobians)
     np.testing.assert_allclose(norm_slope, plain_slope, rtol=1e-9)
 
 
-def test_vmap_is_a_batch(x64, quick_compilation):
+def test_vmap_is_a_batch(x64):
     params, xs, state = draw((2,))
     whole = state_jacobians(params, xs, state)
 
@@ -238,7 +245,7 @@ NOT_SQUARE = np.zeros((3, 2, 3), np.float32)
 NO_FLOATS = np.zeros((3, 2, 2), int)
 
 
-@pytest.mark.parametrize("of", [jacobian_products, singular_values])
+@pytest.mark.parametrize("of", [gradients.jacobian_products, gradients.singular_values])
 @pytest.mark.parametrize("jacobians", [NOT_SQUARE, NO_FLOATS, NOT_SQUARE[0], 1.0])
 def test_refuses_what_are_no_jacobians(of, jacobians):
     with pytest.raises((TypeError, ValueError), match="jacobians: expected"):
@@ -248,7 +255,7 @@ def test_refuses_what_are_no_jacobians(of, jacobians):
 @pytest.mark.parametrize("sweeps", [0, 1.5, True])
 def test_refuses_no_sweeps(sweeps):
     with pytest.raises((TypeError, ValueError), match="sweeps: expected"):
-        singular_values(jnp.zeros((3, 2, 2)), sweeps=sweeps)
+        gradients.singular_values(jnp.zeros((3, 2, 2)), sweeps=sweeps)
 
 
 def test_refuses_states_that_are_no_vectors():
@@ -258,6 +265,6 @@ def test_refuses_states_that_are_no_vectors():
     xs = jnp.zeros((T, D))
     for state in (jnp.zeros(()), {"a": jnp.zeros(2), "b": jnp.zeros((3, 2))}, jnp.zeros(2, int)):
         with pytest.raises((TypeError, ValueError), match="state.*: expected"):
-            state_jacobians((), xs, state, cell=cell)
+            gradients.state_jacobians((), xs, state, cell=cell)
     with pytest.raises(ValueError, match="mask: expected a step"):
-        state_jacobians((), xs, jnp.zeros(2), cell=cell, mask=jnp.zeros(T, bool))
+        gradients.state_jacobians((), xs, jnp.zeros(2), cell=cell, mask=jnp.zeros(T, bool))

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 import jlstm
-from jlstm import LSTMState
-from jlstm.gradients import lyapunov_spectrum, state_jacobians
+from jlstm import LSTMState, gradients
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
+from tests.helpers.programs import compiled
 from tests.helpers.user_cells import NAMES, own_cells
 
 T, D, H = 12, 2, 2
 F64 = jnp.float64
+lyapunov_spectrum = compiled(gradients.lyapunov_spectrum)
+state_jacobians = compiled(gradients.state_jacobians)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def draw(T=T, batch_shape=()):
@@ -175,7 +179,7 @@ def test_vmap_over_seeds_is_a_loop_and_jit_is_eager(x64):
     )
 
 
-def test_derivatives_are_those_of_determinants_and_differences(x64, quick_compilation):
+def test_derivatives_are_those_of_determinants_and_differences(x64):
     params, xs, state = draw()
     xs, weights = xs[:6], jnp.array([1.0, -2.0, 0.5, 3.0])
 
@@ -220,6 +224,7 @@ def test_gradient_flossing_trains(x64):
 
         return jax.lax.scan(one, params, length=150)
 
+    @jax.jit
     def kept(params):
         flow = jlstm.gradients.gradient_flow(lambda final, _: final.c.sum(), params, xs)
         return flow.c[5] / flow.c[-1]
@@ -229,7 +234,7 @@ def test_gradient_flossing_trains(x64):
     assert kept(params) < 1e-3 and kept(trained) > 0.1
 
 
-def test_memory_does_not_grow_with_time(x64):
+def test_memory_does_not_grow_with_time(x64, optimised):
     params = jax.eval_shape(lambda: draw_params(0, 8, 64))
 
     def memory(T):
@@ -241,7 +246,7 @@ def test_memory_does_not_grow_with_time(x64):
 
 
 @pytest.mark.slow
-def test_10_000_steps_of_64_units():
+def test_10_000_steps_of_64_units(optimised):
     params = jlstm.init(jax.random.key(0), 8, 64)
     xs = draw_array(1, (10_000, 8))
     ours = jax.jit(partial(lyapunov_spectrum, warmup=100))(params, xs)
@@ -277,4 +282,4 @@ def test_refuses(case):
     changed, message = MALFORMED[case]
     given = dict(params=draw_params(1, D, H), xs=draw_array(2, (T, 2, D))) | changed
     with pytest.raises((TypeError, ValueError), match=message):
-        lyapunov_spectrum(**given)
+        gradients.lyapunov_spectrum(**given)

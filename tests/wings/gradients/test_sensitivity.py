@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 import jlstm
-from jlstm.gradients import input_sensitivity, memory_horizon
+from jlstm import gradients
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
-from tests.helpers.unroll_cases import Flags, Inputs, plain
+from tests.helpers.oracle import unroll as oracle
+from tests.helpers.programs import compiled
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
+input_sensitivity = compiled(gradients.input_sensitivity)
+memory_horizon = compiled(gradients.memory_horizon)
 
 
 def draw() -> Any:
@@ -33,13 +36,13 @@ def draw() -> Any:
 
 def test_it_is_the_jacobian_of_plain_loops():
     params, xs, state, options = draw()
-    flags = Flags(options["reset"], options["mask"])
 
     def last(xs):  # a held h is the output of the last step taken; no row here is reset after it
-        return plain(Inputs(params, xs, state, options["initial_state"]), flags)[0].h
+        return oracle("lstm", params, xs, state, **options)[0].h
 
-    whole = jax.jacrev(last)(xs)  # [B, H, T, B, D]
-    expected = jnp.stack([whole[row, :, :, row] for row in range(B)]).transpose(2, 0, 1, 3)
+    _, pullback = jax.vjp(last, xs)  # of all rows at once, as none sees another
+    units = (jnp.broadcast_to(unit, (B, H)) for unit in jnp.eye(H))
+    expected = jnp.stack([pullback(unit)[0] for unit in units], axis=2)
     got = jax.jit(lambda xs: input_sensitivity(params, xs, state, vectors=True, **options))(xs)
     assert_close(got.jacobian, expected)
     np.testing.assert_allclose(got.saliency, np.linalg.norm(expected, axis=2), atol=1e-15)
@@ -86,7 +89,8 @@ def test_a_reset_after_the_last_step_leaves_its_output():
 def test_the_layers_of_a_stack():
     params = draw_params(1, D, 2, F64), draw_params(2, 2, H, F64)
     xs = draw_array(2, (T, D), F64)
-    whole = jax.jacrev(lambda xs: jlstm.unroll_stack(params, xs)[1][-1])(xs)  # [H, T, D]
+    last = jax.jacrev(lambda xs: jlstm.unroll_stack(params, xs)[1][-1])
+    whole = jax.jit(last)(xs)  # [H, T, D]
     got = input_sensitivity(params, xs, vectors=True)
     assert_close(got.jacobian, whole.swapaxes(0, 1))
 
@@ -129,10 +133,12 @@ def test_skipped_nan_touches_nothing_and_rows_are_rows():
     nan = jnp.where(options["mask"][..., None], xs, jnp.nan)
     got = input_sensitivity(params, nan, state, **options)
     assert_close(got, input_sensitivity(params, xs, state, **options))
-    mapped = jax.vmap(
-        lambda x, s, flags: input_sensitivity(params, x, s, **flags),
-        (1, 0, {"initial_state": 0, "mask": 1, "reset": 1}),
-        1,
+    mapped = jax.jit(
+        jax.vmap(
+            lambda x, s, flags: input_sensitivity(params, x, s, **flags),
+            (1, 0, {"initial_state": 0, "mask": 1, "reset": 1}),
+            1,
+        )
     )(xs, state, options)
     assert_close(mapped.saliency, got.saliency)
 
@@ -148,7 +154,7 @@ def test_it_can_be_differentiated_where_it_is_zero():
     np.testing.assert_allclose(jax.grad(total)(1.0), slope, rtol=1e-6)
 
 
-def test_the_memory_of_10_000_steps():
+def test_the_memory_of_10_000_steps(optimised):
     """The states and the result, and no cotangents of H outputs over time."""
     params, xs = draw_params(0, 4, 64), draw_array(1, (10_000, 4))
     compiled = jax.jit(lambda xs: input_sensitivity(params, xs).saliency).lower(xs).compile()
@@ -157,7 +163,7 @@ def test_the_memory_of_10_000_steps():
 
 
 @pytest.mark.slow
-def test_10_000_steps_of_64_units():
+def test_10_000_steps_of_64_units(optimised):
     params, xs = jlstm.init(jax.random.key(0), 4, 64), draw_array(1, (10_000, 4))
     run = jax.jit(lambda xs: (input_sensitivity(params, xs).norm, memory_horizon(params, xs)))
     norm, horizon = run(xs)
@@ -170,9 +176,9 @@ def test_bad_input_is_refused():
     wrong: Any
     for wrong, error in [(0.0, ValueError), (1.0, ValueError), ("a", TypeError)]:
         with pytest.raises(error, match="fraction: expected "):
-            memory_horizon(params, xs, fraction=wrong)
+            gradients.memory_horizon(params, xs, fraction=wrong)
     none = jnp.ones((T, B), bool).at[:, 2].set(False)
-    for question in (input_sensitivity, memory_horizon):
+    for question in (gradients.input_sensitivity, gradients.memory_horizon):
         with pytest.raises(
             ValueError, match=r"mask: .* a step or more in each row, got none in row \[2\]"
         ):
@@ -188,4 +194,4 @@ def test_bad_input_is_refused():
             question((jlstm.Bidirectional(params, params),), xs)
     with pytest.raises(TypeError, match="vectors: expected True or False"):
         wrong = 1
-        input_sensitivity(params, xs, vectors=wrong)
+        gradients.input_sensitivity(params, xs, vectors=wrong)

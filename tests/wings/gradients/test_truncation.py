@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 import jlstm
-from jlstm.gradients import truncated_gradient, truncation_study
-from tests.helpers.comparisons import assert_close
+from jlstm import gradients
+from tests.helpers import oracle
+from tests.helpers.comparisons import as_numpy, assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_memory
+from tests.helpers.programs import compiled
 
 pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
+truncated_gradient = compiled(gradients.truncated_gradient)
+truncation_study = compiled(gradients.truncation_study)
 WEIGHTS = draw_array(20, (T, B, H)), draw_state(21, (B, H))
 
 
@@ -36,43 +40,36 @@ def draw(reset=False, mask=False) -> Any:
 
 def by_hand(params, xs, options, d_final, d_hs, K):
     """Backpropagation through time, from each step taken back through K steps taken at the most."""
-    W, U, b = (np.asarray(p) for p in params)
-    xs, d_hs = np.asarray(xs), np.asarray(d_hs)
-    reset = np.zeros((T, B), bool) if options["reset"] is None else np.asarray(options["reset"])
-    mask = np.ones((T, B), bool) if options["mask"] is None else np.asarray(options["mask"])
-    d_W, d_U, d_b = np.zeros_like(W), np.zeros_like(U), np.zeros_like(b)
+    params, xs, options, d_final, d_hs = as_numpy((params, xs, options, d_final, d_hs))
+    every, none = np.ones((T, B), bool), np.zeros((T, B), bool)
+    mask = every if options["mask"] is None else options["mask"]
+    reset = none if options["reset"] is None else options["reset"]
+    d_W, d_U, d_b = (np.zeros_like(p) for p in params)
     for row in range(B):
-        h, c = (np.asarray(s)[row] for s in options["state"])
-        tape: list = []  # of each step what its derivative needs; None where a sequence begins
+        state, first, d_last = (
+            oracle.in_row(s, row) for s in (options["state"], options["initial_state"], d_final)
+        )
+        tape: list = []  # the steps taken and the state before each; None where a sequence begins
         for t in range(T):
             if reset[t, row]:
-                h, c = (np.asarray(s)[row] for s in options["initial_state"])
+                state = first
                 tape.append(None)
-            if not mask[t, row]:
-                continue
-            z_i, z_f, z_g, z_o = np.split(xs[t, row] @ W + h @ U + b, 4)
-            i, f, o = (1 / (1 + np.exp(-z)) for z in (z_i, z_f, z_o))
-            g, c_tm1, h_tm1 = np.tanh(z_g), c, h
-            c = f * c + i * g
-            h = o * np.tanh(c)
-            tape.append((t, h_tm1, c_tm1, c, i, f, g, o))
+            if mask[t, row]:
+                tape.append((t, state))
+                state = jlstm.LSTMState(*oracle.lstm(params, state, xs[t, row]))
         for place, step in enumerate(tape):
             if step is None:
                 continue
-            dh, dc = d_hs[step[0], row].copy(), np.zeros(H)
-            if place == len(tape) - 1:
-                dh, dc = dh + np.asarray(d_final.h)[row], dc + np.asarray(d_final.c)[row]
-            for back in range(K):
-                if place - back < 0 or tape[place - back] is None:
+            ends = place == len(tape) - 1
+            d_state = d_hs[step[0], row] + ends * d_last.h, ends * d_last.c
+            for taken in tape[max(place - K + 1, 0) : place + 1][::-1]:
+                if taken is None:
                     break
-                t, h_tm1, c_tm1, c_t, i, f, g, o = tape[place - back]
-                dc = dc + dh * o * (1 - np.tanh(c_t) ** 2)
-                d_i, d_f, d_g = dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f), dc * i * (1 - g**2)
-                dz = np.concatenate([d_i, d_f, d_g, dh * np.tanh(c_t) * o * (1 - o)])
-                d_W += np.outer(xs[t, row], dz)
-                d_U += np.outer(h_tm1, dz)
-                d_b += dz
-                dh, dc = U @ dz, dc * f
+                t, before = taken
+                d_state, d_z = oracle.lstm_backwards(params, before, xs[t, row], d_state)
+                d_W += np.outer(xs[t, row], d_z)
+                d_U += np.outer(before.h, d_z)
+                d_b += d_z
     return jlstm.LSTMParams(d_W, d_U, d_b)
 
 
@@ -87,7 +84,7 @@ def by_hand(params, xs, options, d_final, d_hs, K):
 )
 def test_every_truncation_is_that_by_hand(reset, mask):
     params, xs, options = draw(reset, mask)
-    outputs = jlstm.unroll(params, xs, **options)
+    outputs = jax.jit(jlstm.unroll)(params, xs, **options)
     value, (d_final, d_hs) = jax.value_and_grad(lambda out: loss(*out))(outputs)
     whole = by_hand(params, xs, options, d_final, d_hs, T)
     study = jax.jit(lambda params: truncation_study(loss, params, xs, **options))(params)
@@ -95,8 +92,8 @@ def test_every_truncation_is_that_by_hand(reset, mask):
     flat = np.concatenate([np.ravel(leaf) for leaf in whole])
     for K in range(1, T + 1):
         expected = by_hand(params, xs, options, d_final, d_hs, K)
-        got = truncated_gradient(loss, params, xs, K, **options) if K in (1, 2, T) else None
-        if got is not None:
+        if K in (1, 2, T):
+            got = truncated_gradient(loss, params, xs, K, **options)
             assert_close(got.gradient, expected)
             np.testing.assert_allclose(got.loss, value, rtol=1e-14)
         g = np.concatenate([np.ravel(leaf) for leaf in expected])
@@ -131,7 +128,7 @@ def test_a_cell_of_the_caller_s_own():
 
     for K, cell in {1: stopped, T: elman, T + 9: elman}.items():
         got = truncated_gradient(own_loss, params, xs, K, state, cell=elman, **options)
-        assert_close(got.gradient, jax.grad(of(cell))(params))
+        assert_close(got.gradient, jax.jit(jax.grad(of(cell)))(params))
 
 
 def test_the_layers_of_a_stack():
@@ -147,21 +144,20 @@ def test_the_layers_of_a_stack():
         return stack_loss(*jlstm.unroll_stack(params, xs, states, **flags))
 
     got = truncated_gradient(stack_loss, params, xs, T, states, **flags)
-    assert_close(got.gradient, jax.grad(of)(params))
+    assert_close(got.gradient, jax.jit(jax.grad(of))(params))
 
 
 def test_seeds_and_sequences_are_mapped_over():
     _, xs, _ = draw()
-    seeds = jax.vmap(lambda key: jlstm.init(key, D, H, dtype=F64))(
-        jax.random.split(jax.random.key(0), 2)
-    )
+    first, second = (draw_params(seed, D, H, F64) for seed in (1, 2))
+    seeds = jax.tree.map(lambda *p: jnp.stack(p), first, second)
 
     def study(params, xs):
         return truncation_study(lambda _, hs: (hs**2).sum(), params, xs, longest=3)
 
     mapped = jax.jit(jax.vmap(jax.vmap(study, (None, 1)), (0, None)))(seeds, xs)
     assert mapped.bias.shape == (2, B, 3)
-    one = study(jax.tree.map(lambda p: p[1], seeds), xs[:, 2])
+    one = jax.jit(study)(second, xs[:, 2])
     assert_close(jax.tree.map(lambda m: m[1, 2], mapped), one)
 
 
@@ -181,11 +177,12 @@ def test_a_truncated_gradient_can_be_differentiated():
 def test_skipped_nan_touches_nothing():
     params, xs, options = draw(mask=True)
     nan = jnp.where(options["mask"][..., None], xs, jnp.nan)
-    got, expected = (truncated_gradient(loss, params, x, 2, **options) for x in (nan, xs))
+    run = jax.jit(lambda xs: truncated_gradient(loss, params, xs, 2, **options))
+    got, expected = run(nan), run(xs)
     assert_close(got.gradient, expected.gradient)
 
 
-def test_memory_does_not_grow_with_the_lag():
+def test_memory_does_not_grow_with_the_lag(optimised):
     params, xs = draw_params(0, D, 32), draw_array(1, (200, D))
 
     def peak(K):
@@ -202,9 +199,9 @@ def test_memory_does_not_grow_with_the_lag():
 def test_no_steps_are_refused(steps, message):
     params, xs, _ = draw()
     with pytest.raises(ValueError, match=message):
-        truncated_gradient(loss, params, xs, steps)
+        gradients.truncated_gradient(loss, params, xs, steps)
     with pytest.raises(ValueError, match=message.replace("steps", "longest")):
-        truncation_study(loss, params, xs, longest=steps)
+        gradients.truncation_study(loss, params, xs, longest=steps)
 
 
 def test_what_is_no_count_and_no_scalar_is_refused():
@@ -212,17 +209,17 @@ def test_what_is_no_count_and_no_scalar_is_refused():
     half: Any = 2.5
     text: Any = "mean"
     with pytest.raises(TypeError, match=r"steps: expected an int, got float 2\.5"):
-        truncated_gradient(loss, params, xs, half)
+        gradients.truncated_gradient(loss, params, xs, half)
     with pytest.raises(ValueError, match=r"loss: .* without axes, got float64\[6, 4, 3\]"):
-        truncated_gradient(lambda _, hs: hs, params, xs, 2)
+        gradients.truncated_gradient(lambda _, hs: hs, params, xs, 2)
     with pytest.raises(TypeError, match="loss: expected a function"):
-        truncation_study(text, params, xs)
+        gradients.truncation_study(text, params, xs)
     with pytest.raises(TypeError, match="loss: expected a float without axes, got int"):
-        truncation_study(lambda _, hs: 3, params, xs)
+        gradients.truncation_study(lambda _, hs: 3, params, xs)
     with pytest.raises(ValueError, match="mask: expected a step that is not skipped"):
-        truncation_study(loss, params, xs, mask=jnp.zeros((T, B), bool))
+        gradients.truncation_study(loss, params, xs, mask=jnp.zeros((T, B), bool))
     with pytest.raises(ValueError, match=r"xs: expected shape \[T, \*B, 2\]"):
-        truncation_study(loss, params, xs[..., :1])
+        gradients.truncation_study(loss, params, xs[..., :1])
     both = (jlstm.Bidirectional(params, params),)
     with pytest.raises(ValueError, match="params: expected layers in one direction"):
-        truncated_gradient(lambda _, ys: ys.sum(), both, xs, 2)
+        gradients.truncated_gradient(lambda _, ys: ys.sum(), both, xs, 2)
