@@ -89,7 +89,7 @@ def init_full_gate_recurrence(
     W, U, b, P = init_gates(
         "ifgo", key, input_size, hidden_size, recurrent_init=recurrent_init, **options
     )
-    keys = jax.random.split(jax.random.fold_in(key, 1), 9)
+    keys = jax.random.split(jax.random.fold_in(key, 4), 9)  # 3 is P's, see `init_gates`
     shape, dtype = (hidden_size, hidden_size), at_least_float32(b.dtype)
     blocks = [one_by_one(recurrent_init)(k, shape, dtype) for k in keys]
     R = jnp.block([blocks[:3], blocks[3:6], blocks[6:]]).astype(b.dtype)
