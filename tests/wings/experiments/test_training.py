@@ -1,5 +1,7 @@
 """Training is a pure function: it learns, by optax's rules, alike in one piece and in segments."""
 
+import itertools
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -125,8 +127,10 @@ def test_dropout_strikes_the_readout_and_needs_a_key():
     without = apply_model(model, xs, answers="last")
     assert_bits(without, apply_model(model, xs, answers="last", dropout=0.5))
     outputs = apply_model(model, xs, answers="last", dropout=0.5, key=jax.random.key(1))
-    assert len(np.unique(np.asarray(outputs).round(5))) == 2**3  # which of three units are kept
-    np.testing.assert_allclose(outputs.mean(), without.mean(), atol=0.05)
+    _, h = numpy_model(model._replace(W=np.eye(3), b=np.zeros(3)), xs[:, :1], np.ones((4, 1)))
+    kept = np.array(list(itertools.product([0, 2], repeat=3)))  # three units, doubled where kept
+    expected = np.sort((kept * h) @ np.asarray(model.W), axis=None)
+    np.testing.assert_allclose(np.unique(outputs.round(5)), expected, atol=1e-5)
 
 
 # --- training
@@ -211,6 +215,15 @@ def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
         counts[share] = int(result.solved_at)
         assert counts[share] == (met[0] + 4 if len(met) else -1)
     assert counts[0.5] > 0
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_run_is_solved_before_as_many_sequences_as_the_criterion_asks_for():
+    """20 of the last 40 are enough; all are correct, so that there are 20 after two batches."""
+    always = replace(echo(0.5, window=40), correct=lambda outputs, batch: outputs[:, 0] > -jnp.inf)
+    config = Config(hidden_size=2, batch_size=10, steps=6)
+    run = jax.jit(partial(train, always, Hyperparams(), config=config))
+    assert int(run(jax.random.key(0)).solved_at) == 4
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -185,6 +185,15 @@ def test_the_trace_of_a_diagonal_is_exact():
     np.testing.assert_allclose([value, error], [2.5, 0], atol=1e-14)
 
 
+def test_the_standard_error_of_two_samples_is_exact():
+    """vᵀ C v is 2 or -2: two of a kind have no spread, the others have √8, and their mean 2."""
+    loss, params = quadratic([[0.0, 1.0], [1.0, 0.0]])
+    keys = jax.random.split(jax.random.key(0), 12)
+    value, error = jax.vmap(lambda key: hessian_trace(loss, params, key=key, samples=2))(keys)
+    assert set(np.asarray(value).tolist()) == {-2, 0, 2}
+    np.testing.assert_allclose(error, np.where(value == 0, 2, 0), rtol=1e-14)
+
+
 def test_the_layers_of_a_stack_in_both_directions():
     params = jlstm.init_stack(jax.random.key(0), D, (2,), bidirectional=True, dtype=F64)
     xs = draw_array(1, (T, D), F64)
