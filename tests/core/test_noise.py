@@ -12,6 +12,7 @@ import jlstm
 from jlstm import LSTMParams
 from jlstm._src.noise import drop
 from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.keys import assert_used_once, keys_of
 from tests.helpers.variants import FAMILY, draw_carried, draw_variant
 
 T, B, D, H = 6, 3, 2, 4
@@ -145,6 +146,17 @@ def test_a_reset_begins_another_recurrent_mask(reverse):
 def test_layers_draw_recurrent_masks_of_their_own():
     lower, upper = recurrent_masks(KEY), recurrent_masks(KEY, layer=1)
     assert (lower[1] != upper[1]).any()
+
+
+def test_no_two_layers_directions_or_kinds_of_noise_share_a_key():
+    """Dropout between the layers, and three kinds of noise in each direction of each layer."""
+
+    def layer(seed, width, size):
+        return jlstm.Bidirectional(draw_params(seed, width, size), draw_params(seed, width, size))
+
+    params = layer(0, D, H), layer(1, 2 * H, 3)
+    keys = keys_of(lambda key: run(key, params, **ALL))
+    assert_used_once(keys, draws=1 + 2 * 2 * 3)
 
 
 def steps_of_noise(params, xs, keep, zone_h, zone_c, rate):

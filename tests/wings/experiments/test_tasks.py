@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from jlstm.experiments import tasks
 from jlstm.experiments.tasks.task import Batch
+from tests.helpers.keys import keys_of
 
 MANY = 2000
 
@@ -338,6 +339,12 @@ def test_tasks_say_what_they_are(name):
     again, other = sample(jax.random.key(7)), sample(jax.random.key(8))
     np.testing.assert_array_equal(again.xs, batch.xs)
     assert not (other.xs == batch.xs).all()
+
+
+@pytest.mark.parametrize("name", [name for name in tasks.NAMES if name != "forecast"])
+def test_no_two_draws_of_a_batch_share_a_key(name):
+    keys = keys_of(lambda key: tasks.named(name).sample(key, 2))
+    assert set(keys.drawn.values()) == {1} and not keys.drawn.keys() & keys.split.keys()
 
 
 REFUSED: dict[str, tuple[Any, type, str]] = {

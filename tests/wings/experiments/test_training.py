@@ -29,6 +29,7 @@ from jlstm.experiments import (
 )
 from jlstm.experiments.tasks.task import Batch, Task
 from tests.helpers import variants
+from tests.helpers.keys import assert_used_once, keys_of, noting_key
 from tests.helpers.variants import FAMILY
 
 TASK = tasks.adding(20)
@@ -187,6 +188,23 @@ def test_the_steps_are_optax_s_on_batches_of_their_own(programs):
             model = optax.apply_updates(model, updates)
     for a, b in zip(jax.tree.leaves(training.model), jax.tree.leaves(model), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_no_two_draws_of_a_run_share_a_key():
+    """Step k draws by `fold_in`; dropout draws between two layers and before the readout."""
+    config = Config(hidden_size=2, layers=2, batch_size=4, steps=3)
+    hyperparams = Hyperparams(chrono=True, dropout=0.3)
+    keys = keys_of(jax.jit(lambda key: train(TASK, hyperparams, key, config=config)))
+
+    _, steps_key, test_key = jax.random.split(noting_key(0), 3)
+    named = keys_of(TASK.test, test_key).drawn
+    for k in range(3):
+        batch_key, _ = jax.random.split(jax.random.fold_in(steps_key, k))
+        named += keys_of(lambda key: TASK.sample(key, 4), batch_key).drawn
+    assert named <= keys.drawn
+    model = 2 * (4 + 4 + 1) + 1  # blocks of W and U and a bias for each layer, and the readout
+    assert_used_once(keys, draws=model + named.total() + 3 * 2)
 
 
 @pytest.mark.usefixtures("quick_compilation")
