@@ -371,6 +371,16 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
         ValueError,
         "series: expected at least 51 values in its last fifth for windows of 50, got 20",
     ),
+    "nan": (
+        partial(tasks.forecast, np.array([[1.0], [np.nan]])),
+        ValueError,
+        r"series: expected finite numbers, got nan at \[1, 0\]",
+    ),
+    "inf": (
+        partial(tasks.forecast, np.array([[1.0, -np.inf]])),
+        ValueError,
+        r"series: expected finite numbers, got -inf at \[0, 1\]",
+    ),
     "constant": (
         partial(tasks.forecast, np.ones((100, 1)), window=5),
         ValueError,
