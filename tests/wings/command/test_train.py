@@ -161,6 +161,14 @@ def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):
     np.testing.assert_allclose(rates, np.array([[0, 1], [2, 3]]) / 3)
 
 
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    row = {"a": np.nan, "b": -np.inf, "c": 1.5, "d": None, "e": "nan"}
+    with open(tmp_path / "rows", "w+b") as file:
+        outcomes.jsonl_writer([row])(file)
+        file.seek(0)
+        assert file.read() == b'{"a": null, "b": null, "c": 1.5, "d": null, "e": "nan"}\n'
+
+
 def test_a_run_on_another_grid_is_not_resumed(finished, capsys):
     before = contents(finished)
     assert run("--resume", "--out", finished, "--steps", 13) == 2
