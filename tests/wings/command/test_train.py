@@ -111,7 +111,7 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_was(finished, capsys):
     assert "12 runs in " in out and err == ""  # no bar, as this is no terminal
 
 
-SOLVED_AT = [[-1, -1, -1], [7, -1, -1], [3, 9, -1], [8, 5, 6]]
+SOLVED_AT = [[-1, -1, -1], [7, -1, -1], [3, 9, -1], [80, 5, 6]]
 CHOSEN = {
     **settings.DEFAULTS,
     "task": "adding",
@@ -123,8 +123,8 @@ LABELS = [f"learning rate {rate}, forget bias {b}" for rate in (0.001, 0.03) for
 
 
 def runs_of_four_settings():
-    """Finished runs of `CHOSEN`, of which no two settings have the same outcomes."""
-    number = np.arange(12, dtype=np.float32)
+    """Finished runs: no two settings share an outcome, and no median is a mean."""
+    number = np.arange(12, dtype=np.float32) ** 2
     curves = np.arange(60, dtype=np.float32).reshape(12, 5)
     return Run(None, Curves(curves, curves), np.ravel(SOLVED_AT), number, 100 + number)
 
@@ -135,10 +135,10 @@ def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):
     runs, task = runs_of_four_settings(), tasks.adding()
     outcomes.print_summary(CHOSEN, task, runs)
     solved = "0 of 3", "1 of 3", "2 of 3", "3 of 3"
-    steps = "", ", at step 7 (7 to 7)", ", at step 6 (3 to 9)", ", at step 6 (5 to 8)"
+    steps = "", ", at step 7 (7 to 7)", ", at step 6 (3 to 9)", ", at step 6 (5 to 80)"
     assert capsys.readouterr().out.splitlines()[2:] == [
-        f"{label}: {share} seeds solved{at}; loss {n + 1} ({n} to {n + 2}); "
-        f"metric {n + 101} ({n + 100} to {n + 102})"
+        f"{label}: {share} seeds solved{at}; loss {(n + 1) ** 2} ({n**2} to {(n + 2) ** 2}); "
+        f"metric {100 + (n + 1) ** 2} ({100 + n**2} to {100 + (n + 2) ** 2})"
         for label, share, at, n in zip(LABELS, solved, steps, (0, 3, 6, 9), strict=True)
     ]
     given = []

@@ -29,6 +29,7 @@ from jlstm.experiments import (
 )
 from jlstm.experiments.tasks.task import Batch, Task
 from tests.helpers import variants
+from tests.helpers.comparisons import norm
 from tests.helpers.keys import assert_used_once, keys_of, noting_key
 from tests.helpers.variants import FAMILY
 
@@ -188,6 +189,27 @@ def test_the_steps_are_optax_s_on_batches_of_their_own(programs):
             model = optax.apply_updates(model, updates)
     for a, b in zip(jax.tree.leaves(training.model), jax.tree.leaves(model), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("chrono", [False, True])
+def test_a_run_starts_from_the_model_that_its_settings_describe(chrono):
+    """Chrono biases are for lags up to the longest sequence of the task."""
+    key, config = jax.random.key(5), Config(hidden_size=3, layers=2)
+    began = start(TASK, Hyperparams(forget_bias=2.5, chrono=chrono), key, config=config)
+    options = {"forget_bias": 2.5, "chrono": chrono, "longest_lag": TASK.steps}
+    assert_bits(began.model, init_model(jax.random.split(key, 3)[0], 2, (3, 3), 1, **options))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_step_is_as_long_as_the_optimizer_and_the_clipped_gradient_make_it():
+    """Plain gradient descent moves by the learning rate times the norm that is let through."""
+    hyperparams = Hyperparams(learning_rate=2.0, clip_norm=1e-3)
+    config = Config(hidden_size=2, batch_size=4, optimizer=optax.sgd)
+    began = start(TASK, hyperparams, jax.random.key(6), config=config)
+    ended, _ = jax.jit(partial(advance, TASK, hyperparams, steps=1, config=config))(began)
+    moved = jax.tree.map(jnp.subtract, ended.model, began.model)
+    np.testing.assert_allclose(norm(moved), 2e-3, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("quick_compilation")
