@@ -86,7 +86,7 @@ def init_full_gate_recurrence(
     """
     options["recurrent_init"] = recurrent_init
     W, U, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
-    keys = jax.random.split(jax.random.fold_in(key, 1), 9)
+    keys = jax.random.split(jax.random.fold_in(key, 4), 9)  # `init_gates` folds in 3
     shape, dtype = (hidden_size, hidden_size), at_least_float32(b.dtype)
     blocks = [one_by_one(recurrent_init)(k, shape, dtype) for k in keys]
     R = jnp.block([blocks[:3], blocks[3:6], blocks[6:]]).astype(b.dtype)

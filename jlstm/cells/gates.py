@@ -104,7 +104,8 @@ def init_gates(
     kept = [GATE_ORDER.index(gate) for gate in gates]
     W, U, b = (jnp.concatenate([split(p, 4)[k] for k in kept], axis=-1) for p in four)
     shape = (len(seeing(gates)) * hidden_size,)
-    P = peephole_init(jax.random.fold_in(key, 0), shape, b.dtype) if peepholes else None
+    # `init` splits the key in three, and folding in 0, 1 or 2 would give one of these again.
+    P = peephole_init(jax.random.fold_in(key, 3), shape, b.dtype) if peepholes else None
     return PeepholeParams(W, U, b, P)
 
 

@@ -62,7 +62,7 @@ def init_projected(
     """
     check_size("projected_size", projected_size)
     W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
-    key_U, key_V = jax.random.split(jax.random.fold_in(key, 1))
+    key_U, key_V = jax.random.split(jax.random.fold_in(key, 4))  # 3 is P's, see `init_gates`
     U = per_gate(recurrent_init)(key_U, (projected_size, 4 * hidden_size), b.dtype)
     wide = at_least_float32(b.dtype)
     V = projection_init(key_V, (hidden_size, projected_size), wide).astype(b.dtype)

@@ -127,6 +127,8 @@ REFUSED_NPY = {
     "no rows": (np.zeros((0, 2)), f"{EXPECTED} float64[0, 2]"),
     "no columns": (np.zeros((2, 0)), f"{EXPECTED} float64[2, 0]"),
     "nan": (np.array([[1.0, np.nan]]), "row 0, column 1: expected a finite number, got nan"),
+    "inf": (np.array([[1.0], [np.inf]]), "row 1, column 0: expected a finite number, got inf"),
+    "-inf": (np.array([1.0, -np.inf]), "row 1, column 0: expected a finite number, got -inf"),
     "objects": (np.array([{}, {}], object), f"not a readable .npy file: {BROKEN}"),
 }
 
@@ -139,6 +141,14 @@ def test_refused_npy(tmp_path, case):
     with pytest.raises(ValueError) as refusal:
         files.read_series(path)
     assert str(refusal.value) == f"{path}: {message}"
+
+
+def test_what_is_not_finite_in_npy_is_seen_in_the_columns_taken_alone(tmp_path):
+    path = str(tmp_path / "series.npy")
+    np.save(path, np.array([[1.0, np.nan, 3.0], [np.inf, 5.0, 6.0]]))
+    np.testing.assert_array_equal(files.read_series(path, ["2"]), [[3], [6]])
+    with pytest.raises(ValueError, match="row 1, column 0: expected a finite number, got inf"):
+        files.read_series(path, ["2", "0"])
 
 
 @pytest.mark.parametrize("kept", [0, 4, 20, 128, -8])

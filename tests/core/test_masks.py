@@ -1,5 +1,7 @@
 """Masks and resets: how they are made, and that packed sequences are as if run apart."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -96,13 +98,14 @@ def test_select_works_row_by_row_on_trees_and_keys():
 @BOTH_WAYS
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_packed_sequences_are_bit_for_bit_as_if_run_apart(reverse, chunk):
+    """In a gradient's forward pass, as without a derivative the LSTM runs in no chunks."""
     params, new = draw_params(0, D, H), draw_state(1, (B, H))
     xs, split = draw_array(2, (T, B, D)), 3
 
+    @jax.jit
     def run(xs, reset=None):
-        return jlstm.unroll(
-            params, xs, initial_state=new, reset=reset, reverse=reverse, chunk=chunk
-        )
+        options: Any = {"initial_state": new, "reset": reset, "reverse": reverse, "chunk": chunk}
+        return jax.vjp(lambda xs: jlstm.unroll(params, xs, **options), xs)[0]
 
     final, hs = run(xs, starts_at(split))
     (first_final, first), (second_final, second) = run(xs[:split]), run(xs[split:])

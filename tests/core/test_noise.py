@@ -16,6 +16,7 @@ from tests.helpers import oracle
 from tests.helpers.comparisons import as_numpy, assert_close
 from tests.helpers.draws import draw_array, draw_carried, draw_params, draw_state, draw_weights
 from tests.helpers.jaxprs import shapes_in_loops
+from tests.helpers.keys import assert_used_once, keys_of
 from tests.helpers.oracle import CELLS
 from tests.helpers.transformations import forward_over_reverse, vjp
 
@@ -147,6 +148,17 @@ def test_a_reset_begins_another_recurrent_mask(reverse):
 def test_layers_draw_recurrent_masks_of_their_own():
     lower, upper = recurrent_masks(KEY), recurrent_masks(KEY, layer=1)
     assert (lower[1] != upper[1]).any()
+
+
+def test_no_two_layers_directions_or_kinds_of_noise_share_a_key():
+    """Dropout between the layers, and three kinds of noise in each direction of each layer."""
+
+    def layer(seed, width, size):
+        return jlstm.Bidirectional(draw_params(seed, width, size), draw_params(seed, width, size))
+
+    params = layer(0, D, H), layer(1, 2 * H, 3)
+    keys = keys_of(lambda key: run(key, params, **ALL))
+    assert_used_once(keys, draws=1 + 2 * 2 * 3)
 
 
 def test_the_noisy_recurrence_is_the_loop_over_what_was_drawn(monkeypatch):

@@ -65,6 +65,7 @@ class Case(NamedTuple):
     at_skipped_steps: float
 
 
+F64_ALONE = Dtypes(F64, F64, F64)
 CHOICES = {
     "T": (0, 1, 2, 3, 4, 5, 6, 7),
     "B": ((), (1,), (2,), (3,), (2, 3), (1, 2)),
@@ -77,7 +78,7 @@ CHOICES = {
     "chunk": ("auto", None, 1, 2, 3, 5, 8),
     "states": (False, False, True),
     "dtypes": (
-        *4 * [Dtypes(F64, F64, F64)],
+        *4 * [F64_ALONE],
         Dtypes(F32, F32, F32),
         Dtypes(F32, F64, F64),
         Dtypes(BF16, BF16, BF16),
@@ -199,6 +200,19 @@ def check(case: Case):
 @settings(max_examples=200)
 @given(case=cases(pool(12)))
 def test_unroll_is_the_loop(case):
+    check(case)
+
+
+LEFT_OVER = [
+    Setting(7, (2,), 2, 3, "[*B, H]", "[H]", "reset and mask", True, chunk, states, F64_ALONE)
+    for chunk, states in ((3, True), (5, False))
+]
+
+
+@settings(max_examples=8)
+@given(case=cases(LEFT_OVER))
+def test_backwards_the_steps_that_fill_no_chunk_run_first(case):
+    """One step is left over, or two."""
     check(case)
 
 

@@ -15,6 +15,7 @@ from tests.helpers import oracle
 from tests.helpers.comparisons import as_numpy
 from tests.helpers.draws import draw_array, draw_params, draw_state
 from tests.helpers.jaxprs import count
+from tests.helpers.keys import assert_used_once, keys_of
 
 T, B, D, H = 6, 3, 2, 4
 init_stack: Any = jlstm.init_stack
@@ -61,6 +62,14 @@ def test_layers_and_directions_are_drawn_from_keys_of_their_own():
     chex.assert_trees_all_equal(
         params, init_stack(jax.random.key(0), 2 * H, (H, H), bidirectional=True)
     )
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_no_two_blocks_of_a_stack_are_drawn_from_one_key(bidirectional):
+    """Four blocks of W, four of U and a bias, for each direction of each layer."""
+    options = {"bidirectional": bidirectional, "bias_init": jlstm.initializers.chrono_bias(9)}
+    keys = keys_of(lambda key: init_stack(key, D, (3, 4), **options))
+    assert_used_once(keys, draws=2 * (1 + bidirectional) * (4 + 4 + 1))
 
 
 def test_options_of_init_reach_every_layer():

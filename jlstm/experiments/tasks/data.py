@@ -72,8 +72,8 @@ def forecast(series: Array, *, window: int = 50) -> Task:
       window: T, the number of forecasts in a window.
 
     Raises:
-      TypeError, ValueError: the series is not an array of floats, too short for a window in both
-        parts, or constant in a column.
+      TypeError, ValueError: the series is not an array of floats, has a number that is not finite,
+        is too short for a window in both parts, or is constant in a column.
 
     >>> import jax, numpy as np
     >>> task = forecast(np.sin(np.arange(500.0))[:, None], window=20)
@@ -85,6 +85,10 @@ def forecast(series: Array, *, window: int = 50) -> Task:
     if series.ndim != 2:
         raise ValueError(f"series: expected shape [N, D], got {describe(series)}")
     series = np.asarray(series, np.float64)
+    if not np.isfinite(series).all():
+        row, column = np.argwhere(~np.isfinite(series))[0]
+        got = f"{series[row, column]} at [{row}, {column}]"
+        raise ValueError(f"series: expected finite numbers, got {got}")
     split = len(series) * 4 // 5
     if len(series) - split < window + 1:
         least = f"at least {window + 1} values in its last fifth for windows of {window}"

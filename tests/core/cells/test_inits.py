@@ -7,6 +7,7 @@ import pytest
 
 import jlstm
 from jlstm import cells
+from tests.helpers.keys import assert_used_once, keys_of
 
 D, H, R = 2, 3, 2
 KEY = jax.random.key(0)
@@ -49,6 +50,20 @@ def test_no_two_orthogonal_matrices_are_made_as_a_batch(init):
     decompositions = [line for line in program.splitlines() if "lapack_sgeqrf" in line]
     assert decompositions
     assert all(f"tensor<{H}x{H}xf32>" in line and "<5x" not in line for line in decompositions)
+
+
+NO_PEEPHOLES = ["layer_norm", "elman", "gru"]
+ALSO_DRAWN = {"full_gate_recurrence": 9, "projected": 4 + 1}  # blocks of R; blocks of U, and V
+
+
+@pytest.mark.parametrize("name", [*GATES, "projected", "elman", "gru"])
+def test_no_two_arrays_are_drawn_from_one_key(name):
+    """`jlstm.init` draws four blocks of W, four of U and a bias."""
+    options: dict = {} if name in ["peephole", *NO_PEEPHOLES] else {"peepholes": True}
+    options |= {"projected_size": R} if name == "projected" else {}
+    init, bias_init = getattr(cells, f"init_{name}"), jlstm.initializers.chrono_bias(9)
+    keys = keys_of(lambda key: init(key, D, H, bias_init=bias_init, **options))
+    assert_used_once(keys, draws=9 + (name not in NO_PEEPHOLES) + ALSO_DRAWN.get(name, 0))
 
 
 def test_peepholes_are_drawn_where_they_are_asked_for():

@@ -11,9 +11,11 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from jlstm import LSTMParams, cli
-from jlstm.cli import settings, train
+from jlstm.cli import outcomes, settings, train
+from jlstm.experiments import Curves, Run, tasks
 from jlstm.interop.files import save_params
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
@@ -107,6 +109,64 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_was(finished, capsys):
     out, err = capsys.readouterr()
     assert "learning rate 0.03, forget bias chrono: 0 of 3 seeds solved; loss " in out
     assert "12 runs in " in out and err == ""  # no bar, as this is no terminal
+
+
+SOLVED_AT = [[-1, -1, -1], [7, -1, -1], [3, 9, -1], [80, 5, 6]]
+CHOSEN = {
+    **settings.DEFAULTS,
+    "task": "adding",
+    "learning_rate": [1e-3, 3e-2],
+    "forget_bias": [1.0, "chrono"],
+    "seeds": 3,
+}
+LABELS = [f"learning rate {rate}, forget bias {b}" for rate in (0.001, 0.03) for b in (1, "chrono")]
+
+
+def runs_of_four_settings():
+    """Finished runs: no two settings share an outcome, and no median is a mean."""
+    number = np.arange(12, dtype=np.float32) ** 2
+    curves = np.arange(60, dtype=np.float32).reshape(12, 5)
+    return Run(None, Curves(curves, curves), np.ravel(SOLVED_AT), number, 100 + number)
+
+
+def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):
+    from jlstm import plots
+
+    runs, task = runs_of_four_settings(), tasks.adding()
+    outcomes.print_summary(CHOSEN, task, runs)
+    solved = "0 of 3", "1 of 3", "2 of 3", "3 of 3"
+    steps = "", ", at step 7 (7 to 7)", ", at step 6 (3 to 9)", ", at step 6 (5 to 80)"
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        f"{label}: {share} seeds solved{at}; loss {(n + 1) ** 2} ({n**2} to {(n + 2) ** 2}); "
+        f"metric {100 + (n + 1) ** 2} ({100 + n**2} to {100 + (n + 2) ** 2})"
+        for label, share, at, n in zip(LABELS, solved, steps, (0, 3, 6, 9), strict=True)
+    ]
+    given = []
+
+    def note(*arguments, **options):
+        given.append(arguments)
+        return Figure()
+
+    monkeypatch.setattr(plots, "plot_training", note)
+    monkeypatch.setattr(plots, "plot_success", note)
+    outcomes.pictures(CHOSEN, task, runs)
+    (losses, solved_at), (rates, rows, columns) = given
+    assert list(losses) == list(solved_at) == LABELS
+    np.testing.assert_array_equal(np.stack([*losses.values()]), runs.curves.loss.reshape(4, 3, 5))
+    np.testing.assert_array_equal([*solved_at.values()], SOLVED_AT)
+    assert (rows, columns) == (
+        ["learning rate 0.001", "learning rate 0.03"],
+        ["forget bias 1", "forget bias chrono"],
+    )
+    np.testing.assert_allclose(rates, np.array([[0, 1], [2, 3]]) / 3)
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    row = {"a": np.nan, "b": -np.inf, "c": 1.5, "d": None, "e": "nan"}
+    with open(tmp_path / "rows", "w+b") as file:
+        outcomes.jsonl_writer([row])(file)
+        file.seek(0)
+        assert file.read() == b'{"a": null, "b": null, "c": 1.5, "d": null, "e": "nan"}\n'
 
 
 def test_a_run_on_another_grid_is_not_resumed(finished, capsys):

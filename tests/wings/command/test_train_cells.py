@@ -8,9 +8,11 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from jlstm import cells, cli
-from jlstm.cli import settings
+from jlstm.cli import outcomes, settings
+from jlstm.experiments import Curves, Run, tasks
 
 GRID = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
 GRID += ["--seeds", "2", "--forget-bias", "1,chrono", "--steps", "6", "--checkpoint-every", "2"]
@@ -95,6 +97,30 @@ def test_pictures_and_summary_tell_cells_apart(both, capsys):
     out, _ = capsys.readouterr()
     assert "cell no_input_gate, forget bias chrono: 0 of 2 seeds solved; loss " in out
     assert "cell lstm, forget bias 1: 0 of 2 seeds solved; loss " in out and "8 runs in " in out
+
+
+def test_pictures_credit_each_cell_with_its_own_runs(monkeypatch):
+    from jlstm import plots
+
+    given = []
+
+    def note(*arguments, **options):
+        given.append(arguments)
+        return Figure()
+
+    monkeypatch.setattr(plots, "plot_panels", note)
+    monkeypatch.setattr(plots, "plot_success", note)
+    varied = {"cell": ["no_input_gate", "lstm"], "forget_bias": [1.0, "chrono"], "seeds": 2}
+    losses, solved_at = np.arange(24.0).reshape(8, 3), np.array([-1, -1, 4, -1, 5, 6, -1, -1])
+    runs = Run(None, Curves(losses, losses), solved_at, losses[:, 0], losses[:, 0])
+    outcomes.pictures({**settings.DEFAULTS, **varied}, tasks.adding(), runs)
+    (panels,), (rates, rows, columns) = given
+    biases = ["forget bias 1", "forget bias chrono"]
+    assert list(panels) == varied["cell"] and list(panels["lstm"]) == biases == columns
+    came = [panels[cell][bias] for cell in panels for bias in biases]
+    np.testing.assert_array_equal(came, losses.reshape(4, 2, 3))
+    assert rows == ["cell no_input_gate", "cell lstm"]
+    np.testing.assert_array_equal(rates, [[0, 0.5], [1, 0]])
 
 
 @pytest.mark.slow

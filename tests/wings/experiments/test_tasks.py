@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from jlstm.experiments import tasks
 from jlstm.experiments.tasks.task import Batch
+from tests.helpers.keys import keys_of
 
 MANY = 2000
 
@@ -340,6 +341,12 @@ def test_tasks_say_what_they_are(name):
     assert not (other.xs == batch.xs).all()
 
 
+@pytest.mark.parametrize("name", [name for name in tasks.NAMES if name != "forecast"])
+def test_no_two_draws_of_a_batch_share_a_key(name):
+    keys = keys_of(lambda key: tasks.named(name).sample(key, 2))
+    assert set(keys.drawn.values()) == {1} and not keys.drawn.keys() & keys.split.keys()
+
+
 REFUSED: dict[str, tuple[Any, type, str]] = {
     "length": (partial(tasks.adding, 19), ValueError, "length: expected at least 20 steps, got 19"),
     "size": (
@@ -363,6 +370,16 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
         partial(tasks.forecast, np.ones((100, 1))),
         ValueError,
         "series: expected at least 51 values in its last fifth for windows of 50, got 20",
+    ),
+    "nan": (
+        partial(tasks.forecast, np.array([[1.0], [np.nan]])),
+        ValueError,
+        r"series: expected finite numbers, got nan at \[1, 0\]",
+    ),
+    "inf": (
+        partial(tasks.forecast, np.array([[1.0, -np.inf]])),
+        ValueError,
+        r"series: expected finite numbers, got -inf at \[0, 1\]",
     ),
     "constant": (
         partial(tasks.forecast, np.ones((100, 1)), window=5),

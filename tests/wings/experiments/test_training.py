@@ -1,5 +1,7 @@
 """Training is a pure function: it learns, by optax's rules, alike in one piece and in segments."""
 
+import itertools
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -28,7 +30,8 @@ from jlstm.experiments import (
 )
 from jlstm.experiments.tasks.task import Batch, Task
 from tests.helpers import oracle
-from tests.helpers.comparisons import float64
+from tests.helpers.comparisons import float64, norm
+from tests.helpers.keys import assert_used_once, keys_of, noting_key
 from tests.helpers.oracle import CELLS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -102,8 +105,10 @@ def test_dropout_strikes_the_readout_and_needs_a_key():
     without = apply_model(model, xs, answers="last")
     chex.assert_trees_all_equal(without, apply_model(model, xs, answers="last", dropout=0.5))
     outputs = apply_model(model, xs, answers="last", dropout=0.5, key=jax.random.key(1))
-    assert len(np.unique(np.asarray(outputs).round(5))) == 2**3  # which of three units are kept
-    np.testing.assert_allclose(outputs.mean(), without.mean(), atol=0.05)
+    _, hs = oracle.unroll_stack("lstm", float64(model.layers), np.asarray(xs[:, :1]))
+    kept = np.array(list(itertools.product([0, 2], repeat=3)))  # three units, doubled where kept
+    expected = np.sort((kept * hs[-1]) @ np.asarray(model.W), axis=None)
+    np.testing.assert_allclose(np.unique(outputs.round(5)), expected, atol=1e-5)
 
 
 # --- training
@@ -162,6 +167,43 @@ def test_the_steps_are_optax_s_on_batches_of_their_own(programs):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("chrono", [False, True])
+def test_a_run_starts_from_the_model_that_its_settings_describe(chrono):
+    """Chrono biases are for lags up to the longest sequence of the task."""
+    key, config = jax.random.key(5), Config(hidden_size=3, layers=2)
+    began = start(TASK, Hyperparams(forget_bias=2.5, chrono=chrono), key, config=config)
+    options = {"forget_bias": 2.5, "chrono": chrono, "longest_lag": TASK.steps}
+    chex.assert_trees_all_equal(
+        began.model, init_model(jax.random.split(key, 3)[0], 2, (3, 3), 1, **options)
+    )
+
+
+def test_a_step_is_as_long_as_the_optimizer_and_the_clipped_gradient_make_it():
+    """Plain gradient descent moves by the learning rate times the norm that is let through."""
+    hyperparams = Hyperparams(learning_rate=2.0, clip_norm=1e-3)
+    config = Config(hidden_size=2, batch_size=4, optimizer=optax.sgd)
+    began = start(TASK, hyperparams, jax.random.key(6), config=config)
+    ended, _ = jax.jit(partial(advance, TASK, hyperparams, steps=1, config=config))(began)
+    moved = jax.tree.map(jnp.subtract, ended.model, began.model)
+    np.testing.assert_allclose(norm(moved), 2e-3, rtol=1e-3)
+
+
+def test_no_two_draws_of_a_run_share_a_key():
+    """Step k draws by `fold_in`; dropout draws between two layers and before the readout."""
+    config = Config(hidden_size=2, layers=2, batch_size=4, steps=3)
+    hyperparams = Hyperparams(chrono=True, dropout=0.3)
+    keys = keys_of(jax.jit(lambda key: train(TASK, hyperparams, key, config=config)))
+
+    _, steps_key, test_key = jax.random.split(noting_key(0), 3)
+    named = keys_of(TASK.test, test_key).drawn
+    for k in range(3):
+        batch_key, _ = jax.random.split(jax.random.fold_in(steps_key, k))
+        named += keys_of(lambda key: TASK.sample(key, 4), batch_key).drawn
+    assert named <= keys.drawn
+    model = 2 * (4 + 4 + 1) + 1  # blocks of W and U and a bias for each layer, and the readout
+    assert_used_once(keys, draws=model + named.total() + 3 * 2)
+
+
 def test_a_run_learns_is_solved_once_and_tested():
     config = Config(hidden_size=8, batch_size=10, steps=200)
     run = jax.jit(partial(train, echo(), config=config))
@@ -186,6 +228,14 @@ def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
         counts[share] = int(result.solved_at)
         assert counts[share] == (met[0] + 4 if len(met) else -1)
     assert counts[0.5] > 0
+
+
+def test_no_run_is_solved_before_as_many_sequences_as_the_criterion_asks_for():
+    """20 of the last 40 are enough; all are correct, so that there are 20 after two batches."""
+    always = replace(echo(0.5, window=40), correct=lambda outputs, batch: outputs[:, 0] > -jnp.inf)
+    config = Config(hidden_size=2, batch_size=10, steps=6)
+    run = jax.jit(partial(train, always, Hyperparams(), config=config))
+    assert int(run(jax.random.key(0)).solved_at) == 4
 
 
 def test_one_program_maps_over_settings_and_keys():

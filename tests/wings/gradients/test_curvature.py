@@ -18,6 +18,7 @@ from jlstm.gradients import (
 )
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params, draw_state
+from tests.helpers.keys import assert_used_once, keys_of
 from tests.helpers.oracle import unroll as oracle
 from tests.helpers.oracle import unroll_stack
 from tests.helpers.programs import compiled
@@ -185,6 +186,24 @@ def test_the_trace_of_a_diagonal_is_exact():
     loss, params = quadratic(np.diag([3.0, -1.0, 0.5]))
     value, error = hessian_trace(loss, params, key=jax.random.key(0), samples=2)
     np.testing.assert_allclose([value, error], [2.5, 0], atol=1e-14)
+
+
+def test_the_standard_error_of_two_samples_is_exact():
+    """vᵀ C v is 2 or -2: two of a kind have no spread, the others have √8, and their mean 2."""
+    loss, params = quadratic([[0.0, 1.0], [1.0, 0.0]])
+    keys = jax.random.split(jax.random.key(0), 12)
+    value, error = jax.vmap(lambda key: hessian_trace(loss, params, key=key, samples=2))(keys)
+    assert set(np.asarray(value).tolist()) == {-2, 0, 2}
+    np.testing.assert_allclose(error, np.where(value == 0, 2, 0), rtol=1e-14)
+
+
+def test_each_random_vector_has_a_key_of_its_own():
+    """The first direction and one to go on in for each iteration; the signs of each sample."""
+    loss, params = quadratic(np.diag([3.0, 2.0, 1.0, 0.0]))
+    keys = keys_of(lambda key: leading_eigenvalue(loss, params, key=key, iterations=3))
+    assert_used_once(keys, draws=1 + 3)
+    keys = keys_of(lambda key: hessian_trace(loss, params, key=key, samples=5))
+    assert_used_once(keys, draws=5)
 
 
 def test_the_layers_of_a_stack_in_both_directions():

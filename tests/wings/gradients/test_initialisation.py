@@ -9,6 +9,7 @@ import jlstm
 from jlstm.gradients import gradient_flow, initialisation_study
 from jlstm.initializers import chrono_bias
 from tests.helpers.draws import draw_array
+from tests.helpers.keys import keys_of
 
 SEEDS, T, D, H = 32, 100, 1, 16
 
@@ -103,6 +104,13 @@ def test_lags_end_with_the_sequence(study):
         np.isnan(study.norm[:, 0]), np.broadcast_to(np.arange(T) >= 30, (3, SEEDS, T))
     )
     assert np.isfinite(study.norm[:, 1]).all()
+
+
+def test_one_seed_draws_once_for_all_initialisations(quick_compilation):
+    """W, U, the inputs and u once, and the chrono bias of each length from one key."""
+    keys = keys_of(lambda key: initialisation_study(key, (4, 5, 6), seeds=2, hidden_size=2))
+    assert sorted(keys.drawn.values()) == [1] * 2 * (4 + 4 + 1 + 1) + [3] * 2
+    assert not keys.drawn.keys() & keys.split.keys()
 
 
 def test_bad_input_is_refused():

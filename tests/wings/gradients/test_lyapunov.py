@@ -79,6 +79,15 @@ def test_a_rotation_that_shrinks_has_one_exponent_twice(x64):
     np.testing.assert_allclose(exponents, [np.log(0.9)] * 2, rtol=1e-12)
 
 
+def test_exponents_are_sorted_and_the_basis_is_not(x64):
+    """Each axis keeps its own factor, and the smallest of them is the first direction."""
+    matrix = jnp.diag(jnp.array([0.5, 2.0, 1.0]))
+    find = partial(lyapunov_spectrum, cell=linear, basis=jnp.eye(3))
+    ours = find(matrix, jnp.zeros((4, 3)), jnp.zeros(3))
+    np.testing.assert_allclose(ours.exponents, np.log([2, 1, 0.5]), rtol=1e-15)
+    np.testing.assert_array_equal(jnp.abs(ours.basis), np.eye(3))
+
+
 def test_their_sum_is_that_of_the_determinants(x64):
     """`Σ_k λ_k` is the mean of `ln |det J_t|`, for a batch of any rank."""
     params, xs, state = draw(batch_shape=(2, 3))
