@@ -56,7 +56,7 @@ def init_gates(
 
     Args:
       gates: the letters of the blocks, of i, f, g, o in that order.
-      key: a typed key.
+      key: a key.
       input_size: D.
       hidden_size: H.
       peepholes: whether the gates see the cell state.

@@ -44,7 +44,7 @@ def init_model(
     """Draws the parameters; the readout starts at a bias of zero.
 
     Args:
-      key: a typed key.
+      key: a key.
       input_size, hidden_sizes, output_size: D, each layer's H, and O.
       forget_bias: of every layer's forget gate.
       chrono: where true, the biases of forget and input gates are drawn by
@@ -95,7 +95,7 @@ def apply_model(
       mask: bool `[T, B]`, which steps exist.
       answers: "every" step or the "last".
       dropout: the rate between layers and before the readout (Zaremba et al. 2014).
-      key: a typed key for dropout; None leaves it out.
+      key: a key for dropout; None leaves it out.
       cell: of every layer, the one whose parameters they are.
 
     >>> import jax

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_key, check_size
+from jlstm._src.checks import as_key, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import init, lstm
 from jlstm._src.stack import Init
@@ -128,14 +128,14 @@ def train(
     Args:
       task: of `jlstm.experiments.tasks`.
       hyperparams: numbers that may differ from run to run of one program.
-      key: a typed key: it decides all that is drawn.
+      key: a key: it decides all that is drawn.
       config: what the program is compiled for.
 
     Returns:
       `Run(model, curves, solved_at, loss, metric)`.
 
     Raises:
-      TypeError, ValueError: a size is not a positive int, or the key is not typed.
+      TypeError, ValueError: a size is not a positive int, or `key` is not one key.
 
     >>> import jax
     >>> from functools import partial
@@ -155,7 +155,7 @@ def start(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> TrainState:
     """A run before its first step; arguments as those of `train`."""
-    check_key(key)
+    key = as_key(key)
     for name in ("hidden_size", "layers", "batch_size"):
         check_size(name, getattr(config, name))
     model = init_model(

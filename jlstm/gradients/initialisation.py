@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check_key, check_size, check_tuple
+from jlstm._src.checks import as_key, check_size, check_tuple
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import chrono_bias, forget_bias
 from jlstm._src.lstm import init
@@ -51,7 +51,7 @@ def initialisation_study(
     that all of them end together. Costs I L S gradients of T steps, side by side.
 
     Args:
-      key: a typed key.
+      key: a key.
       lengths: the L lengths T, each at least 3.
       seeds: S.
       input_size: D.
@@ -62,7 +62,7 @@ def initialisation_study(
       `InitialisationStudy(lag [T], norm [I, L, S, T])`.
 
     Raises:
-      TypeError, ValueError: the key is not typed, a size is not positive, a length is below 3.
+      TypeError, ValueError: `key` is not one key, a size is not positive, a length is below 3.
 
     >>> import jax, jlstm
     >>> study = jlstm.gradients.initialisation_study(
@@ -70,7 +70,7 @@ def initialisation_study(
     >>> study.norm.shape
     (3, 2, 3, 40)
     """
-    check_key(key)
+    key = as_key(key)
     check_tuple("lengths", tuple(lengths))
     for k, length in enumerate(lengths):
         check_size(f"lengths[{k}]", length)
