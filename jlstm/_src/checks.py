@@ -13,12 +13,38 @@ import jax.numpy as jnp
 from jlstm._src.dtypes import Array
 
 
-def check_key(key: chex.PRNGKey) -> None:
-    """Checks that `key` is one typed key, as `jax.random.key` makes it."""
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key: expected a typed key from jax.random.key, got {describe(key)}")
-    if key.shape != ():
-        raise ValueError(f"key: expected one key, got keys of shape {list(key.shape)}")
+def as_key(key: chex.PRNGKey) -> Array:
+    """Returns one key as a typed key; the same draws come from either form.
+
+    Args:
+      key: from `jax.random.key`, or the uint32 array of `jax.random.PRNGKey`.
+
+    Raises:
+      TypeError, ValueError: `key` is neither, or several keys.
+    """
+    size = legacy_key_size()
+    if is_legacy_key(key):
+        shape, to_typed = key.shape[:-1], jax.random.wrap_key_data
+    elif isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        shape, to_typed = key.shape, lambda key: key
+    else:
+        expected = f"a key from jax.random.key, or uint32[{size}] from jax.random.PRNGKey"
+        raise TypeError(f"key: expected {expected}, got {describe(key)}")
+    if shape != ():
+        raise ValueError(f"key: expected one key, got keys of shape {list(shape)}")
+    return to_typed(key)
+
+
+def is_legacy_key(value: Any) -> bool:
+    """Whether `value` is an array of `jax.random.PRNGKey`, of one key or of several."""
+    if not isinstance(value, Array) or value.dtype != jnp.uint32:
+        return False
+    return value.shape[-1:] == (legacy_key_size(),)
+
+
+def legacy_key_size() -> int:
+    """How many numbers a key of `jax.random.PRNGKey` has: 2 for threefry, 4 for rbg."""
+    return jax.eval_shape(jax.random.PRNGKey, 0).shape[0]
 
 
 def check_size(name: str, size: int) -> None:

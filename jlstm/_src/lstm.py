@@ -12,7 +12,7 @@ from jax.nn import sigmoid
 
 from jlstm._src import initializers
 from jlstm._src.cell import Layout, affine_in_closed_form
-from jlstm._src.checks import check_key, check_size
+from jlstm._src.checks import as_key, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import Initializer
 from jlstm._src.modules import set_module
@@ -120,7 +120,7 @@ def init(
     """Draws the parameters of one LSTM, each gate's block separately.
 
     Args:
-      key: a typed key, `jax.random.key(seed)`.
+      key: a key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`.
       input_size: D.
       hidden_size: H.
       kernel_init: draws each `[D, H]` block of W; any function of `jax.nn.initializers`.
@@ -134,7 +134,7 @@ def init(
       `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
 
     Raises:
-      TypeError: `key` is not a typed key, or a size is not an int.
+      TypeError: `key` is not one key, or a size is not an int.
       ValueError: a size is not positive, or both `forget_bias` and `bias_init` are given.
 
     Many seeds: `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
@@ -144,7 +144,7 @@ def init(
     >>> jax.tree.map(lambda p: p.shape, params)
     LSTMParams(W=(2, 12), U=(3, 12), b=(12,))
     """
-    check_key(key)
+    key = as_key(key)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
     bias_init = initializers.bias_of(forget_bias, bias_init)

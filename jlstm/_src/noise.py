@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jlstm._src.cell import Layout
-from jlstm._src.checks import check_key, describe, is_real
+from jlstm._src.checks import describe, is_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
 from jlstm._src.scan import Noise
@@ -86,8 +86,6 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout
             raise ValueError(f"key: expected a key to draw {name} from, got None")
         if others and not is_off(rate) and name != "dropout":
             raise ValueError(f"{name}: expected 0 for a cell with {others[0].__name__}, got {rate}")
-    if key is not None:
-        check_key(key)
 
 
 def _hold_for_sequence(drawn, reset):

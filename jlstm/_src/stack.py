@@ -12,7 +12,7 @@ import chex
 import jax
 
 from jlstm._src.cell import Cell, Layout, layout_of, sizes_of, state_like, zeros_like
-from jlstm._src.checks import check_count, check_key, check_size, check_tuple, describe
+from jlstm._src.checks import as_key, check_count, check_size, check_tuple, describe
 from jlstm._src.dtypes import Array, common_dtype
 from jlstm._src.lstm import init, lstm
 from jlstm._src.modules import set_module
@@ -48,7 +48,7 @@ def init_stack(
     """Draws the parameters of a stack, layer by layer.
 
     Args:
-      key: a typed key.
+      key: a key.
       input_size: D of the first layer.
       hidden_sizes: H of each layer, in each direction; they need not be equal.
       bidirectional: draws two directions a layer, so that the next layer reads `2H` features.
@@ -60,14 +60,14 @@ def init_stack(
       a `Bidirectional(forward, backward)` of two of these.
 
     Raises:
-      TypeError, ValueError: a size is not a positive int, or the key is not a typed key.
+      TypeError, ValueError: a size is not a positive int, or `key` is not one key.
 
     >>> import jax, jlstm
     >>> first, second = jlstm.init_stack(jax.random.key(0), 2, (3, 5), bidirectional=True)
     >>> second.forward.W.shape
     (6, 20)
     """
-    check_key(key)
+    key = as_key(key)
     check_size("input_size", input_size)
     check_tuple("hidden_sizes", hidden_sizes)
     for k, hidden_size in enumerate(hidden_sizes):

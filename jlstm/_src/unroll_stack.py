@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, sizes_of
-from jlstm._src.checks import check_bool, check_chunk, check_floats, check_tuple, describe
+from jlstm._src.checks import as_key, check_bool, check_chunk, check_floats, check_tuple, describe
 from jlstm._src.derivative import Options
 from jlstm._src.dtypes import Array, as_dtype, common_dtype
 from jlstm._src.lstm import LSTMState, lstm
@@ -74,7 +74,7 @@ def unroll_stack(
       zoneout: the rate at which a unit keeps its old h and c instead of the new ones; an
         `LSTMState` of two rates separates them (Krueger et al. 2017). Without a key each unit
         takes the mean of the old and the new value, as in that paper at test time.
-      key: a typed key for the noise. The rates apply in training. Dropout without a key raises an
+      key: a key for the noise. The rates apply in training. Dropout without a key raises an
         error, rather than being silently left out.
       cell: the cell of every layer, or a tuple with one for each: the LSTM, or a variant of
         `jlstm.cells`. Recurrent dropout and zoneout need cells that carry an `LSTMState`.
@@ -102,6 +102,7 @@ def unroll_stack(
     check_plan(plan)
     check_tuple("params", params)
     cells = each_layer("cell", cell, len(params))
+    key = None if key is None else as_key(key)
     check_noise(rates, key, [declared_layout(cell) for cell in cells])
     layers = read_stack(cells, params, xs, states, initial_states, reset, mask)
     steps = safe_steps(xs, reset, mask)

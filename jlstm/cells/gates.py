@@ -83,7 +83,7 @@ def init_gates(
 
     Args:
       gates: the letters of the blocks, some of i, f, g, o in this order.
-      key: a typed key.
+      key: a key.
       input_size: D.
       hidden_size: H.
       peepholes: whether to draw P.

@@ -44,7 +44,7 @@ def init_model(
     """Draws the parameters; the bias of the readout is zero.
 
     Args:
-      key: a typed key.
+      key: a key.
       input_size, hidden_sizes, output_size: D, each layer's H, and O.
       forget_bias: the bias of every layer's forget gate.
       chrono: if true, `jlstm.initializers.chrono_bias(longest_lag)` draws the biases of forget and
@@ -94,7 +94,7 @@ def apply_model(
       mask: bool `[T, B]`, which steps exist.
       answers: "every" step or the "last".
       dropout: the rate between layers and before the readout (Zaremba et al. 2014).
-      key: a typed key for dropout; None turns it off.
+      key: a key for dropout; None turns it off.
       cell: the cell of every layer, which takes its parameters.
 
     >>> import jax

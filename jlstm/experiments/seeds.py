@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jlstm._src.checks import check_arrays, check_chunk, describe
+from jlstm._src.checks import check_arrays, check_chunk, describe, is_legacy_key
 from jlstm.experiments.chunks import auto_chunk
 
 SHARED, EVERYWHERE = PartitionSpec("seeds"), PartitionSpec()
@@ -36,7 +36,7 @@ def over_seeds(
 
     Args:
       fn: a pure function of one seed's slice of `keys`. Arrays it closes over go to every device.
-      keys: a pytree of arrays `[S, …]`: typed keys, settings, parameters, data.
+      keys: a pytree of arrays `[S, …]`: keys, settings, parameters, data.
       chunk: how many seeds a device runs together; memory grows with it. None is the whole share;
         "auto" is the number that fits the cache of a CPU (`jlstm.experiments.chunks`), and the
         whole share on other platforms.
@@ -110,6 +110,8 @@ def _check_leading_axis(name: str, tree: Any) -> int:
     """Checks that all arrays of a tree have one leading axis; returns its length."""
     check_arrays(name, tree)
     leaves = jax.tree.leaves(tree)
+    if any(is_legacy_key(leaf) and leaf.ndim == 1 for leaf in leaves):
+        raise ValueError(f"{name}: expected keys of several seeds, got one key {describe(tree)}")
     if any(not leaf.shape for leaf in leaves) or len({leaf.shape[0] for leaf in leaves}) > 1:
         raise ValueError(f"{name}: expected one leading axis, got {describe(tree)}")
     return leaves[0].shape[0]

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_key, check_size
+from jlstm._src.checks import as_key, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import init, lstm
 from jlstm._src.stack import Init
@@ -127,14 +127,14 @@ def train(
     Args:
       task: a task, for example of `jlstm.experiments.tasks`.
       hyperparams: numbers that may differ between runs of one program.
-      key: a typed key, for everything that is drawn.
+      key: a key, for everything that is drawn.
       config: static choices.
 
     Returns:
       `Run(model, curves, solved_at, loss, metric)`.
 
     Raises:
-      TypeError, ValueError: a size is not a positive int, or the key is not typed.
+      TypeError, ValueError: a size is not a positive int, or `key` is not one key.
 
     >>> import jax
     >>> from functools import partial
@@ -154,7 +154,7 @@ def start(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> TrainState:
     """Starts a run; arguments as for `train`."""
-    check_key(key)
+    key = as_key(key)
     for name in ("hidden_size", "layers", "batch_size"):
         check_size(name, getattr(config, name))
     init_key, _, _ = jax.random.split(key, 3)

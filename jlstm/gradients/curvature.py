@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jlstm._src.checks import check_key, check_size, describe
+from jlstm._src.checks import as_key, check_size, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm.gradients.sequence import check_scalar
 
@@ -132,7 +132,7 @@ def leading_eigenvalue(
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
       params: θ, any pytree of floats.
-      key: a typed key, for q_1.
+      key: a key, for q_1.
       iterations: the number of products with C, at least 1; at most P are taken.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
@@ -151,7 +151,7 @@ def leading_eigenvalue(
     >>> bool(residual < 1e-3 * value)
     True
     """
-    check_key(key)
+    key = as_key(key)
     check_size("iterations", iterations)
     product, flat, unravel = _flat_product(loss, params, outputs)
     basis, alpha, beta = _lanczos(product, key, flat, min(iterations, flat.size))
@@ -181,7 +181,7 @@ def hessian_trace(
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
       params: θ, any pytree of floats.
-      key: a typed key, for the signs.
+      key: a key, for the signs.
       samples: the number of vectors v_k, at least 2.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
@@ -199,7 +199,7 @@ def hessian_trace(
     >>> bool(abs(trace.value) < 1), bool(0 < trace.standard_error < 1)
     (True, True)
     """
-    check_key(key)
+    key = as_key(key)
     check_size("samples", samples)
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")

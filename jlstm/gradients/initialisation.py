@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check_key, check_size, check_tuple
+from jlstm._src.checks import as_key, check_size, check_tuple
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import chrono_bias, forget_bias
 from jlstm._src.lstm import init
@@ -52,7 +52,7 @@ def initialisation_study(
     together. The cost is I L S gradients of T steps, side by side.
 
     Args:
-      key: a typed key.
+      key: a key.
       lengths: the L lengths T, each at least 3.
       seeds: S.
       input_size: D.
@@ -71,7 +71,7 @@ def initialisation_study(
     >>> study.norm.shape
     (3, 2, 3, 40)
     """
-    check_key(key)
+    key = as_key(key)
     check_tuple("lengths", tuple(lengths))
     for k, length in enumerate(lengths):
         check_size(f"lengths[{k}]", length)

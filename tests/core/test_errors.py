@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 import jlstm as typed
 
 T, B, D, H = 5, 4, 2, 3
+KEY = "key: expected a key from jax.random.key, or uint32[2] from jax.random.PRNGKey"
 jlstm: Any = typed  # to a type checker, what is wrong on purpose would be an error
 
 Bidirectional, plans = jlstm.Bidirectional, jlstm.plans
@@ -382,15 +383,15 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         "params: expected LSTMParams, got tuple (float32[2, 12], float32[3, 12], float32[12])",
     ),
     # init
-    "init, a raw key": (
-        init(np.zeros(2, np.uint32)),
+    "init, an array that is no key": (
+        init(np.zeros(2, np.int32)),
         TypeError,
-        "key: expected a typed key from jax.random.key, got uint32[2]",
+        f"{KEY}, got int32[2]",
     ),
     "init, a seed": (
         init(0),
         TypeError,
-        "key: expected a typed key from jax.random.key, got int 0",
+        f"{KEY}, got int 0",
     ),
     "init, many keys": (
         init(jax.random.split(key())),
@@ -446,7 +447,7 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "init_stack, a seed": (
         init_stack(D, (H,), key=1),
         TypeError,
-        "key: expected a typed key from jax.random.key, got int 1",
+        f"{KEY}, got int 1",
     ),
     # zero_state
     "zero_state, params a tuple": (
@@ -787,12 +788,12 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "noise, a seed": (
         stack(dropout=0.5, key=0),
         TypeError,
-        "key: expected a typed key from jax.random.key, got int 0",
+        f"{KEY}, got int 0",
     ),
-    "noise, a raw key": (
-        stack(dropout=0.5, key=np.zeros(2, np.uint32)),
-        TypeError,
-        "key: expected a typed key from jax.random.key, got uint32[2]",
+    "noise, many keys of PRNGKey": (
+        stack(dropout=0.5, key=np.zeros((3, 2), np.uint32)),
+        ValueError,
+        "key: expected one key, got keys of shape [3]",
     ),
     "noise, many keys": (
         stack(dropout=0.5, key=jax.random.split(key())),

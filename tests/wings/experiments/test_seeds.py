@@ -119,6 +119,7 @@ def test_the_second_call_of_a_jitted_function_compiles_nothing(compilations):
         ((), {}, TypeError, "keys: expected arrays"),
         (3, {}, TypeError, "keys: expected arrays, got int 3"),
         (jnp.float32(3), {}, ValueError, r"keys: expected one leading axis, got float32\[\]"),
+        (jax.random.PRNGKey(0), {}, ValueError, r"keys: expected keys of several .* uint32\[2\]"),
         ([jnp.zeros(3), jnp.zeros(4)], {}, ValueError, "keys: expected one leading axis"),
         (jnp.zeros(3), {"chunk": 0}, ValueError, "chunk: expected at least 1, got 0"),
         (jnp.zeros(3), {"chunk": 1.5}, TypeError, "chunk: expected an int, got float 1.5"),
@@ -130,3 +131,11 @@ def test_the_second_call_of_a_jitted_function_compiles_nothing(compilations):
 def test_refusals(keys, options, error, words):
     with pytest.raises(error, match=words):
         over_seeds(lambda x: pytest.fail("computed"), keys, **options)
+
+
+def test_seeds_of_the_older_keys_are_those_of_typed_keys():
+    def one(key):
+        return jlstm.init(key, 2, 3)
+
+    legacy, typed = (jax.random.split(make(0), 3) for make in (jax.random.PRNGKey, jax.random.key))
+    assert_same(over_seeds(one, legacy), over_seeds(one, typed), rtol=0)

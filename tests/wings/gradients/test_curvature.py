@@ -252,5 +252,5 @@ def test_bad_input_is_refused(system):
             question(zero, params, key=key, outputs=outputs)
         with pytest.raises(ValueError, match="loss: expected a float without axes"):
             question(lambda params: outputs(params)[1].sum(0), params, key=key)
-        with pytest.raises(TypeError, match="key: expected a typed key"):
+        with pytest.raises(TypeError, match="key: expected a key"):
             question(loss, params, key=zero)

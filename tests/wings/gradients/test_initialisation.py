@@ -124,5 +124,5 @@ def test_bad_input_is_refused():
             initialisation_study(key, lengths)
     with pytest.raises(ValueError, match="seeds: expected at least 1"):
         initialisation_study(key, (5,), seeds=0)
-    with pytest.raises(TypeError, match="key: expected a typed key"):
+    with pytest.raises(TypeError, match="key: expected a key"):
         initialisation_study(draw_array(0, (2,)), (5,))
