@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jlstm._src.dtypes import Array
 
 
-def as_key(key: chex.PRNGKey) -> Array:
+def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
     """Returns one key as a typed key; the same draws come from either form.
 
     Args:
@@ -44,7 +44,7 @@ def is_legacy_key(value: Any) -> bool:
 
 def legacy_key_size() -> int:
     """How many numbers a key of `jax.random.PRNGKey` has: 2 for threefry, 4 for rbg."""
-    return jax.eval_shape(jax.random.PRNGKey, 0).shape[0]
+    return jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[0]  # fresh: traces are cached
 
 
 def check_size(name: str, size: int) -> None:

@@ -55,4 +55,4 @@ def _inner(equation) -> Iterator[core.Jaxpr]:
     kinds = core.Jaxpr, core.ClosedJaxpr
     for value in jax.tree.leaves(equation.params, is_leaf=lambda node: isinstance(node, kinds)):
         if isinstance(value, kinds):
-            yield getattr(value, "jaxpr", value)
+            yield value.jaxpr if isinstance(value, core.ClosedJaxpr) else value

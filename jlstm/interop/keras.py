@@ -78,8 +78,8 @@ def _pack(source: str, weights: Any) -> LSTMParams:
         expected = "kernel, recurrent_kernel and bias"
         built = "" if arrays else "; is it built yet?"
         raise ValueError(f"{source}: expected {expected}, got {len(arrays)} arrays{built}")
-    W, U, b = (*arrays, None)[:3]
-    return lstm_params(source, W, U, b)
+    W, U, *biases = arrays
+    return lstm_params(source, W, U, biases[0] if biases else None)
 
 
 def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:

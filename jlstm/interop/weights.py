@@ -96,7 +96,8 @@ def check_layers(library: str, params: Any, *kinds: Layout) -> list:
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
     names = " or ".join(kind.params.__name__ for kind in kinds)
     bidirectional = isinstance(params[0], Bidirectional)
-    directions, first = [], None
+    directions: list = []
+    first: Any = None
     for k, layer in enumerate(params):
         name = f"params[{k}]"
         if isinstance(layer, Bidirectional) != bidirectional:
@@ -135,7 +136,8 @@ def as_stack(directions: Iterable, bidirectional: bool) -> tuple:
 
 def unstack(states: tuple) -> LSTMState:
     """Returns the fields of the states of all layers and directions, each a tuple."""
-    return LSTMState(*zip(*(one for layer in states for one in directions_of(layer)), strict=True))
+    fields: Any = zip(*(one for layer in states for one in directions_of(layer)), strict=True)
+    return LSTMState(*fields)
 
 
 def first_few(names: Iterable[str]) -> str:

@@ -7,9 +7,9 @@ import pytest
 
 from jlstm import LSTMState
 from jlstm._src.checks import (
+    as_key,
     check_flags,
     check_floats,
-    check_key,
     check_size,
     describe,
     describe_tree,
@@ -48,7 +48,7 @@ def test_sizes_may_be_any_positive_int(size):
 
 
 def test_one_key_under_vmap_is_one_key():
-    jax.vmap(lambda key: check_key(key))(jax.random.split(jax.random.key(0)))
+    jax.vmap(lambda key: as_key(key))(jax.random.split(jax.random.key(0)))
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ class Noise(NamedTuple):
     """
 
     keep: Any = 1.0
-    hold: Any = LSTMState(0.0, 0.0)
+    hold: Any = LSTMState(*np.zeros((2, 1)))
 
 
 def unroll(

@@ -92,7 +92,7 @@ def make_plans() -> dict[str, dict[str, Any]]:
 PLANS = make_plans()
 
 
-def make_case(cell: str, words: str, **options) -> Case:
+def make_case(cell: str, words: str, /, **options: Any) -> Case:
     """The case of a cell and of words in `CASES` and `PLANS`; options are jlstm's alone."""
     told = set(words.split(", "))
     flags = Flags(RESET if "reset" in told else None, MASK if "mask" in told else None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from jlstm._src.checks import check_choice
 from jlstm._src.dtypes import Array
@@ -46,5 +47,5 @@ def named(name: str, *, length: int | None = None, series: Array | None = None) 
     make, argument = _TASKS[name]
     if length is not None and argument is None:
         raise ValueError(f"length: the task {name} has one length only, got {length}")
-    options = {} if length is None else {argument: length}
+    options: Any = {} if length is None else {argument: length}
     return make(**options) if series is None else make(series, **options)

@@ -97,7 +97,8 @@ def _check_layers(params, layout) -> list[tuple[PeepholeParams, ...]]:
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
                 raise TypeError(f"{place}: expected {expected}, got {describe(one)}")
-            sizes.append(sizes_of(place, PeepholeParams(*one), layout))
+            padded = (*one, None)[:4]
+            sizes.append(sizes_of(place, PeepholeParams._make(padded), layout))
         if any(size != sizes[0] for size in sizes):
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
         if width not in (None, sizes[0]["D"]):

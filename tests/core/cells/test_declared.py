@@ -64,7 +64,8 @@ def equations(params, state, x):
     return oracle.library(g).sin(c_t), c_t
 
 
-OWN = oracle.Cell(leaky, None, equations)
+NO_INIT: Any = None
+OWN = oracle.Cell(leaky, NO_INIT, equations)
 
 
 def draw():

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib.image
@@ -126,7 +127,8 @@ def runs_of_four_settings():
     """Finished runs: no two settings share an outcome, and no median is a mean."""
     number = np.arange(12, dtype=np.float32) ** 2
     curves = np.arange(60, dtype=np.float32).reshape(12, 5)
-    return Run(None, Curves(curves, curves), np.ravel(SOLVED_AT), number, 100 + number)
+    no_model: Any = None
+    return Run(no_model, Curves(curves, curves), np.ravel(SOLVED_AT), number, 100 + number)
 
 
 def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from typing import Any
 
 import jax
 import matplotlib.image
@@ -112,7 +113,8 @@ def test_pictures_credit_each_cell_with_its_own_runs(monkeypatch):
     monkeypatch.setattr(plots, "plot_success", note)
     varied = {"cell": ["no_input_gate", "lstm"], "forget_bias": [1.0, "chrono"], "seeds": 2}
     losses, solved_at = np.arange(24.0).reshape(8, 3), np.array([-1, -1, 4, -1, 5, 6, -1, -1])
-    runs = Run(None, Curves(losses, losses), solved_at, losses[:, 0], losses[:, 0])
+    no_model: Any = None
+    runs = Run(no_model, Curves(losses, losses), solved_at, losses[:, 0], losses[:, 0])
     outcomes.pictures({**settings.DEFAULTS, **varied}, tasks.adding(), runs)
     (panels,), (rates, rows, columns) = given
     biases = ["forget bias 1", "forget bias chrono"]

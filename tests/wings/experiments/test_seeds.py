@@ -138,4 +138,4 @@ def test_seeds_of_the_older_keys_are_those_of_typed_keys():
         return jlstm.init(key, 2, 3)
 
     legacy, typed = (jax.random.split(make(0), 3) for make in (jax.random.PRNGKey, jax.random.key))
-    assert_same(over_seeds(one, legacy), over_seeds(one, typed), rtol=0)
+    assert_same(over_seeds(one, legacy), over_seeds(one, typed), tolerance=0)

@@ -88,7 +88,7 @@ def test_norms_are_those_of_the_plain_gradient(study):
         return jnp.sqrt((g.h**2).sum() + (g.c**2).sum())
 
     for place, length in enumerate((30, T)):
-        biases = [jnp.zeros(4 * H).at[H : 2 * H].set(value) for value in (0.0, 1.0)]
+        biases: list = [jnp.zeros(4 * H).at[H : 2 * H].set(value) for value in (0.0, 1.0)]
         biases.append(chrono_bias(length)(key_b, base.b.shape))
         for k, b in enumerate(biases):
             got = study.norm[k, place, 3, 7]
