@@ -307,6 +307,11 @@ def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
             raise ValueError(f"{name}.{field}: expected shape {expected}, got {describe(array)}")
 
 
+def letters_of(shape: str) -> list[str]:
+    """The letter of each axis of a shape in a layout."""
+    return [letter for _, letter in _axes(shape)]
+
+
 def _axes(shape):
     """The factor and the letter of each axis: "D 4H" is (1, D), (4, H)."""
     found = (re.fullmatch(r"(\d*)([A-Z])\??", axis) for axis in shape.split())

@@ -46,12 +46,20 @@ from jlstm._src.scan import Steps, emitted, held, scaled, scan_chunks, scan_step
 
 @dataclass(frozen=True)
 class Options:
-    """Static options of a run: `plan=None` means `plan_for`, `chunk="auto"` `chunk_for`."""
+    """Static options of a run: `plan=None` means `plan_for`, `chunk="auto"` `chunk_for`.
+
+    shards: the number of devices that share the batch, each of which is planned for.
+    elementwise: whether the equations are known not to mix rows of the batch.
+    folded: the number of batch axes in front that `vmap` folded, counted unless elementwise.
+    """
 
     reverse: bool = False
     return_states: bool = False
     chunk: Chunk = "auto"
     plan: Plan | None = None
+    shards: int = 1
+    elementwise: bool = True
+    folded: int = 0
 
 
 # --- the rule
@@ -169,13 +177,17 @@ def _run(*leaves, equations, options, form):
     T, *B, D = steps.x.shape
     H, columns = params.U.shape
     gates = max(round(columns / H), 1)
-    plan, chunk = settle(options.plan, options.chunk, T, math.prod(B), D, H, gates)
+    rows = math.prod(B) // options.shards
+    plan, chunk = settle(options.plan, options.chunk, T, rows, D, H, gates)
+    for _ in range(options.folded):  # the equations of a cell may mix the rows of its own batch
+        equations = jax.vmap(equations, (None, 0, 0))
 
     def segment(state, steps):
         return unroll_affine(equations, options, plan, params, state, initial_state, steps)
 
     policy = checkpoint_policy(plan)
-    out = scan_chunks(segment, state, steps, chunk, options.reverse, policy)
+    with jax.named_scope("jlstm.unroll"):
+        out = scan_chunks(segment, state, steps, chunk, options.reverse, policy)
     return jax.tree.leaves(out)
 
 
@@ -224,6 +236,9 @@ def _batch(leaves, axes, **static):
         jax.vmap(lambda leaf: leaf, axis, place, axis_size=size)(leaf)
         for leaf, axis, place in zip(leaves[params:], axes[params:], places, strict=True)
     ]
+    options = static["options"]
+    if not options.elementwise:
+        static["options"] = replace(options, folded=options.folded + 1)
     out = _recurrence.bind(*leaves[:params], *folded, **static)
     return out, [0] * state + [1] * (len(out) - state)
 

@@ -113,7 +113,9 @@ def matmul_flat(xs: Array, W: Array, rows: int = 1) -> Array:
     The product has whole blocks of `rows`; the last block is padded with zeros.
     """
     n = math.prod(xs.shape[:-1])
-    flat = jnp.pad(xs.reshape(n, xs.shape[-1]), ((0, -n % rows), (0, 0)))
+    flat = xs.reshape(n, xs.shape[-1])
+    if rows > 1:
+        flat = jnp.pad(flat, ((0, -n % rows), (0, 0)))
     return matmul(flat, W)[:n].reshape(*xs.shape[:-1], W.shape[-1])
 
 

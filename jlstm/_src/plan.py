@@ -93,8 +93,12 @@ def settle(
 ) -> tuple[Plan, int | None]:
     """The plan and the chunk of a run, with the defaults filled in.
 
-    The caller's own chunk saves nothing, unless the caller's own plan does.
+    The caller's own chunk saves nothing, unless the caller's own plan does. With symbolic sizes,
+    which cannot be compared, each step is computed as the equations stand, and all is saved.
     """
+    if not all(isinstance(size, int) for size in (T, B, D, H)):
+        plan = plan or Plan()
+        chunk = None if chunk == "auto" else chunk
     length = chunk_for(T, B, D, H, gates) if chunk == "auto" else chunk
     chosen = plan or plan_for(B, D, H, gates)
     if length is None or (plan is None and chunk != "auto"):

@@ -1,22 +1,19 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks.
 
 The arguments are read once: `read_arguments` checks them, and gives every array the dtype in which
-the scan carries or reads it. `run` then takes the derivative rule, or a plain scan.
+the scan carries or reads it. `jlstm._src.run` then runs the cell.
 """
 
 from collections.abc import Mapping
-from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from jlstm._src.cell import (
     Cell,
     Layout,
     check_state,
-    equations_of,
     layout_of,
     sizes_of,
     state_like,
@@ -29,28 +26,14 @@ from jlstm._src.checks import (
     check_floats,
     describe,
 )
-from jlstm._src.derivative import Options, run_affine
+from jlstm._src.derivative import Options
 from jlstm._src.dtypes import Array, as_dtype, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
-from jlstm._src.matmul import preactivation
 from jlstm._src.modules import set_module
 from jlstm._src.plan import Chunk, Plan, check_plan
-from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
-
-
-class Arguments(NamedTuple):
-    """The arguments of a run, checked and converted.
-
-    params: in the dtype of the outputs, for a cell of jlstm.
-    state, initial_state: as the scan carries them.
-    steps: inputs `[T, *B, …]`, safe to compute with at skipped steps, and flags.
-    """
-
-    params: Any
-    state: Any
-    initial_state: Any
-    steps: Steps
+from jlstm._src.run import Arguments, run
+from jlstm._src.scan import Steps
 
 
 @set_module("jlstm")
@@ -118,64 +101,6 @@ def unroll(
     check_plan(plan)
     arguments = read_arguments(cell, params, xs, state, initial_state, reset, mask)
     return run(cell, arguments, Options(reverse, return_states, chunk, plan))
-
-
-def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
-    """Runs a cell by the derivative rule if it may and can, else by a plain scan."""
-    params, state, initial_state, steps = arguments
-    state = _varying_like(arguments, state)
-    plain = options.plan is not None and options.plan.derivative == "plain"
-    if not plain and _rule_serves(cell, params, state, steps):
-        equations: Any = equations_of(cell)
-        return run_affine(equations, options, params, state, initial_state, steps)
-
-    step = partial(cell, params)
-    if steps.noise is not None:
-        step = partial(_noisy_step, step)
-        steps = steps._replace(x=(steps.x, steps.noise), noise=None)
-
-    def segment(state, steps):
-        scan = partial(scan_steps, options.reverse, options.return_states, step)
-        final, (out, *_) = scan(state, initial_state, steps)
-        return final, out
-
-    chunk = None if options.chunk == "auto" else options.chunk
-    return scan_chunks(segment, state, steps, chunk, options.reverse)
-
-
-def _noisy_step(step, before, now):
-    """A step whose h_tm1 is scaled, and whose units keep a fraction of the old state."""
-    x, noise = now
-    after, _ = step(before._replace(h=scaled(noise, before.h)), x)
-    after = held(noise, before, after)
-    return after, after.h
-
-
-def _rule_serves(cell, params, state, steps):
-    """Whether a cell is affine, and its equations depend on no traced array but their arguments.
-
-    The rule would not see a dependence on an array that the equations close over.
-    """
-    equations = equations_of(cell)
-    if equations is None:
-        return False
-    x = jax.ShapeDtypeStruct(steps.x.shape[1:], steps.x.dtype)
-    z = jax.eval_shape(preactivation, params, x, state.h)
-    wide = jax.eval_shape(partial(as_dtype, dtype=z.dtype), state)
-    constants = jax.make_jaxpr(equations)(params, wide, z).consts
-    return not any(isinstance(constant, Tracer) for constant in constants)
-
-
-def _varying_like(inputs, state):
-    """`state`, marked as varying over every axis of a `shard_map` over which an input varies.
-
-    Inside `shard_map`, the carry of a scan must vary over the same axes as its inputs from the
-    first step. Choosing between equals marks it, and XLA removes the choice.
-    """
-    leaves = jax.tree.leaves(inputs)
-    flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
-    flag = reduce(jnp.logical_or, flags)
-    return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), state)
 
 
 # --- reading the arguments

@@ -16,9 +16,10 @@ from jlstm._src.masks import select
 from jlstm._src.modules import set_module
 from jlstm._src.noise import Rates, check_noise, draw_noise, drop
 from jlstm._src.plan import Chunk, Plan, check_plan
+from jlstm._src.run import Arguments, run
 from jlstm._src.scan import Steps
 from jlstm._src.stack import Bidirectional, Layer, declared_layout, directions_of, each_layer
-from jlstm._src.unroll import Arguments, carry_like, check_sequence_flags, fill_in, run, safe_steps
+from jlstm._src.unroll import carry_like, check_sequence_flags, fill_in, safe_steps
 
 
 class Direction(NamedTuple):
