@@ -70,7 +70,7 @@ def _compiled(cell):
             function = with_auto_axes(function, *explicit)
         return function(arguments)
 
-    return jax.jit(run, static_argnums=(0, 1), inline=True)
+    return jax.jit(run, static_argnums=(0, 1))
 
 
 def _run(cell, options, arguments):

@@ -5,20 +5,21 @@ sharded. Instead the whole recurrence runs with automatic axes, and its results 
 shardings that `result_shardings` reads from the arguments.
 """
 
+import inspect
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jlstm._src.cell import Layout, letters_of
+from jlstm._src.dtypes import Array
 
 try:
     from jax.sharding import AxisType, auto_axes
-except (
-    ImportError
-):  # before jax 0.7
+except ImportError:  # before jax 0.7
     AxisType = auto_axes = None
 
 
@@ -61,23 +62,56 @@ def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[A
             expected = "mesh axes for time and batch other than those for the columns of params"
             raise ValueError(f"xs: expected {expected}, got {name!r} for both")
 
-    def sharding(*spec):
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
-    state = layout.state(*(sharding(*B, unit) for unit in units))
-    return state, layout.state(*(sharding(T, *B, unit) for unit in units))
+    state = layout.state(*(_sharding(mesh, (*B, unit)) for unit in units))
+    return state, layout.state(*(_sharding(mesh, (T, *B, unit)) for unit in units))
 
 
 def with_auto_axes(function: Callable, mesh: Any, out_shardings: Any) -> Callable:
     """Returns `function` run with automatic axes; its results have the given shardings."""
-    if auto_axes is None:
-        return function
-    explicit = (
-        axis
-        for axis, t in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if t == AxisType.Explicit
-    )
-    return auto_axes(function, axes=tuple(explicit), out_sharding=out_shardings)
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    explicit = tuple(axis for axis, kind in kinds if kind == AxisType.Explicit)
+    return auto_axes(function, axes=explicit, out_sharding=out_shardings) if explicit else function
+
+
+def on_any_mesh(sequence: str, axes_behind: int, result: Any) -> Callable[[Callable], Callable]:
+    """Decorator that lets a function take arrays on a mesh with explicit axes.
+
+    Args:
+      sequence: the argument whose sharding the results take over, of shape `[T, *B, …]`.
+      axes_behind: the number of its axes behind `*B`.
+      result: the leading axes of each result, "TB", "B", or "" for a replicated one; one for all,
+        or a tree of them.
+    """
+
+    def decorate(function):
+        @wraps(function)
+        def run(*args, **options):
+            leaves, form = jax.tree.flatten((args, options))
+            places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Array)]
+            arrays = [leaves[k] for k in places]
+            mesh = explicit_mesh(arrays)
+            if mesh is None:
+                return function(*args, **options)
+            given = inspect.signature(function).bind(*args, **options).arguments[sequence]
+            time, *batch = spec_of(given)[: given.ndim - axes_behind]
+            specs = {"": (), "B": tuple(batch), "TB": (time, *batch)}
+            shardings = jax.tree.map(lambda axes: _sharding(mesh, specs[axes]), result)
+
+            def on_auto_axes(arrays):
+                for k, array in zip(places, arrays, strict=True):
+                    leaves[k] = array
+                args, options = jax.tree.unflatten(form, leaves)
+                return function(*args, **options)
+
+            return with_auto_axes(on_auto_axes, mesh, shardings)(arrays)
+
+        return run
+
+    return decorate
+
+
+def _sharding(mesh, spec):
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def _names(spec):

@@ -8,12 +8,13 @@ import chex
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from jlstm._src.checks import check_arrays, check_chunk, describe, is_legacy_key
+from jlstm._src.sharding import with_auto_axes
 from jlstm.experiments.chunks import auto_chunk
 
-SHARED, EVERYWHERE = PartitionSpec("seeds"), PartitionSpec()
+EVERYWHERE = PartitionSpec()
 
 
 def over_seeds(
@@ -59,12 +60,7 @@ def over_seeds(
     """
     S = _check_leading_axis("keys", keys)
     check_chunk(chunk)
-    if devices is not None:
-        mesh = Mesh(np.array(_check_devices(devices)), "seeds")
-    elif jax.sharding.get_abstract_mesh().manual_axes:
-        mesh = None
-    else:
-        mesh = Mesh(np.array(jax.local_devices()), "seeds")
+    mesh = _mesh_of(devices)
     if S == 0:
         return jax.vmap(fn)(keys)
     devices_used = 1 if mesh is None else mesh.size
@@ -88,22 +84,48 @@ def over_seeds(
         run_all = run_share
         if mesh is not None:
             # A scan of fn may carry a constant at first, which does not vary over devices.
-            specs: Any = {"in_specs": SHARED, "out_specs": SHARED, "check_vma": False}
-            run_all = jax.shard_map(run_share, mesh=mesh, **specs)
+            shared = PartitionSpec(mesh.axis_names)
+            specs: Any = {"in_specs": shared, "out_specs": shared, "check_vma": False}
+            own = mesh if isinstance(mesh, Mesh) else None  # None is the mesh in context
+            run_all = jax.shard_map(run_share, mesh=own, **specs)
         out = jax.tree.map(lambda leaf: leaf[:S], run_all(keys))
-        if mesh is not None and mesh.is_multi_process:
+        if isinstance(mesh, Mesh) and mesh.is_multi_process:
             out = jax.lax.with_sharding_constraint(out, NamedSharding(mesh, EVERYWHERE))
         return out
 
+    if isinstance(mesh, AbstractMesh):
+        run = with_auto_axes(run, mesh, NamedSharding(mesh, _spec(S, mesh)))
     return jax.jit(run)(_place(keys, S, mesh))
+
+
+def _mesh_of(devices):
+    """Returns the mesh over which seeds are shared: your devices, or the mesh in context.
+
+    None is a single device: the one that runs there, inside a `shard_map`.
+    """
+    context = jax.sharding.get_abstract_mesh()
+    if devices is not None:
+        devices = _check_devices(devices)
+        if not context.empty:
+            expected = "None inside jax.set_mesh, whose devices share the seeds"
+            raise ValueError(f"devices: expected {expected}, got {len(devices)} devices")
+        return Mesh(np.array(devices), "seeds")
+    if context.manual_axes:
+        return None
+    return Mesh(np.array(jax.local_devices()), "seeds") if context.empty else context
 
 
 def _place(keys, S, mesh):
     """Moves arrays to the devices, except traced ones and those that several processes share."""
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
-    if mesh is None or mesh.is_multi_process or traced:
+    if not isinstance(mesh, Mesh) or mesh.is_multi_process or traced:
         return keys
-    return jax.device_put(keys, NamedSharding(mesh, EVERYWHERE if S % mesh.size else SHARED))
+    return jax.device_put(keys, NamedSharding(mesh, _spec(S, mesh)))
+
+
+def _spec(S, mesh):
+    """Returns how an array of all seeds is sharded: evenly, or everywhere if it cannot be."""
+    return PartitionSpec(None if S % mesh.size else mesh.axis_names)
 
 
 def _check_leading_axis(name: str, tree: Any) -> int:

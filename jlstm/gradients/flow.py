@@ -23,6 +23,7 @@ from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
 from jlstm._src.scan import take_step
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import Loss, check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.vectors import check_vectors, ravel
 
@@ -48,6 +49,7 @@ class _Added(NamedTuple):
     z: Any
 
 
+@on_any_mesh("xs", 1, "TB")
 def gradient_flow(
     loss: Loss,
     params: Any,

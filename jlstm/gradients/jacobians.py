@@ -17,6 +17,7 @@ from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import read_sequence, take
 from jlstm.gradients.vectors import check_vectors, identity, push_columns
 
@@ -55,6 +56,7 @@ class SingularValues(NamedTuple):
     residual: Array
 
 
+@on_any_mesh("xs", 1, "TB")
 def state_jacobians(
     params: Any,
     xs: Any,
@@ -100,6 +102,7 @@ def state_jacobians(
     return jax.lax.scan(one, recurrence.state, recurrence.steps)[1]
 
 
+@on_any_mesh("jacobians", 2, "TB")
 def jacobian_products(jacobians: Array) -> JacobianProducts:
     """Jacobian of the last state by the state before each step.
 
@@ -137,6 +140,7 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
     return jax.lax.scan(one, start, jacobians, reverse=True)[1]
 
 
+@on_any_mesh("jacobians", 2, "TB")
 def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
     """Singular values of the products, without the products.
 

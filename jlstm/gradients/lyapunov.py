@@ -17,6 +17,7 @@ from jlstm._src.checks import check_count, check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import read_sequence, take
 from jlstm.gradients.vectors import check_vectors, push_columns, ravel
 
@@ -36,6 +37,7 @@ class LyapunovSpectrum(NamedTuple):
     basis: Array
 
 
+@on_any_mesh("xs", 1, "B")
 def lyapunov_spectrum(
     params: Any,
     xs: Any,

@@ -18,6 +18,7 @@ from jlstm._src.cell import Cell, is_elementwise
 from jlstm._src.checks import check_choice, check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import Recurrence, check_scalar, is_stack, read_sequence, take
 from jlstm.gradients.snap import SnapInfluence, snap_elementwise
 from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
@@ -39,6 +40,7 @@ class RTRLResult(NamedTuple):
     influence: Any
 
 
+@on_any_mesh("xs", 1, RTRLResult("", "", "B", "B"))
 def rtrl_gradient(
     step_loss: Callable[[Any, Any], Any],
     params: Any,

@@ -20,6 +20,7 @@ from jlstm._src.checks import check_bool, check_floats, describe, is_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of
 
 
@@ -48,6 +49,7 @@ class MemoryHorizon(NamedTuple):
     reached: Array
 
 
+@on_any_mesh("xs", 1, "TB")
 def input_sensitivity(
     params: Any,
     xs: Array,
@@ -120,6 +122,7 @@ def input_sensitivity(
     return jax.lax.scan(one, zeros, (before, xs, taken, begins, last), reverse=True)[1]
 
 
+@on_any_mesh("xs", 1, "B")
 def memory_horizon(
     params: Any,
     xs: Array,

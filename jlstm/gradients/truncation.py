@@ -19,6 +19,7 @@ from jlstm._src.checks import check_size
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
+from jlstm._src.sharding import on_any_mesh
 from jlstm.gradients.sequence import (
     Loss,
     check_loss,
@@ -56,6 +57,7 @@ class TruncationStudy(NamedTuple):
     norm: Array
 
 
+@on_any_mesh("xs", 1, "")
 def truncated_gradient(
     loss: Loss,
     params: Any,
@@ -117,6 +119,7 @@ def truncated_gradient(
     return TruncatedGradient(value, pull(total)[0])  # once for all lags, as it is linear
 
 
+@on_any_mesh("xs", 1, "")
 def truncation_study(
     loss: Loss,
     params: Any,
