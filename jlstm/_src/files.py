@@ -4,14 +4,15 @@ A row of a CSV file is counted as the line of the file that it ends on, from 1, 
 it; columns without a name, and all of a .npy file, are counted from 0, as NumPy does.
 """
 
+import codecs
 import csv
 import os
 import secrets
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -192,42 +193,39 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
 BROKEN = "it is broken, or holds Python objects"
 
 
-# --- histories
+# --- writing
 
 
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
-    """What writes the histories `H [T, H]` and `C [T, H]` into a file, for `atomic_write`.
+    """Makes a writer of the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
 
     A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
     a step, with as many digits as give the same numbers back.
-
-    Raises:
-      ValueError: the name ends in something else.
     """
-    check_suffix(path, ".npz", ".csv")
-    # Neither format knows bfloat16; float32 has room for each of its values.
+    # Neither format has bfloat16; float32 holds each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
     if suffix(path) == ".npz":
         return lambda file: np.savez(file, H=H, C=C)
-    return lambda file: _write_csv(file, H, C)
-
-
-def _write_csv(file: BinaryIO, H: np.ndarray, C: np.ndarray) -> None:
     names = [f"{letter}{unit}" for letter in "hc" for unit in range(H.shape[1])]
-    file.write((",".join(names) + "\n").encode())
-    for start in range(0, len(H), 4096):  # text takes more room than numbers: a block at a time
-        block = [a[start : start + 4096].astype(np.float64) for a in (H, C)]
-        rows = np.concatenate(block, axis=1).tolist()
-        file.write("".join(",".join(map(repr, row)) + "\n" for row in rows).encode())
+    rows = zip(np.asarray(H, np.float64), np.asarray(C, np.float64), strict=True)
+    return csv_writer(names, (h.tolist() + c.tolist() for h, c in rows))
+
+
+def csv_writer(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> Writer:
+    """Makes a writer of rows under a header; None is an empty cell."""
+
+    def write(file: BinaryIO) -> None:
+        writer = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+
+    return write
 
 
 def check_suffix(path: str, *expected: str) -> None:
     """Refuses a name that does not end in one of these."""
     if suffix(path) not in expected:
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(expected)}")
-
-
-# --- writing
 
 
 def check_writable(path: str, *endings: str) -> None:

@@ -1,11 +1,18 @@
-"""The types of the command line's options: each parses a text, or refuses it in one line."""
+"""The options of the command line: each parses a text, or refuses it in one line."""
 
 import argparse
 import contextlib
 import csv
-from math import inf, isfinite, nan
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
 
 from jlstm._src import files
+
+
+def add(group, option: str, parse: Callable, metavar: str | None, what: str, **more) -> None:
+    """Declares an option with a value."""
+    group.add_argument(option, type=parse, metavar=metavar, help=what, **more)
 
 
 def whole_number(least: int, most: int, text: str) -> int:
@@ -14,6 +21,9 @@ def whole_number(least: int, most: int, text: str) -> int:
         if least <= int(text) <= most:
             return int(text)
     raise _refusal(f"a whole number from {least} to {most}", text)
+
+
+size, index = partial(whole_number, 1, 2**31 - 1), partial(whole_number, 0, 2**31 - 1)
 
 
 def dtype(text: str) -> str:
@@ -47,28 +57,16 @@ def path(text: str) -> str:
 
 
 def numbers(
-    text: str,
-    *,
-    above: float = -inf,
-    least: float = -inf,
-    below: float = inf,
-    words: tuple[str, ...] = (),
+    bounds: str, inside: Callable[[float], bool], text: str, *, word: str | None = None
 ) -> list[float | str]:
-    """Parses different finite numbers within bounds, or some of the words, separated by commas."""
-    values = [_number_or_word(part.strip(), words) for part in text.split(",")]
-    inside = [isinstance(v, str) or (v > above and least <= v < below) for v in values]
-    if all(inside) and len(set(values)) == len(values):
-        return values
-    bounds = [f" above {above:g}"] * isfinite(above) + [f" from {least:g}"] * isfinite(least)
-    bounds += [f" below {below:g}"] * isfinite(below) + [f" or {word}" for word in words]
-    raise _refusal(f"different numbers{''.join(bounds)}", text)
-
-
-def _number_or_word(text: str, words: tuple[str, ...]) -> float | str:
-    """Returns NaN, which is outside all bounds, for other text."""
+    """Parses different finite numbers inside bounds, or a word, separated by commas."""
     with contextlib.suppress(ValueError):
-        return text if text in words else float(text) if isfinite(float(text)) else nan
-    return nan
+        parts = [part.strip() for part in text.split(",")]
+        values = [part if part == word else float(part) for part in parts]
+        allowed = (isinstance(x, str) or (isfinite(x) and inside(x)) for x in values)
+        if all(allowed) and len(set(values)) == len(values):
+            return values
+    raise _refusal(f"different numbers {bounds}", text)
 
 
 def _refusal(expected: str, text: str) -> argparse.ArgumentTypeError:

@@ -1,21 +1,29 @@
-"""The results of `jlstm train`: tables, plots and a summary, by setting."""
+"""The results of commands: tables, plots, and the summary of `jlstm train` by setting."""
 
-import csv
-import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jlstm._src.files import Writer
+from jlstm._src.files import Writer, csv_writer
 
 NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 VARIED = ("cell", *NUMBERS)
 FIXED = ("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer")
+SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
+
+
+def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
+    """Prints the line of each row; of a long table, the first and the last rows."""
+    for row in range(rows):
+        if rows <= SHOWN or not HEAD <= row < rows - HEAD:
+            print(line(row))
+        elif row == HEAD:
+            print(f"... ({rows - 2 * HEAD} of {rows} {name} are not shown; --save FILE keeps all)")
 
 
 def one_after_another(finished: Mapping[str, Any]):
@@ -41,7 +49,7 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
         solved = {"solved_at": None if solved_at < 0 else int(solved_at)}
         table.append({**fixed, **row, **solved, **numbers})
     return {
-        "results.csv": csv_writer(table),
+        "results.csv": csv_writer(table[0], (row.values() for row in table)),
         "results.jsonl": jsonl_writer(table),
         "curves.npz": arrays_writer(runs.curves),
         "params.npz": arrays_writer(runs.model),
@@ -122,15 +130,6 @@ def _labels(chosen, names, only=""):
 
 
 # --- files
-
-
-def csv_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes rows with the same columns under a header; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lambda file: file.write(text.getvalue().encode())
 
 
 def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:

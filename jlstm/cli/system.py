@@ -25,31 +25,30 @@ DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
 def add_options(parser) -> None:
     """Declares the options of the weights and the series."""
-    drawn = parser.add_argument_group(
+    group = parser.add_argument_group(
         "random draws",
         "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
         "--input no series is drawn, and the weights are the first draws of the seed.",
     )
     seed = partial(options.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
-    drawn.add_argument("--seed", type=seed, metavar="N", help="seed of the draws (42)")
-    add = partial(drawn.add_argument, type=partial(options.whole_number, 1, 2**31 - 1))
-    add("--steps", metavar="T", help="length of the series (10)")
-    add("--input-size", metavar="D", help="columns of the series (1)")
-    add("--hidden-size", metavar="H", help="units of the LSTM (3)")
-    given = parser.add_argument_group("input")
-    add = partial(given.add_argument, type=options.path, metavar="FILE")
-    add("--input", help="a series [T, D]: .csv (with or without a header), .npy")
+    add = partial(options.add, group)
+    add("--seed", seed, "N", "seed of the draws (42)")
+    add("--steps", options.size, "T", "length of the series (10)")
+    add("--input-size", options.size, "D", "columns of the series (1)")
+    add("--hidden-size", options.size, "H", "units of the LSTM (3)")
+    group = parser.add_argument_group("input")
+    add = partial(options.add, group)
+    add("--input", options.path, "FILE", "a series [T, D]: .csv (with or without a header), .npy")
     columns = "columns of the input, by name or by place counted from 0 (all)"
-    given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
+    add("--columns", options.columns, "A,B", columns)
     standardise = "scale each column to mean 0 and standard deviation 1"
-    given.add_argument("--standardise", action="store_true", help=standardise)
+    group.add_argument("--standardise", action="store_true", help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
-    add("--params", help=weights)
-    index = partial(options.whole_number, 0, 2**31 - 1)
+    add("--params", options.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
-    given.add_argument("--run-index", type=index, metavar="K", help=which)
+    add("--run-index", options.index, "K", which)
     dtype = f"dtype to compute in: {', '.join(files.FLOATS)} (float64)"
-    parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
+    options.add(parser, "--dtype", options.dtype, None, dtype, default="float64")
 
 
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
