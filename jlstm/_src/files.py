@@ -1,11 +1,12 @@
-"""Series and histories in files: what is read is checked, what is written is whole.
+"""Reads series from files, and writes histories and other files completely or not at all.
 
-A row of a CSV file is counted as the line of the file that it ends on, from 1, as an editor shows
-it; columns without a name, and all of a .npy file, are counted from 0, as NumPy does.
+Messages count a row of a CSV file by the line that it ends on, from 1, as an editor does. They
+count columns without a name, and everything in a .npy file, from 0, as NumPy does.
 """
 
 import codecs
 import csv
+import itertools
 import os
 import secrets
 from array import array
@@ -22,7 +23,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
-    """A series `[T, D]` in float64 from a .csv or .npy file.
+    """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
     A .csv file is UTF-8 text with commas between the cells. Its first row is a header unless it
     is all numbers. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints.
@@ -50,7 +51,7 @@ def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
 
 
 def suffix(path: str) -> str:
-    """The ending of a file's name in lower case, ".csv" of "A.CSV"."""
+    """Returns the ending of a file's name in lower case, ".csv" of "A.CSV"."""
     return Path(path).suffix.lower()
 
 
@@ -69,7 +70,7 @@ def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
 
 
 def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
-    """Streams the rows into one flat buffer of doubles: 8 bytes a cell, and nothing else grows."""
+    """Streams the rows into a flat buffer of doubles, 8 bytes a cell; nothing else grows."""
     rows = _full_rows(path, reader)
     first = next(rows, None)
     if first is None:
@@ -77,30 +78,23 @@ def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
     width, names = len(first), _header(path, first)
     places = _places(path, columns, names, width)
     values = array("d")
-
-    def take(cells: list[str]) -> None:
+    for cells in rows if names else itertools.chain([first], rows):
         row = f"{path}: row {reader.line_num}"
         if len(cells) != width:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
-        numbers = [_number(cells[k]) for k in places]
-        if not all(map(isfinite, numbers)):
-            k = next(k for k in places if not isfinite(_number(cells[k])))
-            column = repr(names[k]) if names else k
-            got = shorten(cells[k])
-            raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
-        values.extend(numbers)
-
-    if names is None:
-        take(first)
-    for cells in rows:
-        take(cells)
+        for k in places:
+            number = _number(cells[k])
+            if not isfinite(number):
+                column, got = repr(names[k]) if names else k, shorten(cells[k])
+                raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
+            values.append(number)
     if not values:
         raise ValueError(f"{path}: the file has a header and no rows")
     return np.frombuffer(values).reshape(-1, len(places))
 
 
 def _full_rows(path: str, reader) -> Iterator[list[str]]:
-    """The rows; empty lines are let pass at the end of the file, and nowhere else."""
+    """Yields the rows; refuses empty lines, except at the end of the file."""
     empty = 0
     for cells in reader:
         if not cells:
@@ -112,7 +106,7 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
 
 
 def _number(cell: str) -> float:
-    """The number in a cell, NaN where there is none. Python alone would read 1_000 as one."""
+    """Returns the number in a cell, or NaN; 1_000 is no number, though Python reads it as one."""
     try:
         return nan if "_" in cell else float(cell)
     except ValueError:
@@ -120,10 +114,7 @@ def _number(cell: str) -> float:
 
 
 def _header(path: str, cells: list[str]) -> list[str] | None:
-    """The names in the first row, None if it is all numbers.
-
-    A row that mixes numbers and text is refused: taken for a header it would be lost silently.
-    """
+    """Returns the names in the first row, None if it is all numbers; refuses a mixture."""
     numeric = [cell.strip().lower() in _NOT_FINITE or isfinite(_number(cell)) for cell in cells]
     if all(numeric):
         return None
@@ -140,7 +131,7 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # numbers to Pyth
 
 
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
-    """Where the columns asked for stand."""
+    """Returns the places of the columns to take."""
     if columns is None:
         return range(width)
     places = [_place(path, column, names or [], width) for column in columns]
@@ -161,7 +152,7 @@ def _place(path: str, column: str, names: list[str], width: int) -> int:
 
 
 def shorten(text: str) -> str:
-    """A piece of a file as it may stand in a message: quoted, and cut to a few words."""
+    """Quotes a piece of a file for a message, cut to a few words."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
@@ -182,10 +173,9 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     series = series.reshape(len(series), -1)
     places = list(_places(path, columns, None, series.shape[1]))
     series = series[:, places].astype(np.float64)
-    rows, columns_ = np.nonzero(~np.isfinite(series))
-    if len(rows):
-        where = f"row {rows[0]}, column {places[columns_[0]]}"
-        got = series[rows[0], columns_[0]]
+    bad = np.argwhere(~np.isfinite(series))
+    if len(bad):
+        where, got = f"row {bad[0][0]}, column {places[bad[0][1]]}", series[tuple(bad[0])]
         raise ValueError(f"{path}: {where}: expected a finite number, got {got}")
     return series
 
@@ -229,12 +219,7 @@ def check_suffix(path: str, *expected: str) -> None:
 
 
 def check_writable(path: str, *endings: str) -> None:
-    """Refuses, without touching anything, a path that cannot be written.
-
-    Raises:
-      ValueError: the name has none of these endings; there is something other than a file, or no
-        folder to write to, or no permission.
-    """
+    """Refuses a path that cannot be written, or has none of these endings."""
     check_suffix(path, *endings)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
@@ -247,16 +232,16 @@ def check_writable(path: str, *endings: str) -> None:
 
 
 def atomic_write(writers: Mapping[str, Writer]) -> None:
-    """Writes files, all of them whole or none of them at all.
+    """Writes files, all of them completely or none of them.
 
-    Each is written beside its place and brought to the disk; only when all are there do they take
-    their places. On any failure what was there is untouched and nothing is left lying about.
+    All files are written beside their places and synced to the disk before the first is renamed.
+    A failure leaves existing files unchanged and no temporary files.
 
     Args:
-      writers: for each path what writes the content into the file opened for it.
+      writers: for each path, a function that writes the content to an open file.
 
     Raises:
-      OSError: naming the path that could not be written.
+      OSError: a file cannot be written; the error has its path.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +30,7 @@ def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
 
 def one_after_another(finished: Mapping[str, Any]):
     """Joins the runs of all cells in one `jlstm.experiments.Run`, with the models by cell."""
-    models = {cell: runs.model for cell, runs in finished.items()}
+    models = OrderedDict((cell, runs.model) for cell, runs in finished.items())
     numbers = [runs._replace(model=None) for runs in finished.values()]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
     return together._replace(model=models if len(models) > 1 else models.popitem()[1])
@@ -37,10 +39,7 @@ def one_after_another(finished: Mapping[str, Any]):
 def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
     """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
 
-    Args:
-      chosen: all settings by name.
-      rows: the choices for each of R runs.
-      runs: `jlstm.experiments.Run` with an axis `[R]`.
+    `rows` has the choices of each of R runs, and each array of `runs` an axis `[R]`.
     """
     fixed, table = {name: chosen[name] for name in FIXED}, []
     for row, solved_at, loss, metric in zip(rows, *_arrays(runs), strict=True):
@@ -148,13 +147,8 @@ def json_writer(values: Mapping[str, Any]) -> Writer:
 
 
 def arrays_writer(tree: Any) -> Writer:
-    """Writes the arrays of a pytree to a .npz file, each by its path: `layers[0].W`.
-
-    In a dict the path begins with the name: `gru.layers[0].W`.
-    """
-    trees = {f"{name}.": branch for name, branch in tree.items()} if isinstance(tree, dict) else {}
-    arrays: dict[str, Any] = {}
-    for name, branch in (trees or {"": tree}).items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(branch):
-            arrays[name + jax.tree_util.keystr(path).lstrip(".")] = np.asarray(leaf)
+    """Writes the arrays of a pytree to a .npz file, each by its path: `gru.layers[0].W`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = [re.sub(r"\['|'\]|^\.", "", jax.tree_util.keystr(path)) for path, _ in leaves]
+    arrays: Any = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
     return lambda file: np.savez(file, **arrays)
