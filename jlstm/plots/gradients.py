@@ -23,7 +23,7 @@ def plot_norms(
     """Plots norms against lag or time on a logarithmic axis: the median of seeds and a band.
 
     The band covers the seeds from the 10 % to the 90 % quantile. NaN and medians of zero are left
-    out. Lines differ in lightness and dashes, so that greyscale keeps them apart.
+    out.
 
     Args:
       norms: `[T]`, or `[S, T]` for S seeds, by the name of the line.

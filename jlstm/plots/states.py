@@ -41,9 +41,8 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
         raise ValueError(f"H, C: expected two histories [T, H] of one shape, got {got}")
     T, units = H.shape
     together = units <= LEGEND and T * units <= CROWD
-    figure, (upper, lower) = panels(
-        8, 5.0 if together else min(max(5.0, 0.3 * units), 14.0), rows=2
-    )
+    height = 5.0 if together else min(max(5.0, 0.3 * units), 14.0)
+    figure, (upper, lower) = panels(8, height, rows=2)
     for axes, states, label in ((upper, H, "hidden state h"), (lower, C, "cell state c")):
         axes.set_ylabel(label)
         (_draw_together if together else _draw_apart)(axes, states)
