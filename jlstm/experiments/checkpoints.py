@@ -209,7 +209,7 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
       OSError: the folder cannot be read.
     """
     check_arrays("like", like)
-    refused = []
+    expected, refused = _shapes(like), []
     for step in reversed(steps(folder)):
         path = os.path.join(folder, str(step))
         try:
@@ -217,8 +217,10 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
         except ValueError as error:
             refused.append(f"{path}: refused: {error}")
             continue
-        if shapes != _shapes(like):
-            raise ValueError(f"{path}: {_mismatch(shapes, _shapes(like))}")
+        for name in expected | shapes:
+            wanted, got = expected.get(name), shapes.get(name)
+            if wanted != got:
+                raise ValueError(f"{path}: expected {name} {wanted}, got {got}")
         return Checkpoint(step, _as(arrays, like), tuple(refused))
     if refused:
         raise ValueError(f"{folder}: no good checkpoint: {'; '.join(refused)}")
@@ -251,23 +253,9 @@ def _as(arrays, like):
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)
         if _is_key(leaf):
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=_key_impl(leaf))
+            impl = jax.random.key_impl(jnp.empty((), leaf.dtype))  # the leaf may be abstract
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)
 
     leaves = [conform(name, leaf) for name, leaf in _named(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _key_impl(key):
-    """Returns the implementation of a key, which may be abstract."""
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
-    return found[0]
-
-
-def _mismatch(saved, expected):
-    """Describes the first leaf in which two trees differ."""
-    for name in expected | saved:
-        if expected.get(name) != saved.get(name):
-            return f"expected {name} {expected.get(name)}, got {saved.get(name)}"
-    return "expected the leaves in another order"

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from jlstm._src.checks import check_choice, check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.modules import extra
-from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, share_correct
+from jlstm.experiments.tasks.task import Batch, Task, share_correct
 
 
 def digits(by: str = "rows") -> Task:
