@@ -55,9 +55,6 @@ def suffix(path: str) -> str:
     return Path(path).suffix.lower()
 
 
-# --- CSV
-
-
 def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True, skipinitialspace=True)
@@ -156,9 +153,6 @@ def shorten(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-# --- .npy
-
-
 def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     with open(path, "rb") as file:
         try:
@@ -181,9 +175,6 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
 
 
 BROKEN = "it is broken, or holds Python objects"
-
-
-# --- writing
 
 
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:

@@ -1,7 +1,6 @@
 """`jlstm gradients`: how gradients travel through an LSTM that runs over a series."""
 
 import argparse
-import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,10 +51,11 @@ def add(commands) -> None:
     options.add(truncation, "--longest", options.size, "K", "the largest K (T)")
     saliency = ask("saliency", _saliency, "the sensitivity of the last output to each input")
     fraction = "of the largest sensitivity, for the memory horizon (0.01)"
-    options.add(saliency, "--fraction", _fraction, "X", fraction, default=0.01)
+    options.add(saliency, "--fraction", options.fraction, "X", fraction, default=0.01)
+    loss = partial(options.choice, LOSSES, " or ".join(LOSSES))
     for question in (flow, truncation):
         losses = ", ".join(f"{name}: {formula}" for name, (formula, _) in LOSSES.items())
-        options.add(question, "--loss", _loss, None, f"{losses} (last)", default="last")
+        options.add(question, "--loss", loss, None, f"{losses} (last)", default="last")
 
 
 def _question(questions, name, answer, what):
@@ -87,9 +87,6 @@ def run(args: argparse.Namespace) -> None:
         writers[args.plot] = partial(answer.draw().savefig, format="png")
     files.atomic_write(writers)
     _print_table(answer)
-
-
-# --- the questions
 
 
 def _flow(args, params, xs) -> Answer:
@@ -150,22 +147,6 @@ def _saliency(args, params, xs) -> Answer:
 def _check_finite(args, columns):
     if not all(np.isfinite(column).all() for column in columns.values()):
         raise ValueError(f"the gradients are zero or not finite in {args.dtype}")
-
-
-# --- options and tables
-
-
-def _loss(text: str) -> str:
-    if text not in LOSSES:
-        raise argparse.ArgumentTypeError(f"expected {' or '.join(LOSSES)}, got {text!r}")
-    return text
-
-
-def _fraction(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
 
 
 def _print_table(answer: Answer) -> None:

@@ -3,11 +3,9 @@
 import argparse
 import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import isfinite
-
-from jlstm._src import files
 
 
 def add(group, option: str, parse: Callable, metavar: str | None, what: str, **more) -> None:
@@ -26,10 +24,10 @@ def whole_number(least: int, most: int, text: str) -> int:
 size, index = partial(whole_number, 1, 2**31 - 1), partial(whole_number, 0, 2**31 - 1)
 
 
-def dtype(text: str) -> str:
-    """Parses the name of a floating type."""
-    if text not in files.FLOATS:
-        raise _refusal(f"one of {', '.join(files.FLOATS)}", text)
+def choice(known: Iterable[str], expected: str, text: str) -> str:
+    """Parses a known name."""
+    if text not in known:
+        raise _refusal(expected, text)
     return text
 
 
@@ -47,6 +45,14 @@ def choices(known: tuple[str, ...], text: str) -> list[str]:
     if set(names) <= set(known) and len(set(names)) == len(names):
         return names
     raise _refusal(f"different ones of {', '.join(known)}", text)
+
+
+def fraction(text: str) -> float:
+    """Parses a number between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise _refusal("a number between 0 and 1", text)
 
 
 def path(text: str) -> str:

@@ -56,10 +56,9 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Plots learning curves, and a heat map of success for more than one setting.
+    """Plots learning curves, a panel a cell, and a heat map of success if settings vary.
 
-    With several cells, each has a panel of curves. The last varied number makes the columns of the
-    map; the combinations of everything else make the rows.
+    The last varied number makes the columns of the map; all other combinations make the rows.
     """
     from jlstm import plots
 
@@ -116,19 +115,13 @@ def _by_setting(chosen, array):
 
 
 def _labels(chosen, names, only=""):
-    """Names each combination of settings by those that vary, the last one fastest.
-
-    only: the name of the only combination, if nothing varies.
-    """
+    """Names each combination of settings by those that vary, or `only` if nothing varies."""
     axes = [
         [f"{name.replace('_', ' ')} {v if isinstance(v, str) else f'{v:g}'}" for v in chosen[name]]
         for name in names
         if len(chosen[name] or ()) > 1
     ]
     return [", ".join(combination) or only for combination in itertools.product(*axes)]
-
-
-# --- files
 
 
 def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:

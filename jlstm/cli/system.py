@@ -47,17 +47,14 @@ def add_options(parser) -> None:
     add("--params", options.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
     add("--run-index", options.index, "K", which)
-    dtype = f"dtype to compute in: {', '.join(files.FLOATS)} (float64)"
-    options.add(parser, "--dtype", options.dtype, None, dtype, default="float64")
+    known = ", ".join(files.FLOATS)
+    dtype = partial(options.choice, files.FLOATS, f"one of {known}")
+    what = f"dtype to compute in: {known} (float64)"
+    options.add(parser, "--dtype", dtype, None, what, default="float64")
 
 
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
-    """Checks the options before anything is read or computed.
-
-    Args:
-      args: has the options that `add_options` declares, and those of `endings`.
-      endings: the allowed endings of the files to write, by option.
-    """
+    """Checks the options before anything is read; `endings` are those of the files to write."""
     values = {name.replace("_", "-"): value for name, value in vars(args).items()}
     given = {name for name, value in values.items() if value is not None and value is not False}
     for file, size in DECIDES:

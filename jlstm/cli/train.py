@@ -106,9 +106,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{len(rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
 
 
-# --- before
-
-
 def _chosen(args) -> dict[str, Any]:
     """Returns all settings by name, for settings.json."""
     given = {name: getattr(args, name) for name in ("task", *settings.DEFAULTS)}
@@ -177,14 +174,8 @@ def _programs(chosen):
     return task, configs, grid(chosen["seeds"], choices)
 
 
-# --- training
-
-
 def _train(args, chosen, task, config, runs, name):
-    """Trains the runs of one cell; checkpoints stay complete however this ends.
-
-    name: the name of the cell if there are several; its checkpoints have a folder of that name.
-    """
+    """Trains the runs of one cell; with a name, its checkpoints have a folder of their own."""
     from tqdm import tqdm
 
     from jlstm.experiments import segments

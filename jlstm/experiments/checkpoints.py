@@ -39,9 +39,6 @@ class Checkpoint(NamedTuple):
     refused: tuple[str, ...]
 
 
-# --- writing
-
-
 @contextlib.contextmanager
 def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
     """Provides a function `save(step, tree)` that writes checkpoints asynchronously.
@@ -190,9 +187,6 @@ def _reason(error):
     if found:
         return int(found[1]), os.strerror(int(found[1]))
     return errno.EIO, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-# --- reading
 
 
 def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:

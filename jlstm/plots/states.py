@@ -17,15 +17,13 @@ SHADES = ("#14284f", "#c2703d")  # for alternate units; they differ in greyscale
 def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     """Plots the histories of the hidden and the cell state, one line a unit.
 
-    A few short lines share one axis; they differ in lightness and dashes, so that greyscale keeps
-    them apart. Many or long lines are drawn above each other instead, each on its own zero line,
-    labelled with its unit. With more than 1,000 steps each line is the mean over short spans of
-    time, within the range of the values in the span. The labels of the axes give the length of the
-    spans and the distance of the zero lines.
+    A few short lines share one axis. Many or long lines are drawn above each other instead, each on
+    its own zero line, labelled with its unit. With more than 1,000 steps each line is the mean over
+    short spans of time, within the range of the values in the span. The labels of the axes give the
+    length of the spans and the distance of the zero lines.
 
     Args:
-      H: `[T, H]`, hidden states.
-      C: `[T, H]`, cell states.
+      H, C: `[T, H]`, hidden states and cell states.
 
     Raises:
       ValueError: the shapes are not `[T, H]`, differ, or have no step or no unit.
