@@ -14,10 +14,7 @@ from jlstm._src.dtypes import Array
 
 
 def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
-    """Returns one key as a typed key; the same draws come from either form.
-
-    Args:
-      key: from `jax.random.key`, or the uint32 array of `jax.random.PRNGKey`.
+    """Returns one key of `jax.random.key` or `jax.random.PRNGKey` as a typed key.
 
     Raises:
       TypeError, ValueError: `key` is neither, or several keys.

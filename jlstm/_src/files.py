@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-Writer = Callable[[BinaryIO], object]
+Writer = Callable[[BinaryIO], object]  # writes the content of a file
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 
@@ -28,23 +28,13 @@ def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
     A .csv file is UTF-8 text with commas between the cells. Its first row is a header unless it
     is all numbers. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints.
 
-    Args:
-      path: ends in .csv or .npy.
-      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
-        other columns may hold anything.
+    `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
+    of other columns may hold anything.
 
     Raises:
       OSError: the file cannot be read.
       ValueError: the file is empty, ragged or broken, has no such column, or a cell in the columns
         taken is not a finite number. The message names the file, the row and the column.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "series.csv")
-    ...     _ = path.write_text("day,wind,rain\\nMon,1.5,0\\nTue,2.5,4\\n")
-    ...     read_series(str(path), ["rain", "wind"])
-    array([[0. , 1.5],
-           [4. , 2.5]])
     """
     check_suffix(path, ".csv", ".npy")
     return (_read_csv if suffix(path) == ".csv" else _read_npy)(path, columns)
@@ -228,17 +218,8 @@ def atomic_write(writers: Mapping[str, Writer]) -> None:
     All files are written beside their places and synced to the disk before the first is renamed.
     A failure leaves existing files unchanged and no temporary files.
 
-    Args:
-      writers: for each path, a function that writes the content to an open file.
-
     Raises:
       OSError: a file cannot be written; the error has its path.
-
-    >>> import os, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     atomic_write({os.path.join(folder, "a.txt"): lambda file: file.write(b"whole")})
-    ...     os.listdir(folder)
-    ['a.txt']
     """
     temporaries: list[tuple[str, str]] = []
     path = ""

@@ -14,11 +14,7 @@ from jlstm.cli import options, system
 from jlstm.cli.outcomes import HEAD, SHOWN, print_rows
 from jlstm.interop import files as parameter_files
 
-ENDINGS = {
-    "save": (".npz", ".csv"),
-    "plot": (".png",),
-    "save_params": (".npz", ".safetensors"),
-}
+ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",), "save-params": (".npz", ".safetensors")}
 
 
 def add(commands) -> None:

@@ -65,16 +65,15 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
     for option, other in NEEDS:
         if option in given and other not in given:
             raise ValueError(f"argument --{option}: needs --{other}")
-    paths = {}
+    first = {}
     for option in ("input", "params", *endings):
-        path = getattr(args, option)
-        file = _params_file(path) if path and option == "params" else path
-        first = paths.setdefault(os.path.realpath(file), option) if file else option
-        if first != option:
-            names = [f"--{name.replace('_', '-')}" for name in (option, first)]
-            raise ValueError(f"argument {names[0]}: {path}: the same file as {names[1]}")
-        if path and option in endings:
-            files.check_writable(path, *endings[option])
+        if path := values[option]:
+            file = os.path.realpath(_params_file(path) if option == "params" else path)
+            if first.setdefault(file, option) != option:
+                same = f"the same file as --{first[file]}"
+                raise ValueError(f"argument --{option}: {path}: {same}")
+            if option in endings:
+                files.check_writable(path, *endings[option])
     if args.plot:
         require("plots", "matplotlib")
 
@@ -86,8 +85,8 @@ def precision(dtype: str) -> AbstractContextManager:
 
 def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     """Reads the weights and the series from their files, or draws them as the notebook does."""
-    sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
+    names = ("seed", "steps", "input_size", "hidden_size")
+    sizes = {name: size for name in names if (size := getattr(args, name)) is not None}
     params = _read_params(args.params, args.run_index) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:

@@ -108,8 +108,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _chosen(args) -> dict[str, Any]:
     """Returns all settings by name, for settings.json."""
-    given = {name: getattr(args, name) for name in ("task", *settings.DEFAULTS)}
-    given = {name: value for name, value in given.items() if value is not None}
+    names = ("task", *settings.DEFAULTS)
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if given.get("input"):
         given["input"] = os.path.abspath(given["input"])
     path = os.path.join(args.out, settings.FILE)
