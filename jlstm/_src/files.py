@@ -11,7 +11,7 @@ import os
 import secrets
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,7 +71,7 @@ def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
         for k in places:
             number = _number(cells[k])
-            if not isfinite(number):
+            if number is None or not isfinite(number):
                 column, got = repr(names[k]) if names else k, shorten(cells[k])
                 raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
             values.append(number)
@@ -92,17 +92,17 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
             yield cells
 
 
-def _number(cell: str) -> float:
-    """Returns the number in a cell, or NaN; 1_000 is no number, though Python reads it as one."""
+def _number(cell: str) -> float | None:
+    """Returns the number in a cell, if it has one; Python alone would read 1_000 as a number."""
     try:
-        return nan if "_" in cell else float(cell)
+        return None if "_" in cell else float(cell)
     except ValueError:
-        return nan
+        return None
 
 
 def _header(path: str, cells: list[str]) -> list[str] | None:
     """Returns the names in the first row, None if it is all numbers; refuses a mixture."""
-    numeric = [cell.strip().lower() in _NOT_FINITE or isfinite(_number(cell)) for cell in cells]
+    numeric = [_number(cell) is not None for cell in cells]
     if all(numeric):
         return None
     if not any(numeric):
@@ -112,9 +112,6 @@ def _header(path: str, cells: list[str]) -> list[str] | None:
         f"{path}: row 1, column {numeric.index(False)}: expected all numbers or all names, "
         f"got {text} beside {number}"
     )
-
-
-_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # numbers to Python, refused later
 
 
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
