@@ -133,7 +133,8 @@ def _saliency(args, params, xs) -> Answer:
     horizon = jax.jit(ask)(params, xs)
     lag, reached = int(horizon.lag), bool(horizon.reached)
     names = args.columns or [f"x{d}" for d in range(saliency.shape[1])]
-    columns = dict(zip(names, saliency.T, strict=True))
+    titles = (f"x_{name}" if name in ("t", "norm") else name for name in names)
+    columns = dict(zip(titles, saliency.T, strict=True))
     _check_finite(args, columns)
     title = "Norm of the derivative of the last output by each input, and by each of its features\n"
     level = f"{args.fraction:g} of its largest"
