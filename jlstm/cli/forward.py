@@ -29,7 +29,7 @@ def add(commands) -> None:
         "\\\n      --hidden-size 8 --save states.npz --plot states.png",
     )
     parser.set_defaults(run=run)
-    system.add_options(parser)
+    system.add_options(parser, files.FLOATS, f"one of {', '.join(files.FLOATS)}")
     out = parser.add_argument_group("output", "Files are written completely or not at all.")
     add = partial(options.add, out)
     add("--save", options.path, "FILE", "H and C: .npz or .csv")

@@ -65,7 +65,7 @@ def _question(questions, name, answer, what):
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"
     parser = questions.add_parser(name, help=what, description=description, epilog=example)
     parser.set_defaults(run=run, answer=answer)
-    system.add_options(parser)
+    system.add_options(parser, ("float64", "float32"), "float64 or float32")
     out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
     options.add(out, "--save", options.path, "FILE", "numbers: .npz or .csv")
     options.add(out, "--plot", options.path, "FILE", "a picture: .png")
@@ -75,8 +75,6 @@ def _question(questions, name, answer, what):
 def run(args: argparse.Namespace) -> None:
     """Computes the answer, writes the files, prints the table."""
     system.check_options(args, {"save": (".npz", ".csv"), "plot": (".png",)})
-    if args.dtype not in ("float64", "float32"):
-        raise ValueError(f"argument --dtype: expected float64 or float32, got {args.dtype!r}")
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
         answer = args.answer(args, params, xs)

@@ -23,7 +23,7 @@ DECIDES = [("input", "steps"), ("input", "input-size")]
 DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
 
-def add_options(parser) -> None:
+def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
     """Declares the options of the weights and the series."""
     group = parser.add_argument_group(
         "random draws",
@@ -47,9 +47,8 @@ def add_options(parser) -> None:
     add("--params", options.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
     add("--run-index", options.index, "K", which)
-    known = ", ".join(files.FLOATS)
-    dtype = partial(options.choice, files.FLOATS, f"one of {known}")
-    what = f"dtype to compute in: {known} (float64)"
+    dtype = partial(options.choice, dtypes, expected)
+    what = f"dtype to compute in: {', '.join(dtypes)} (float64)"
     options.add(parser, "--dtype", dtype, None, what, default="float64")
 
 
