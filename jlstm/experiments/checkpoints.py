@@ -120,7 +120,7 @@ def _arrays(tree):
 
 def _named(tree):
     """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
 

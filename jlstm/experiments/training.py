@@ -1,14 +1,9 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
 A run is a scan over steps, which carries a `TrainState`. The batch of step k depends only on the
-run's key and on k, so a run in segments equals the whole run bit for bit:
-
-    training = start(task, hyperparams, key)
-    training, curves = advance(task, hyperparams, training, steps)      # repeatedly
-    run = finish(task, training, curves)
-
-each with the same `Config`. Nothing here is jitted. `jax.vmap` maps these functions over keys, over
-hyperparameters, or over both.
+run's key and on k, so a run in segments, by `start`, `advance` again and again, and `finish` with
+the same `Config`, equals the whole run of `train` bit for bit. Nothing here is jitted. `jax.vmap`
+maps these functions over keys, over hyperparameters, or over both.
 """
 
 import math

@@ -97,7 +97,6 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _draw_together(axes: Axes, states: np.ndarray) -> None:
-    """Draws the lines on common axes."""
     marker = "o" if len(states) <= FEW else None
     for values, style in zip(states.T, styles(map(str, range(states.shape[1]))), strict=True):
         axes.plot(values, marker=marker, markersize=3.5, **style)
