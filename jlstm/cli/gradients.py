@@ -89,8 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _flow(args, params, xs) -> Answer:
     formula, loss = LOSSES[args.loss]
-    flow = jax.jit(partial(gradients.gradient_flow, loss))(params, xs)
-    h, c, gates = (np.asarray(norm) for norm in flow)
+    h, c, gates = jax.device_get(jax.jit(partial(gradients.gradient_flow, loss))(params, xs))
     norms = {"h": h, "c": c} | dict(zip("ifgo", gates.T, strict=True))
     _check_finite(args, norms)
 
@@ -116,7 +115,7 @@ def _lyapunov(args, params, xs) -> Answer:
 def _truncation(args, params, xs) -> Answer:
     formula, loss = LOSSES[args.loss]
     ask = partial(gradients.truncation_study, loss, longest=args.longest)
-    study = jax.tree.map(np.asarray, jax.jit(ask)(params, xs))
+    study = jax.device_get(jax.jit(ask)(params, xs))
     title = f"Gradient of {formula} truncated after K steps, beside the whole one"
     table = {"K": study.steps, **{n: getattr(study, n) for n in ("bias", "cosine", "norm")}}
     _check_finite(args, table)
@@ -125,8 +124,7 @@ def _truncation(args, params, xs) -> Answer:
 
 
 def _saliency(args, params, xs) -> Answer:
-    norm, saliency, _ = jax.jit(gradients.input_sensitivity)(params, xs)
-    norm, saliency = np.asarray(norm), np.asarray(saliency)
+    norm, saliency, _ = jax.device_get(jax.jit(gradients.input_sensitivity)(params, xs))
     ask = partial(gradients.memory_horizon, fraction=args.fraction)
     horizon = jax.jit(ask)(params, xs)
     lag, reached = int(horizon.lag), bool(horizon.reached)

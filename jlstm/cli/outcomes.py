@@ -29,7 +29,7 @@ def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
 
 
 def one_after_another(finished: Mapping[str, Any]):
-    """Joins the runs of all cells in one `jlstm.experiments.Run`, with the models by cell."""
+    """Joins the runs of all cells in one `Run` of NumPy arrays, with the models by cell."""
     models = OrderedDict((cell, runs.model) for cell, runs in finished.items())
     numbers = [runs._replace(model=None) for runs in finished.values()]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
@@ -39,10 +39,10 @@ def one_after_another(finished: Mapping[str, Any]):
 def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
     """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
 
-    `rows` has the choices of each of R runs, and each array of `runs` an axis `[R]`.
+    `rows` has the choices of each of R runs; `runs` is from `one_after_another`.
     """
     fixed, table = {name: chosen[name] for name in FIXED}, []
-    for row, solved_at, loss, metric in zip(rows, *_arrays(runs), strict=True):
+    for row, solved_at, loss, metric in zip(rows, *runs[2:], strict=True):
         # The text of a float32 is its shortest form: 0.1, not 0.10000000149011612.
         numbers = {"loss": float(str(loss)), "metric": float(str(metric))}
         solved = {"solved_at": None if solved_at < 0 else int(solved_at)}
@@ -56,7 +56,7 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Plots learning curves, a panel a cell, and a heat map of success if settings vary.
+    """Plots learning curves, in panels for several cells, and a heat map of success if any vary.
 
     The last varied number makes the columns of the map; all other combinations make the rows.
     """
@@ -87,7 +87,7 @@ def print_summary(chosen: Mapping[str, Any], task, runs) -> None:
     """Prints a line for each setting."""
     print(f"{task.name}: solved is {task.criterion}")
     print(f"metric: {task.metric_name}; loss of the trivial answer: {task.baseline:.4g}")
-    columns = (_by_setting(chosen, array) for array in _arrays(runs))
+    columns = (_by_setting(chosen, array) for array in runs[2:])
     labels = _labels(chosen, VARIED)
     for label, solved_at, losses, metrics in zip(labels, *columns, strict=True):
         solved = solved_at[solved_at >= 0]
@@ -104,13 +104,8 @@ def _median_and_range(values):
     return f"{np.median(values):.4g} ({values.min():.4g} to {values.max():.4g})"
 
 
-def _arrays(runs):
-    return (np.asarray(array) for array in (runs.solved_at, runs.loss, runs.metric))
-
-
 def _by_setting(chosen, array):
     """Reshapes `[R, …]` to `[G, S, …]`, settings in the order of `_labels` and their seeds."""
-    array = np.asarray(array)
     return array.reshape(-1, chosen["seeds"], *array.shape[1:])
 
 
