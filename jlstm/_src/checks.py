@@ -41,7 +41,8 @@ def is_legacy_key(value: Any) -> bool:
 
 def legacy_key_size() -> int:
     """How many numbers a key of `jax.random.PRNGKey` has: 2 for threefry, 4 for rbg."""
-    return jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[0]  # fresh: traces are cached
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.eval_shape(lambda seed: jax.random.PRNGKey(seed), seed).shape[0]  # traced afresh
 
 
 def check_size(name: str, size: int) -> None:
