@@ -26,10 +26,8 @@ def as_array(name: str, value: Any) -> Array:
         dtype, shape = str(value.dtype).removeprefix("torch."), list(value.shape)
         if dtype not in FLOATS:
             raise TypeError(f"{name}: expected an array of floats, got a tensor {dtype}{shape}")
-        tensor = value.detach().cpu()
-        # torch cannot convert bfloat16 to NumPy; float32 represents all of its values.
-        value = tensor.float().numpy() if dtype == "bfloat16" else tensor.numpy()
-        return np.array(value, jnp.dtype(dtype))
+        # torch cannot convert bfloat16 to NumPy; float64 represents the values of every dtype.
+        return np.array(value.detach().cpu().double().numpy(), jnp.dtype(dtype))
     if not isinstance(value, jax.Array):
         value = np.array(value)
     if value.dtype.name not in FLOATS:
