@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jlstm._src.cell import AffineCell, affine
-from jlstm._src.checks import describe
+from jlstm._src.checks import check_bool, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
 from jlstm.cells.activations import Activation, activate
@@ -96,7 +96,7 @@ def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Ar
     z_i, *z_f, z_g, z_o = split(z, gates)
     p_i, *p_f, p_o = peepholes(params, gates - 1)
     i = bounded(options.f, peek(z_i, p_i, c_tm1))
-    f = 1 - i if options.coupled else bounded(options.f, peek(z_f[0], p_f[0], c_tm1))
+    f = 1 - i if options.coupled else bounded(options.f, peek(*z_f, *p_f, c_tm1))
     c_t = f * c_tm1 + i * bounded(options.g, z_g)
     h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
     return LSTMState(h_t, c_t)
@@ -109,9 +109,7 @@ def _check_options(options):
         value = getattr(options, name)
         if not isinstance(value, Activation):
             raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
-    if not isinstance(options.coupled, bool):
-        came = describe(options.coupled)
-        raise TypeError(f"options.coupled: expected True or False, got {came}")
+    check_bool("options.coupled", options.coupled)
     clip = options.clip
     if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
         raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")

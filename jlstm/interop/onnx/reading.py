@@ -12,7 +12,8 @@ from jlstm._src.checks import describe
 from jlstm._src.files import FLOATS
 from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
-from jlstm.interop.onnx.convert import NAMES, parameters_of
+from jlstm.cells.activations import options_of
+from jlstm.interop.onnx.convert import NAMES
 
 if TYPE_CHECKING:
     import onnx
@@ -186,7 +187,7 @@ def _activation(label, name, alphas, betas) -> Activation:
         expected = ", ".join(NAMES.values())
         raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
     left, values = {"alpha": alphas, "beta": betas}, {}
-    for which in parameters_of(ours):
+    for which in options_of(ours):
         values[which] = next(left[which], None)
         if values[which] is None and ours in NO_DEFAULT:
             raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
