@@ -23,6 +23,7 @@ from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
 from jlstm._src.scan import take_step
+from jlstm._src.stack import step_stack
 from jlstm.gradients.sequence import Loss, check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.vectors import check_vectors, ravel
 
@@ -137,7 +138,11 @@ def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
     if is_stack(params, cell):
         layers = [_with_zeros(layer, s, None, cell) for layer, s in zip(params, state, strict=True)]
         steps, added = zip(*layers, strict=True)
-        return partial(_step_layers, steps), added
+
+        def step(added, params, states, x):
+            return step_stack(params, states, x, cell=tuple(map(partial, steps, added)))
+
+        return step, added
     z = ()
     if equations_of(cell):
         shape = (*state.h.shape[:-1], params.b.shape[-1])
@@ -151,14 +156,6 @@ def _step(cell, output, added: _Added, params, state, x):
     after, y = (_with_z(cell, added.z) if equations_of(cell) else cell)(params, state, x)
     after = jax.tree.map(jnp.add, after, added.state)
     return after, y if output is None else jax.tree.leaves(after)[output].astype(y.dtype)
-
-
-def _step_layers(steps, added: tuple[_Added, ...], params, states, x):
-    after = []
-    for step, *layer in zip(steps, added, params, states, strict=True):
-        state, x = step(*layer, x)
-        after.append(state)
-    return tuple(after), x
 
 
 def _with_z(cell, added) -> Cell:
