@@ -1,7 +1,6 @@
 """Gradient flow: the gradient of a loss that arrives at each step of a sequence, in one pass.
 
-Zeros a_t are added to h_t, c_t and z_t, and the loss is differentiated with respect to them. With
-s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t, the gradient by the state that is carried on,
+With the zeros a_t that are added, s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t,
 
     s_t, y_t = step(s_tm1, x_t, a_t)
     ∂loss/∂a_t = (∂s_t/∂a_t)ᵀ δ_t + (∂y_t/∂a_t)ᵀ ∂loss/∂y_t,    δ_tm1 likewise

@@ -1,10 +1,4 @@
-"""State Jacobians: how one step, and many steps, map a small change of the state.
-
-    J_t = ∂s_t/∂s_tm1,    ∂s_T/∂s_tm1 = J_T ⋯ J_t
-
-Long products leave the range of floats. They are returned as matrices of norm 1 with the logarithms
-of their norms, and their singular values as logarithms.
-"""
+"""State Jacobians: how one step, and many steps, map a small change of the state."""
 
 import math
 from typing import Any, NamedTuple

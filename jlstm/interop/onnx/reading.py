@@ -271,15 +271,10 @@ def _check_shapes(label, given, directions, arrays) -> None:
         if array.dtype.name not in dtypes:
             expected = ", ".join(dtypes)
             raise ValueError(f"{label}: {name}: expected {expected}, got {array.dtype}")
-        if not _fits(array.shape, shapes[name]):
+        sizes = zip(shapes[name], array.shape, strict=False)
+        shape = [expected if expected == "B" else size for expected, size in sizes]
+        if shape != shapes[name] or array.ndim > len(shape):
             expected = str(shapes[name]).replace("'", "")
             raise ValueError(f"{label}: {name}: expected shape {expected}, got {describe(array)}")
     if not H or not D:
         raise ValueError(f"{label}: expected sizes above 0, got W {describe(W)}, R {describe(R)}")
-
-
-def _fits(shape, expected) -> bool:
-    """Whether a shape is as expected; a letter stands for any size."""
-    return len(shape) == len(expected) and all(
-        isinstance(e, str) or size == e for size, e in zip(shape, expected, strict=True)
-    )
