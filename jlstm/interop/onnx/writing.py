@@ -94,7 +94,7 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
                 raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
-            directions.append(PeepholeParams(*one))
+            directions.append(PeepholeParams(**one._asdict()))
             sizes.append(sizes_of(name + which, directions[-1], layout))
         if sizes[0] != sizes[-1]:
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
