@@ -118,15 +118,13 @@ def gradient_flow(
         _, pull = jax.vjp(lambda added, before: take(added, before, now), added, before)
         d_added, d_before = pull((d_after, d_y))
         measure = partial(_measure, vectors, cell, now.mask)
-        return d_before, jax.tree.map(measure, d_added, d_after, is_leaf=_is_added)
+        alone = isinstance(d_added, _Added)
+        flow = measure(d_added, d_after) if alone else tuple(map(measure, d_added, d_after))
+        return d_before, flow
 
     final, (before, ys) = jax.lax.scan(forward, first, steps)
-    d_final, d_ys = jax.grad(lambda out: loss(*out))((final, ys))
+    d_final, d_ys = jax.grad(loss, (0, 1))(final, ys)
     return jax.lax.scan(backward, d_final, (before, d_ys, steps), reverse=True)[1]
-
-
-def _is_added(tree):
-    return isinstance(tree, _Added)
 
 
 def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:

@@ -217,11 +217,7 @@ def _pushed(J, S):
 
 def _pulled(vectors, S):
     """Returns `vᵀ S`, summed over the rows of the batch: a tree like the parameters."""
-
-    def one(s):
-        return jnp.tensordot(vectors.astype(s.dtype), s, axes=vectors.ndim)
-
-    return jax.tree.map(one, S)
+    return jax.tree.map(lambda s: jnp.tensordot(vectors.astype(s.dtype), s, vectors.ndim), S)
 
 
 def _at_a_step(tree):
