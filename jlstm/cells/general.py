@@ -16,13 +16,13 @@ from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
 
 @dataclass(frozen=True)
 class Options:
-    """What may differ from the standard cell, by static choice.
+    """Static options of `general`, by default those of the standard cell.
 
     f: the activation of the gates.
-    g: that of the candidate.
-    h: that of the cell state on its way out.
-    clip: bounds the inputs of f and g to [-clip, clip]; None does not.
-    coupled: the forget gate is 1 - i, and has no weights.
+    g: the activation of the candidate.
+    h: the activation of the new cell state.
+    clip: bounds the inputs of f and g to [-clip, clip]; None means no bound.
+    coupled: whether the forget gate is 1 - i, without weights of its own.
     """
 
     f: Activation = Activation("sigmoid")
@@ -41,7 +41,7 @@ def general(options: Options) -> AffineCell:
         h_t = f(o + p_o ⊙ c_t) ⊙ h(c_t)
 
     Args:
-      options: the activations f, g and h, the bound on what f and g see, whether gates are coupled.
+      options: the activations, the bound on the inputs of f and g, and whether gates are coupled.
 
     Returns:
       A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
