@@ -96,7 +96,7 @@ def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Ar
     z_i, *z_f, z_g, z_o = split(z, gates)
     p_i, *p_f, p_o = peepholes(params, gates - 1)
     i = bounded(options.f, peek(z_i, p_i, c_tm1))
-    f = 1 - i if options.coupled else bounded(options.f, peek(*z_f, *p_f, c_tm1))
+    f = 1 - i if options.coupled else bounded(options.f, peek(z_f[0], p_f[0], c_tm1))
     c_t = f * c_tm1 + i * bounded(options.g, z_g)
     h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
     return LSTMState(h_t, c_t)
