@@ -14,21 +14,18 @@ from jlstm._src.dtypes import Array
 
 
 def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
-    """Returns one key as a typed key; the same draws come from either form.
-
-    Args:
-      key: from `jax.random.key`, or the uint32 array of `jax.random.PRNGKey`.
+    """Returns one key of `jax.random.key` or `jax.random.PRNGKey` as a typed key.
 
     Raises:
       TypeError, ValueError: `key` is neither, or several keys.
     """
-    size = legacy_key_size()
     if is_legacy_key(key):
         shape, to_typed = key.shape[:-1], jax.random.wrap_key_data
     elif isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         shape, to_typed = key.shape, lambda key: key
     else:
-        expected = f"a key from jax.random.key, or uint32[{size}] from jax.random.PRNGKey"
+        expected = "a key from jax.random.key, or "
+        expected += f"uint32[{legacy_key_size()}] from jax.random.PRNGKey"
         raise TypeError(f"key: expected {expected}, got {describe(key)}")
     if shape != ():
         raise ValueError(f"key: expected one key, got keys of shape {list(shape)}")
@@ -44,32 +41,29 @@ def is_legacy_key(value: Any) -> bool:
 
 def legacy_key_size() -> int:
     """How many numbers a key of `jax.random.PRNGKey` has: 2 for threefry, 4 for rbg."""
-    return jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape[0]  # fresh: traces are cached
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    return jax.eval_shape(lambda seed: jax.random.PRNGKey(seed), seed).shape[0]  # traced afresh
 
 
 def check_size(name: str, size: int) -> None:
     """Checks that a size is a positive int."""
-    _check_int(name, size)
-    if size < 1:
-        raise ValueError(f"{name}: expected at least 1, got {size}")
+    _check_int(name, size, least=1)
 
 
 def check_count(name: str, count: int) -> None:
     """Checks that a count is an int of 0 or more."""
-    _check_int(name, count)
-    if count < 0:
-        raise ValueError(f"{name}: expected at least 0, got {count}")
+    _check_int(name, count, least=0)
 
 
-def _check_int(name, value):
+def _check_int(name, value, least):
     try:
-        operator.index(value)
+        integer = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        value_is_int = False
-    else:
-        value_is_int = not isinstance(value, bool)  # an option given as a position
-    if not value_is_int:
+        integer = None
+    if integer is None:
         raise TypeError(f"{name}: expected an int, got {describe(value)}")
+    if integer < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def check_floats(name: str, array: Array) -> None:
@@ -138,7 +132,7 @@ def describe(value: Any) -> str:
 
 
 def describe_tree(tree: Any) -> str:
-    """The repr of a pytree with dtype and shape in place of each array."""
+    """Returns the repr of a pytree with dtype and shape in place of each array."""
 
     def bare(leaf):
         return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if _is_array(leaf) else leaf

@@ -1,59 +1,48 @@
-"""Series and histories in files: what is read is checked, what is written is whole.
+"""Reads series from files, and writes histories and other files completely or not at all.
 
-A row of a CSV file is counted as the line of the file that it ends on, from 1, as an editor shows
-it; columns without a name, and all of a .npy file, are counted from 0, as NumPy does.
+Messages count a row of a CSV file by the line that it ends on, from 1, as an editor does. They
+count columns without a name, and everything in a .npy file, from 0, as NumPy does.
 """
 
+import codecs
 import csv
+import itertools
 import os
 import secrets
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isfinite, nan
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-Writer = Callable[[BinaryIO], object]
+Writer = Callable[[BinaryIO], object]  # writes the content of a file
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
-    """A series `[T, D]` in float64 from a .csv or .npy file.
+    """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
     A .csv file is UTF-8 text with commas between the cells. Its first row is a header unless it
     is all numbers. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints.
 
-    Args:
-      path: ends in .csv or .npy.
-      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
-        other columns may hold anything.
+    `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
+    of other columns may hold anything.
 
     Raises:
       OSError: the file cannot be read.
       ValueError: the file is empty, ragged or broken, has no such column, or a cell in the columns
         taken is not a finite number. The message names the file, the row and the column.
-
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "series.csv")
-    ...     _ = path.write_text("day,wind,rain\\nMon,1.5,0\\nTue,2.5,4\\n")
-    ...     read_series(str(path), ["rain", "wind"])
-    array([[0. , 1.5],
-           [4. , 2.5]])
     """
     check_suffix(path, ".csv", ".npy")
     return (_read_csv if suffix(path) == ".csv" else _read_npy)(path, columns)
 
 
 def suffix(path: str) -> str:
-    """The ending of a file's name in lower case, ".csv" of "A.CSV"."""
+    """Returns the ending of a file's name in lower case, ".csv" of "A.CSV"."""
     return Path(path).suffix.lower()
-
-
-# --- CSV
 
 
 def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
@@ -68,7 +57,7 @@ def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
 
 
 def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
-    """Streams the rows into one flat buffer of doubles: 8 bytes a cell, and nothing else grows."""
+    """Streams the rows into a flat buffer of doubles, 8 bytes a cell; nothing else grows."""
     rows = _full_rows(path, reader)
     first = next(rows, None)
     if first is None:
@@ -76,30 +65,23 @@ def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
     width, names = len(first), _header(path, first)
     places = _places(path, columns, names, width)
     values = array("d")
-
-    def take(cells: list[str]) -> None:
+    for cells in rows if names else itertools.chain([first], rows):
         row = f"{path}: row {reader.line_num}"
         if len(cells) != width:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
-        numbers = [_number(cells[k]) for k in places]
-        if not all(map(isfinite, numbers)):
-            k = next(k for k in places if not isfinite(_number(cells[k])))
-            column = repr(names[k]) if names else k
-            got = shorten(cells[k])
-            raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
-        values.extend(numbers)
-
-    if names is None:
-        take(first)
-    for cells in rows:
-        take(cells)
+        for k in places:
+            number = _number(cells[k])
+            if number is None or not isfinite(number):
+                column, got = repr(names[k]) if names else k, shorten(cells[k])
+                raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
+            values.append(number)
     if not values:
         raise ValueError(f"{path}: the file has a header and no rows")
     return np.frombuffer(values).reshape(-1, len(places))
 
 
 def _full_rows(path: str, reader) -> Iterator[list[str]]:
-    """The rows; empty lines are let pass at the end of the file, and nowhere else."""
+    """Yields the rows; refuses empty lines, except at the end of the file."""
     empty = 0
     for cells in reader:
         if not cells:
@@ -110,20 +92,17 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
             yield cells
 
 
-def _number(cell: str) -> float:
-    """The number in a cell, NaN where there is none. Python alone would read 1_000 as one."""
+def _number(cell: str) -> float | None:
+    """Returns the number in a cell, if it has one; Python alone would read 1_000 as a number."""
     try:
-        return nan if "_" in cell else float(cell)
+        return None if "_" in cell else float(cell)
     except ValueError:
-        return nan
+        return None
 
 
 def _header(path: str, cells: list[str]) -> list[str] | None:
-    """The names in the first row, None if it is all numbers.
-
-    A row that mixes numbers and text is refused: taken for a header it would be lost silently.
-    """
-    numeric = [cell.strip().lower() in _NOT_FINITE or isfinite(_number(cell)) for cell in cells]
+    """Returns the names in the first row, None if it is all numbers; refuses a mixture."""
+    numeric = [_number(cell) is not None for cell in cells]
     if all(numeric):
         return None
     if not any(numeric):
@@ -135,11 +114,8 @@ def _header(path: str, cells: list[str]) -> list[str] | None:
     )
 
 
-_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # numbers to Python, refused later
-
-
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
-    """Where the columns asked for stand."""
+    """Returns the places of the columns to take."""
     if columns is None:
         return range(width)
     places = [_place(path, column, names or [], width) for column in columns]
@@ -160,11 +136,8 @@ def _place(path: str, column: str, names: list[str], width: int) -> int:
 
 
 def shorten(text: str) -> str:
-    """A piece of a file as it may stand in a message: quoted, and cut to a few words."""
+    """Quotes a piece of a file for a message, cut to a few words."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
-
-
-# --- .npy
 
 
 def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
@@ -181,10 +154,9 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     series = series.reshape(len(series), -1)
     places = list(_places(path, columns, None, series.shape[1]))
     series = series[:, places].astype(np.float64)
-    rows, columns_ = np.nonzero(~np.isfinite(series))
-    if len(rows):
-        where = f"row {rows[0]}, column {places[columns_[0]]}"
-        got = series[rows[0], columns_[0]]
+    bad = np.argwhere(~np.isfinite(series))
+    if len(bad):
+        where, got = f"row {bad[0][0]}, column {places[bad[0][1]]}", series[tuple(bad[0])]
         raise ValueError(f"{path}: {where}: expected a finite number, got {got}")
     return series
 
@@ -192,33 +164,30 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
 BROKEN = "it is broken, or holds Python objects"
 
 
-# --- histories
-
-
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
-    """What writes the histories `H [T, H]` and `C [T, H]` into a file, for `atomic_write`.
+    """Makes a writer of the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
 
     A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
     a step, with as many digits as give the same numbers back.
-
-    Raises:
-      ValueError: the name ends in something else.
     """
-    check_suffix(path, ".npz", ".csv")
-    # Neither format knows bfloat16; float32 has room for each of its values.
+    # Neither format has bfloat16; float32 holds each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
     if suffix(path) == ".npz":
         return lambda file: np.savez(file, H=H, C=C)
-    return lambda file: _write_csv(file, H, C)
-
-
-def _write_csv(file: BinaryIO, H: np.ndarray, C: np.ndarray) -> None:
     names = [f"{letter}{unit}" for letter in "hc" for unit in range(H.shape[1])]
-    file.write((",".join(names) + "\n").encode())
-    for start in range(0, len(H), 4096):  # text takes more room than numbers: a block at a time
-        block = [a[start : start + 4096].astype(np.float64) for a in (H, C)]
-        rows = np.concatenate(block, axis=1).tolist()
-        file.write("".join(",".join(map(repr, row)) + "\n" for row in rows).encode())
+    rows = zip(np.asarray(H, np.float64), np.asarray(C, np.float64), strict=True)
+    return csv_writer(names, (h.tolist() + c.tolist() for h, c in rows))
+
+
+def csv_writer(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> Writer:
+    """Makes a writer of rows under a header; None is an empty cell."""
+
+    def write(file: BinaryIO) -> None:
+        writer = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+
+    return write
 
 
 def check_suffix(path: str, *expected: str) -> None:
@@ -227,16 +196,8 @@ def check_suffix(path: str, *expected: str) -> None:
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(expected)}")
 
 
-# --- writing
-
-
 def check_writable(path: str, *endings: str) -> None:
-    """Refuses, without touching anything, a path that cannot be written.
-
-    Raises:
-      ValueError: the name has none of these endings; there is something other than a file, or no
-        folder to write to, or no permission.
-    """
+    """Refuses a path that cannot be written, or has none of these endings."""
     check_suffix(path, *endings)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
@@ -249,22 +210,13 @@ def check_writable(path: str, *endings: str) -> None:
 
 
 def atomic_write(writers: Mapping[str, Writer]) -> None:
-    """Writes files, all of them whole or none of them at all.
+    """Writes files, all of them completely or none of them.
 
-    Each is written beside its place and brought to the disk; only when all are there do they take
-    their places. On any failure what was there is untouched and nothing is left lying about.
-
-    Args:
-      writers: for each path what writes the content into the file opened for it.
+    All files are written beside their places and synced to the disk before the first is renamed.
+    A failure leaves existing files unchanged and no temporary files.
 
     Raises:
-      OSError: naming the path that could not be written.
-
-    >>> import os, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     atomic_write({os.path.join(folder, "a.txt"): lambda file: file.write(b"whole")})
-    ...     os.listdir(folder)
-    ['a.txt']
+      OSError: a file cannot be written; the error has its path.
     """
     temporaries: list[tuple[str, str]] = []
     path = ""

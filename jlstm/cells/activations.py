@@ -48,10 +48,16 @@ class Activation:
         if self.name not in FUNCTIONS:
             raise ValueError(f"name: expected one of {', '.join(FUNCTIONS)}, got {self.name!r}")
         for option, value in _given(self).items():
-            if option not in inspect.signature(FUNCTIONS[self.name]).parameters:
+            if option not in options_of(self.name):
                 raise ValueError(f"{option}: expected None for {self.name}, got {value}")
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{option}: expected a float, got {describe(value)}")
+
+
+def options_of(name: str) -> dict[str, float]:
+    """Returns the options of an activation, alpha and beta, with their defaults."""
+    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.name != "x"}
 
 
 def activate(activation: Activation, x: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jlstm._src.cell import AffineCell, affine
-from jlstm._src.checks import describe
+from jlstm._src.checks import check_bool, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
 from jlstm.cells.activations import Activation, activate
@@ -16,13 +16,13 @@ from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
 
 @dataclass(frozen=True)
 class Options:
-    """What may differ from the standard cell, by static choice.
+    """Static options of `general`, by default those of the standard cell.
 
     f: the activation of the gates.
-    g: that of the candidate.
-    h: that of the cell state on its way out.
-    clip: bounds the inputs of f and g to [-clip, clip]; None does not.
-    coupled: the forget gate is 1 - i, and has no weights.
+    g: the activation of the candidate.
+    h: the activation of the new cell state.
+    clip: bounds the inputs of f and g to [-clip, clip]; None means no bound.
+    coupled: whether the forget gate is 1 - i, without weights of its own.
     """
 
     f: Activation = Activation("sigmoid")
@@ -41,7 +41,7 @@ def general(options: Options) -> AffineCell:
         h_t = f(o + p_o ⊙ c_t) ⊙ h(c_t)
 
     Args:
-      options: the activations f, g and h, the bound on what f and g see, whether gates are coupled.
+      options: the activations, the bound on the inputs of f and g, and whether gates are coupled.
 
     Returns:
       A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
@@ -109,9 +109,7 @@ def _check_options(options):
         value = getattr(options, name)
         if not isinstance(value, Activation):
             raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
-    if not isinstance(options.coupled, bool):
-        came = describe(options.coupled)
-        raise TypeError(f"options.coupled: expected True or False, got {came}")
+    check_bool("options.coupled", options.coupled)
     clip = options.clip
     if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
         raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")

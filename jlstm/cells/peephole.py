@@ -75,18 +75,13 @@ def init_coupled_forget(
     that 1 - i opens as that forget gate. Further options are those of `jlstm.init`, and
     `peephole_init`.
     """
-    bias_init = _coupled(bias_of(forget_bias, bias_init))
-    return init_gates("igo", key, input_size, hidden_size, bias_init=bias_init, **options)
+    uncoupled = bias_of(forget_bias, bias_init)
 
-
-def _coupled(bias_init: Initializer) -> Initializer:
-    """Replaces the bias of i by `-b_f`."""
-
-    def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
-        _, b_f, b_g, b_o = split(bias_init(key, shape, dtype), 4)
+    def coupled(key: chex.PRNGKey, shape, dtype) -> Array:
+        _, b_f, b_g, b_o = split(uncoupled(key, shape, dtype), 4)
         return jnp.concatenate([-b_f, b_f, b_g, b_o], axis=-1)
 
-    return init
+    return init_gates("igo", key, input_size, hidden_size, bias_init=coupled, **options)
 
 
 init_peephole = init_of("peephole", "ifgo", optional=False)

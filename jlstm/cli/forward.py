@@ -7,17 +7,14 @@ from functools import partial
 import jax
 import numpy as np
 
+import jlstm
 from jlstm._src import files
 from jlstm._src.unroll import unroll
 from jlstm.cli import options, system
+from jlstm.cli.outcomes import HEAD, SHOWN, print_rows
 from jlstm.interop import files as parameter_files
 
-SHOWN, HEAD = 100, 10  # a table of more steps is cut to its head and tail
-ENDINGS = {
-    "save": (".npz", ".csv"),
-    "plot": (".png",),
-    "save_params": (".npz", ".safetensors"),
-}
+ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",), "save-params": (".npz", ".safetensors")}
 
 
 def add(commands) -> None:
@@ -32,12 +29,12 @@ def add(commands) -> None:
         "\\\n      --hidden-size 8 --save states.npz --plot states.png",
     )
     parser.set_defaults(run=run)
-    system.add_options(parser)
+    system.add_options(parser, files.FLOATS, f"one of {', '.join(files.FLOATS)}")
     out = parser.add_argument_group("output", "Files are written completely or not at all.")
-    add = partial(out.add_argument, type=options.path, metavar="FILE")
-    add("--save", help="H and C: .npz or .csv")
-    add("--save-params", help="the weights: .npz or .safetensors")
-    add("--plot", help="a plot of H and C over time: .png")
+    add = partial(options.add, out)
+    add("--save", options.path, "FILE", "H and C: .npz or .csv")
+    add("--save-params", options.path, "FILE", "the weights: .npz or .safetensors")
+    add("--plot", options.path, "FILE", "a plot of H and C over time: .png")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,19 +52,8 @@ def run(args: argparse.Namespace) -> None:
     if args.save_params:
         writers[args.save_params] = parameter_files.params_writer(args.save_params, params)
     if args.plot:
-        from jlstm import plots
-
-        writers[args.plot] = partial(plots.plot_states(H, C).savefig, format="png")
+        writers[args.plot] = partial(jlstm.plots.plot_states(H, C).savefig, format="png")
     files.atomic_write(writers)
-    _print_table(H, C)
-
-
-def _print_table(H: np.ndarray, C: np.ndarray) -> None:
-    """Prints the notebook's table, a line a step for any number of units."""
-    T = len(H)
-    steps = range(T) if T <= SHOWN else [*range(HEAD), None, *range(T - HEAD, T)]
     print("\nLSTM Hidden & Cell States:\n")
-    with np.printoptions(linewidth=sys.maxsize):
-        for t in steps:
-            line = f"... ({T - 2 * HEAD} of {T} steps are not shown; --save FILE keeps all)"
-            print(line if t is None else f"t={t} | h={H[t]} | c={C[t]}")
+    with np.printoptions(linewidth=sys.maxsize):  # a line a step for any number of units
+        print_rows(len(H), "steps", lambda t: f"t={t} | h={H[t]} | c={C[t]}")

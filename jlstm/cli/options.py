@@ -1,11 +1,16 @@
-"""The types of the command line's options: each parses a text, or refuses it in one line."""
+"""The options of the command line: each parses a text, or refuses it in one line."""
 
 import argparse
 import contextlib
 import csv
-from math import inf, isfinite, nan
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import isfinite
 
-from jlstm._src import files
+
+def add(group, option: str, parse: Callable, metavar: str | None, what: str, **more) -> None:
+    """Declares an option with a value."""
+    group.add_argument(option, type=parse, metavar=metavar, help=what, **more)
 
 
 def whole_number(least: int, most: int, text: str) -> int:
@@ -16,10 +21,13 @@ def whole_number(least: int, most: int, text: str) -> int:
     raise _refusal(f"a whole number from {least} to {most}", text)
 
 
-def dtype(text: str) -> str:
-    """Parses the name of a floating type."""
-    if text not in files.FLOATS:
-        raise _refusal(f"one of {', '.join(files.FLOATS)}", text)
+size, index = partial(whole_number, 1, 2**31 - 1), partial(whole_number, 0, 2**31 - 1)
+
+
+def choice(known: Iterable[str], expected: str, text: str) -> str:
+    """Parses a known name."""
+    if text not in known:
+        raise _refusal(expected, text)
     return text
 
 
@@ -39,6 +47,14 @@ def choices(known: tuple[str, ...], text: str) -> list[str]:
     raise _refusal(f"different ones of {', '.join(known)}", text)
 
 
+def fraction(text: str) -> float:
+    """Parses a number between 0 and 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1:
+            return float(text)
+    raise _refusal("a number between 0 and 1", text)
+
+
 def path(text: str) -> str:
     """Parses the name of a file or folder."""
     if not text:
@@ -47,28 +63,16 @@ def path(text: str) -> str:
 
 
 def numbers(
-    text: str,
-    *,
-    above: float = -inf,
-    least: float = -inf,
-    below: float = inf,
-    words: tuple[str, ...] = (),
+    bounds: str, inside: Callable[[float], bool], text: str, *, word: str | None = None
 ) -> list[float | str]:
-    """Parses different finite numbers within bounds, or some of the words, separated by commas."""
-    values = [_number_or_word(part.strip(), words) for part in text.split(",")]
-    inside = [isinstance(v, str) or (v > above and least <= v < below) for v in values]
-    if all(inside) and len(set(values)) == len(values):
-        return values
-    bounds = [f" above {above:g}"] * isfinite(above) + [f" from {least:g}"] * isfinite(least)
-    bounds += [f" below {below:g}"] * isfinite(below) + [f" or {word}" for word in words]
-    raise _refusal(f"different numbers{''.join(bounds)}", text)
-
-
-def _number_or_word(text: str, words: tuple[str, ...]) -> float | str:
-    """Returns NaN, which is outside all bounds, for other text."""
+    """Parses different finite numbers inside bounds, or a word, separated by commas."""
     with contextlib.suppress(ValueError):
-        return text if text in words else float(text) if isfinite(float(text)) else nan
-    return nan
+        parts = [part.strip() for part in text.split(",")]
+        values = [part if part == word else float(part) for part in parts]
+        allowed = (isinstance(x, str) or (isfinite(x) and inside(x)) for x in values)
+        if all(allowed) and len(set(values)) == len(values):
+            return values
+    raise _refusal(f"different numbers {bounds}", text)
 
 
 def _refusal(expected: str, text: str) -> argparse.ArgumentTypeError:

@@ -1,26 +1,36 @@
-"""The results of `jlstm train`: tables, plots and a summary, by setting."""
+"""The results of commands: tables, plots, and the summary of `jlstm train` by setting."""
 
-import csv
-import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from jlstm._src.files import Writer
+from jlstm._src.files import Writer, csv_writer
 
 NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 VARIED = ("cell", *NUMBERS)
 FIXED = ("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer")
+SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
+
+
+def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
+    """Prints the line of each row; of a long table, the first and the last rows."""
+    for row in range(rows):
+        if rows <= SHOWN or not HEAD <= row < rows - HEAD:
+            print(line(row))
+        elif row == HEAD:
+            print(f"... ({rows - 2 * HEAD} of {rows} {name} are not shown; --save FILE keeps all)")
 
 
 def one_after_another(finished: Mapping[str, Any]):
-    """Joins the runs of all cells in one `jlstm.experiments.Run`, with the models by cell."""
-    models = {cell: runs.model for cell, runs in finished.items()}
+    """Joins the runs of all cells in one `Run` of NumPy arrays, with the models by cell."""
+    models = OrderedDict((cell, runs.model) for cell, runs in finished.items())
     numbers = [runs._replace(model=None) for runs in finished.values()]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
     return together._replace(model=models if len(models) > 1 else models.popitem()[1])
@@ -29,19 +39,16 @@ def one_after_another(finished: Mapping[str, Any]):
 def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
     """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
 
-    Args:
-      chosen: all settings by name.
-      rows: the choices for each of R runs.
-      runs: `jlstm.experiments.Run` with an axis `[R]`.
+    `rows` has the choices of each of R runs; `runs` is from `one_after_another`.
     """
     fixed, table = {name: chosen[name] for name in FIXED}, []
-    for row, solved_at, loss, metric in zip(rows, *_arrays(runs), strict=True):
+    for row, solved_at, loss, metric in zip(rows, *runs[2:], strict=True):
         # The text of a float32 is its shortest form: 0.1, not 0.10000000149011612.
         numbers = {"loss": float(str(loss)), "metric": float(str(metric))}
         solved = {"solved_at": None if solved_at < 0 else int(solved_at)}
         table.append({**fixed, **row, **solved, **numbers})
     return {
-        "results.csv": csv_writer(table),
+        "results.csv": csv_writer(table[0], (row.values() for row in table)),
         "results.jsonl": jsonl_writer(table),
         "curves.npz": arrays_writer(runs.curves),
         "params.npz": arrays_writer(runs.model),
@@ -49,10 +56,9 @@ def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Plots learning curves, and a heat map of success for more than one setting.
+    """Plots learning curves, in panels for several cells, and a heat map of success if any vary.
 
-    With several cells, each has a panel of curves. The last varied number makes the columns of the
-    map; the combinations of everything else make the rows.
+    The last varied number makes the columns of the map; all other combinations make the rows.
     """
     from jlstm import plots
 
@@ -81,7 +87,7 @@ def print_summary(chosen: Mapping[str, Any], task, runs) -> None:
     """Prints a line for each setting."""
     print(f"{task.name}: solved is {task.criterion}")
     print(f"metric: {task.metric_name}; loss of the trivial answer: {task.baseline:.4g}")
-    columns = (_by_setting(chosen, array) for array in _arrays(runs))
+    columns = (_by_setting(chosen, array) for array in runs[2:])
     labels = _labels(chosen, VARIED)
     for label, solved_at, losses, metrics in zip(labels, *columns, strict=True):
         solved = solved_at[solved_at >= 0]
@@ -98,39 +104,19 @@ def _median_and_range(values):
     return f"{np.median(values):.4g} ({values.min():.4g} to {values.max():.4g})"
 
 
-def _arrays(runs):
-    return (np.asarray(array) for array in (runs.solved_at, runs.loss, runs.metric))
-
-
 def _by_setting(chosen, array):
     """Reshapes `[R, …]` to `[G, S, …]`, settings in the order of `_labels` and their seeds."""
-    array = np.asarray(array)
     return array.reshape(-1, chosen["seeds"], *array.shape[1:])
 
 
 def _labels(chosen, names, only=""):
-    """Names each combination of settings by those that vary, the last one fastest.
-
-    only: the name of the only combination, if nothing varies.
-    """
+    """Names each combination of settings by those that vary, or `only` if nothing varies."""
     axes = [
         [f"{name.replace('_', ' ')} {v if isinstance(v, str) else f'{v:g}'}" for v in chosen[name]]
         for name in names
         if len(chosen[name] or ()) > 1
     ]
     return [", ".join(combination) or only for combination in itertools.product(*axes)]
-
-
-# --- files
-
-
-def csv_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes rows with the same columns under a header; None is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lambda file: file.write(text.getvalue().encode())
 
 
 def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
@@ -149,13 +135,8 @@ def json_writer(values: Mapping[str, Any]) -> Writer:
 
 
 def arrays_writer(tree: Any) -> Writer:
-    """Writes the arrays of a pytree to a .npz file, each by its path: `layers[0].W`.
-
-    In a dict the path begins with the name: `gru.layers[0].W`.
-    """
-    trees = {f"{name}.": branch for name, branch in tree.items()} if isinstance(tree, dict) else {}
-    arrays: dict[str, Any] = {}
-    for name, branch in (trees or {"": tree}).items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(branch):
-            arrays[name + jax.tree_util.keystr(path).lstrip(".")] = np.asarray(leaf)
+    """Writes the arrays of a pytree to a .npz file, each by its path: `gru.layers[0].W`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = [re.sub(r"\['|'\]|^\.", "", jax.tree_util.keystr(path)) for path, _ in leaves]
+    arrays: Any = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
     return lambda file: np.savez(file, **arrays)

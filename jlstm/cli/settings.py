@@ -33,11 +33,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read(folder: str) -> dict[str, Any]:
-    """Reads the settings of a folder of `jlstm train`; older folders have no cells.
-
-    Raises:
-      OSError, ValueError: the file cannot be read, or holds something else.
-    """
+    """Reads the settings of a folder of `jlstm train`; older folders have no cells."""
     path = os.path.join(folder, FILE)
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -23,42 +23,37 @@ DECIDES = [("input", "steps"), ("input", "input-size")]
 DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
 
-def add_options(parser) -> None:
+def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
     """Declares the options of the weights and the series."""
-    drawn = parser.add_argument_group(
+    group = parser.add_argument_group(
         "random draws",
         "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
         "--input no series is drawn, and the weights are the first draws of the seed.",
     )
     seed = partial(options.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
-    drawn.add_argument("--seed", type=seed, metavar="N", help="seed of the draws (42)")
-    add = partial(drawn.add_argument, type=partial(options.whole_number, 1, 2**31 - 1))
-    add("--steps", metavar="T", help="length of the series (10)")
-    add("--input-size", metavar="D", help="columns of the series (1)")
-    add("--hidden-size", metavar="H", help="units of the LSTM (3)")
-    given = parser.add_argument_group("input")
-    add = partial(given.add_argument, type=options.path, metavar="FILE")
-    add("--input", help="a series [T, D]: .csv (with or without a header), .npy")
+    add = partial(options.add, group)
+    add("--seed", seed, "N", "seed of the draws (42)")
+    add("--steps", options.size, "T", "length of the series (10)")
+    add("--input-size", options.size, "D", "columns of the series (1)")
+    add("--hidden-size", options.size, "H", "units of the LSTM (3)")
+    group = parser.add_argument_group("input")
+    add = partial(options.add, group)
+    add("--input", options.path, "FILE", "a series [T, D]: .csv (with or without a header), .npy")
     columns = "columns of the input, by name or by place counted from 0 (all)"
-    given.add_argument("--columns", type=options.columns, metavar="A,B", help=columns)
+    add("--columns", options.columns, "A,B", columns)
     standardise = "scale each column to mean 0 and standard deviation 1"
-    given.add_argument("--standardise", action="store_true", help=standardise)
+    group.add_argument("--standardise", action="store_true", help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
-    add("--params", help=weights)
-    index = partial(options.whole_number, 0, 2**31 - 1)
+    add("--params", options.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
-    given.add_argument("--run-index", type=index, metavar="K", help=which)
-    dtype = f"dtype to compute in: {', '.join(files.FLOATS)} (float64)"
-    parser.add_argument("--dtype", type=options.dtype, default="float64", help=dtype)
+    add("--run-index", options.index, "K", which)
+    dtype = partial(options.choice, dtypes, expected)
+    what = f"dtype to compute in: {', '.join(dtypes)} (float64)"
+    options.add(parser, "--dtype", dtype, None, what, default="float64")
 
 
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
-    """Checks the options before anything is read or computed.
-
-    Args:
-      args: has the options that `add_options` declares, and those of `endings`.
-      endings: the allowed endings of the files to write, by option.
-    """
+    """Checks the options before anything is read; `endings` are those of the files to write."""
     values = {name.replace("_", "-"): value for name, value in vars(args).items()}
     given = {name for name, value in values.items() if value is not None and value is not False}
     for file, size in DECIDES:
@@ -69,16 +64,15 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
     for option, other in NEEDS:
         if option in given and other not in given:
             raise ValueError(f"argument --{option}: needs --{other}")
-    paths = {}
+    first = {}
     for option in ("input", "params", *endings):
-        path = getattr(args, option)
-        file = _params_file(path) if path and option == "params" else path
-        first = paths.setdefault(os.path.realpath(file), option) if file else option
-        if first != option:
-            names = [f"--{name.replace('_', '-')}" for name in (option, first)]
-            raise ValueError(f"argument {names[0]}: {path}: the same file as {names[1]}")
-        if path and option in endings:
-            files.check_writable(path, *endings[option])
+        if path := values[option]:
+            file = os.path.realpath(_params_file(path) if option == "params" else path)
+            if first.setdefault(file, option) != option:
+                same = f"the same file as --{first[file]}"
+                raise ValueError(f"argument --{option}: {path}: {same}")
+            if option in endings:
+                files.check_writable(path, *endings[option])
     if args.plot:
         require("plots", "matplotlib")
 
@@ -90,8 +84,8 @@ def precision(dtype: str) -> AbstractContextManager:
 
 def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
     """Reads the weights and the series from their files, or draws them as the notebook does."""
-    sizes = {name: getattr(args, name) for name in ("seed", "steps", "input_size", "hidden_size")}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
+    names = ("seed", "steps", "input_size", "hidden_size")
+    sizes = {name: size for name in names if (size := getattr(args, name)) is not None}
     params = _read_params(args.params, args.run_index) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:

@@ -36,31 +36,32 @@ def add(commands) -> None:
         "\\\n      --forget-bias 1,chrono --steps 3000 --plot --out adding",
     )
     parser.set_defaults(run=run)
-    size = partial(options.whole_number, 1, 2**31 - 1)
-    add = partial(_add, parser.add_argument_group("the task"))
+    size = options.size
+    add = partial(options.add, parser.add_argument_group("the task"))
     add("--task", str, "NAME", "see `jlstm tasks`")
     add("--length", size, "T", "length of its sequences (the task's own)")
     add("--input", options.path, "FILE", "the series of forecast: .csv, .npy")
     add("--columns", options.columns, "A,B", "columns of the input (all)")
-    add = partial(_add, parser.add_argument_group("the program"))
+    add = partial(options.add, parser.add_argument_group("the program"))
     add("--hidden-size", size, "H", "units of each layer (32)")
     add("--layers", size, "N", "layers of the stack (1)")
     add("--batch-size", size, "B", "new sequences a step (64)")
     add("--steps", size, "N", "training steps (3000)")
     add("--optimizer", str, "NAME", f"{', '.join(OPTIMIZERS)} (adam)")
     several = "Each takes one value or several: 1e-3,3e-3."
-    add = partial(_add, parser.add_argument_group("the runs", several))
+    add = partial(options.add, parser.add_argument_group("the runs", several))
     names = partial(options.choices, settings.CELLS)
     add("--cell", names, "NAME", f"cell of all layers: {', '.join(settings.CELLS)} (lstm)")
-    positive, rate = partial(options.numbers, above=0), partial(options.numbers, least=0, below=1)
-    bias = partial(options.numbers, words=("chrono",))
+    positive = partial(options.numbers, "above 0", lambda x: x > 0)
+    rate = partial(options.numbers, "from 0 below 1", lambda x: 0 <= x < 1)
+    bias = partial(options.numbers, "or chrono", lambda x: True, word="chrono")
     add("--learning-rate", positive, "X", "learning rate of the optimiser (1e-3)")
     add("--forget-bias", bias, "X", "a number or the word chrono (1)")
     add("--clip-norm", positive, "X", "largest norm of the gradient (any)")
     add("--dropout", rate, "X", "dropout rate in training (none)")
     add("--seeds", size, "N", "runs of each setting (1)")
     out = parser.add_argument_group("the results")
-    add = partial(_add, out)
+    add = partial(options.add, out)
     add("--out", options.path, "DIR", "a new folder", required=True)
     out.add_argument("--resume", action="store_true", help="continue the runs in DIR")
     out.add_argument("--plot", action="store_true", help="draw curves.png and success.png")
@@ -68,11 +69,6 @@ def add(commands) -> None:
     every = partial(options.whole_number, 2, 2**31 - 1)
     add("--checkpoint-every", every, "N", "steps between checkpoints (100)")
     add("--devices", size, "N", "CPU devices to spread the runs over (1)")
-
-
-def _add(group, option, kind, metavar, what, **more) -> None:
-    """Declares an option with a value."""
-    group.add_argument(option, type=kind, metavar=metavar, help=what, **more)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -110,13 +106,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"{len(rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
 
 
-# --- before
-
-
 def _chosen(args) -> dict[str, Any]:
     """Returns all settings by name, for settings.json."""
-    given = {name: getattr(args, name) for name in ("task", *settings.DEFAULTS)}
-    given = {name: value for name, value in given.items() if value is not None}
+    names = ("task", *settings.DEFAULTS)
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if given.get("input"):
         given["input"] = os.path.abspath(given["input"])
     path = os.path.join(args.out, settings.FILE)
@@ -181,14 +174,8 @@ def _programs(chosen):
     return task, configs, grid(chosen["seeds"], choices)
 
 
-# --- training
-
-
 def _train(args, chosen, task, config, runs, name):
-    """Trains the runs of one cell; checkpoints stay complete however this ends.
-
-    name: the name of the cell if there are several; its checkpoints have a folder of that name.
-    """
+    """Trains the runs of one cell; with a name, its checkpoints have a folder of their own."""
     from tqdm import tqdm
 
     from jlstm.experiments import segments

@@ -39,9 +39,6 @@ class Checkpoint(NamedTuple):
     refused: tuple[str, ...]
 
 
-# --- writing
-
-
 @contextlib.contextmanager
 def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
     """Provides a function `save(step, tree)` that writes checkpoints asynchronously.
@@ -123,7 +120,7 @@ def _arrays(tree):
 
 def _named(tree):
     """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
 
@@ -192,9 +189,6 @@ def _reason(error):
     return errno.EIO, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-# --- reading
-
-
 def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
     """Restores the newest valid checkpoint of `checkpointing`; None without any checkpoint.
 
@@ -209,7 +203,7 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
       OSError: the folder cannot be read.
     """
     check_arrays("like", like)
-    refused = []
+    expected, refused = _shapes(like), []
     for step in reversed(steps(folder)):
         path = os.path.join(folder, str(step))
         try:
@@ -217,8 +211,10 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
         except ValueError as error:
             refused.append(f"{path}: refused: {error}")
             continue
-        if shapes != _shapes(like):
-            raise ValueError(f"{path}: {_mismatch(shapes, _shapes(like))}")
+        for name in expected | shapes:
+            wanted, got = expected.get(name), shapes.get(name)
+            if wanted != got:
+                raise ValueError(f"{path}: expected {name} {wanted}, got {got}")
         return Checkpoint(step, _as(arrays, like), tuple(refused))
     if refused:
         raise ValueError(f"{folder}: no good checkpoint: {'; '.join(refused)}")
@@ -251,23 +247,9 @@ def _as(arrays, like):
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)
         if _is_key(leaf):
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=_key_impl(leaf))
+            impl = jax.random.key_impl(jnp.empty((), leaf.dtype))  # the leaf may be abstract
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)
 
     leaves = [conform(name, leaf) for name, leaf in _named(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-def _key_impl(key):
-    """Returns the implementation of a key, which may be abstract."""
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
-    return found[0]
-
-
-def _mismatch(saved, expected):
-    """Describes the first leaf in which two trees differ."""
-    for name in expected | saved:
-        if expected.get(name) != saved.get(name):
-            return f"expected {name} {expected.get(name)}, got {saved.get(name)}"
-    return "expected the leaves in another order"

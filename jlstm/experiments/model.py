@@ -44,12 +44,11 @@ def init_model(
     """Draws the parameters; the bias of the readout is zero.
 
     Args:
-      key: a key.
-      input_size, hidden_sizes, output_size: D, each layer's H, and O.
+      key, input_size, hidden_sizes, output_size: a key, D, each layer's H, and O.
       forget_bias: the bias of every layer's forget gate.
       chrono: if true, `jlstm.initializers.chrono_bias(longest_lag)` draws the biases of forget and
         input gates instead. It may be traced, so that one compiled program has both.
-      longest_lag: in steps.
+      longest_lag: the longest lag for `chrono`, in steps.
       init: draws a layer: `jlstm.init` or the init of a variant. It receives the biases of all four
         gates as `bias_init`, and uses those of its gates; for coupled gates and the GRU see its
         docstring.
@@ -90,11 +89,10 @@ def apply_model(
 
     Args:
       model: the parameters, from `init_model`.
-      xs: `[T, B, D]`.
-      mask: bool `[T, B]`, which steps exist.
+      xs, mask: `[T, B, D]`, and bool `[T, B]`, which steps exist.
       answers: "every" step or the "last".
-      dropout: the rate between layers and before the readout (Zaremba et al. 2014).
-      key: a key for dropout; None turns it off.
+      dropout, key: the rate between layers and before the readout (Zaremba et al. 2014), and a key
+        for the masks; None turns dropout off.
       cell: the cell of every layer, which takes its parameters.
 
     >>> import jax

@@ -58,12 +58,12 @@ def over_seeds(
     >>> params.W.shape
     (5, 2, 12)
     """
-    S = _check_leading_axis("keys", keys)
+    S = _check_leading_axis(keys)
     check_chunk(chunk)
     mesh = _mesh_of(devices)
+    devices_used = 1 if mesh is None else mesh.size
     if S == 0:
         return jax.vmap(fn)(keys)
-    devices_used = 1 if mesh is None else mesh.size
     if chunk == "auto":
         chunk = auto_chunk(fn, keys, jax.default_backend())
     share = math.ceil(S / devices_used)
@@ -128,14 +128,15 @@ def _spec(S, mesh):
     return PartitionSpec(None if S % mesh.size else mesh.axis_names)
 
 
-def _check_leading_axis(name: str, tree: Any) -> int:
+def _check_leading_axis(keys: Any) -> int:
     """Checks that all arrays of a tree have one leading axis; returns its length."""
-    check_arrays(name, tree)
-    leaves = jax.tree.leaves(tree)
+    check_arrays("keys", keys)
+    leaves = jax.tree.leaves(keys)
     if any(is_legacy_key(leaf) and leaf.ndim == 1 for leaf in leaves):
-        raise ValueError(f"{name}: expected keys of several seeds, got one key {describe(tree)}")
-    if any(not leaf.shape for leaf in leaves) or len({leaf.shape[0] for leaf in leaves}) > 1:
-        raise ValueError(f"{name}: expected one leading axis, got {describe(tree)}")
+        raise ValueError(f"keys: expected keys of several seeds, got one key {describe(keys)}")
+    lengths = {leaf.shape[:1] for leaf in leaves}
+    if len(lengths) > 1 or () in lengths:
+        raise ValueError(f"keys: expected one leading axis, got {describe(keys)}")
     return leaves[0].shape[0]
 
 

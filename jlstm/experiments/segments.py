@@ -67,7 +67,9 @@ def advance(
     runs: Any = hyperparams, progress.training
     chunk = auto_chunk(partial(one, 2), runs, jax.default_backend())
 
-    @partial(jax.jit, static_argnums=2, out_shardings=_everywhere())
+    everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())
+
+    @partial(jax.jit, static_argnums=2, out_shardings=everywhere)
     def segment(hyperparams, progress, steps):
         at = progress.training.step[0]
         runs = hyperparams, progress.training
@@ -77,7 +79,7 @@ def advance(
         return Progress(training, curves)
 
     # The same sharding for inputs and outputs, so that the second segment is not compiled again.
-    hyperparams, progress = jax.device_put((hyperparams, progress), _everywhere())
+    hyperparams, progress = jax.device_put((hyperparams, progress), everywhere)
     step = int(progress.training.step[0])
     for end in _ends(step, config.steps, every):
         progress = segment(hyperparams, progress, end - step)
@@ -102,8 +104,3 @@ def _ends(step: int, steps: int, every: int) -> Iterator[int]:
             yield end
     if step < steps:
         yield steps
-
-
-def _everywhere():
-    """Returns the sharding that replicates arrays on all local devices."""
-    return NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())

@@ -1,14 +1,9 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
 A run is a scan over steps, which carries a `TrainState`. The batch of step k depends only on the
-run's key and on k, so a run in segments equals the whole run bit for bit:
-
-    training = start(task, hyperparams, key)
-    training, curves = advance(task, hyperparams, training, steps)      # repeatedly
-    run = finish(task, training, curves)
-
-each with the same `Config`. Nothing here is jitted. `jax.vmap` maps these functions over keys, over
-hyperparameters, or over both.
+run's key and on k, so a run in segments, by `start`, `advance` again and again, and `finish` with
+the same `Config`, equals the whole run of `train` bit for bit. Nothing here is jitted. `jax.vmap`
+maps these functions over keys, over hyperparameters, or over both.
 """
 
 import math
@@ -36,10 +31,8 @@ UNSOLVED = -1
 class Config:
     """Static choices, for which a program is compiled.
 
-    hidden_size: H of every layer.
-    layers: the number of layers.
-    batch_size: the number of new sequences a step.
-    steps: the number of steps of the whole run.
+    hidden_size, layers: H of every layer, and the number of layers.
+    batch_size, steps: the number of new sequences a step, and of steps of the whole run.
     optimizer: makes an optax optimiser from a learning rate.
     cell: the cell of every layer, the standard one or a variant of `jlstm.cells`.
     init: draws the parameters of the cell; it receives a `bias_init`, as `jlstm.init` does.
@@ -122,16 +115,9 @@ class Run(NamedTuple):
 def train(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> Run:
-    """Trains a new model on a task, and tests it.
+    """Trains a new model on a task, for example of `jlstm.experiments.tasks`, and tests it.
 
-    Args:
-      task: a task, for example of `jlstm.experiments.tasks`.
-      hyperparams: numbers that may differ between runs of one program.
-      key: a key, for everything that is drawn.
-      config: static choices.
-
-    Returns:
-      `Run(model, curves, solved_at, loss, metric)`.
+    Everything is drawn from `key`: parameters, batches, dropout masks, and test sequences.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -168,15 +154,9 @@ def start(
         longest_lag=task.steps,
         init=config.init,
     )
-    batches = -(-task.recent // config.batch_size)
-    return TrainState(
-        model=model,
-        optimizer_state=_optimizer(config, hyperparams).init(model),
-        key=key,
-        step=jnp.int32(0),
-        recent=jnp.zeros((batches,), jnp.int32),
-        solved_at=jnp.int32(UNSOLVED),
-    )
+    optimizer_state = _optimizer(config, hyperparams).init(model)
+    recent = jnp.zeros((-(-task.recent // config.batch_size),), jnp.int32)
+    return TrainState(model, optimizer_state, key, jnp.int32(0), recent, jnp.int32(UNSOLVED))
 
 
 def advance(
@@ -217,13 +197,8 @@ def advance(
         enough = math.ceil(task.share * recent.size * config.batch_size)
         met = (recent.sum() >= enough) & (taken >= recent.size)
         first = met & (training.solved_at == UNSOLVED)
-        training = training._replace(
-            model=model,
-            optimizer_state=optimizer_state,
-            step=taken,
-            recent=recent,
-            solved_at=jnp.where(first, taken, training.solved_at),
-        )
+        solved_at = jnp.where(first, taken, training.solved_at)
+        training = TrainState(model, optimizer_state, training.key, taken, recent, solved_at)
         return training, Curves(loss, correct.astype(loss.dtype) / config.batch_size)
 
     return jax.lax.scan(step, training, length=steps)

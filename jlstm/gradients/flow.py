@@ -1,7 +1,6 @@
 """Gradient flow: the gradient of a loss that arrives at each step of a sequence, in one pass.
 
-Zeros a_t are added to h_t, c_t and z_t, and the loss is differentiated with respect to them. With
-s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t, the gradient by the state that is carried on,
+With the zeros a_t that are added, s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t,
 
     s_t, y_t = step(s_tm1, x_t, a_t)
     ∂loss/∂a_t = (∂s_t/∂a_t)ᵀ δ_t + (∂y_t/∂a_t)ᵀ ∂loss/∂y_t,    δ_tm1 likewise
@@ -24,6 +23,7 @@ from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
 from jlstm._src.scan import take_step
 from jlstm._src.sharding import on_any_mesh
+from jlstm._src.stack import step_stack
 from jlstm.gradients.sequence import Loss, check_loss, is_stack, norm, read_sequence
 from jlstm.gradients.vectors import check_vectors, ravel
 
@@ -120,15 +120,13 @@ def gradient_flow(
         _, pull = jax.vjp(lambda added, before: take(added, before, now), added, before)
         d_added, d_before = pull((d_after, d_y))
         measure = partial(_measure, vectors, cell, now.mask)
-        return d_before, jax.tree.map(measure, d_added, d_after, is_leaf=_is_added)
+        alone = isinstance(d_added, _Added)
+        flow = measure(d_added, d_after) if alone else tuple(map(measure, d_added, d_after))
+        return d_before, flow
 
     final, (before, ys) = jax.lax.scan(forward, first, steps)
-    d_final, d_ys = jax.grad(lambda out: loss(*out))((final, ys))
+    d_final, d_ys = jax.grad(loss, (0, 1))(final, ys)
     return jax.lax.scan(backward, d_final, (before, d_ys, steps), reverse=True)[1]
-
-
-def _is_added(tree):
-    return isinstance(tree, _Added)
 
 
 def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
@@ -139,7 +137,11 @@ def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
     if is_stack(params, cell):
         layers = [_with_zeros(layer, s, None, cell) for layer, s in zip(params, state, strict=True)]
         steps, added = zip(*layers, strict=True)
-        return partial(_step_layers, steps), added
+
+        def step(added, params, states, x):
+            return step_stack(params, states, x, cell=tuple(map(partial, steps, added)))
+
+        return step, added
     z = ()
     if equations_of(cell):
         shape = (*state.h.shape[:-1], params.b.shape[-1])
@@ -153,14 +155,6 @@ def _step(cell, output, added: _Added, params, state, x):
     after, y = (_with_z(cell, added.z) if equations_of(cell) else cell)(params, state, x)
     after = jax.tree.map(jnp.add, after, added.state)
     return after, y if output is None else jax.tree.leaves(after)[output].astype(y.dtype)
-
-
-def _step_layers(steps, added: tuple[_Added, ...], params, states, x):
-    after = []
-    for step, *layer in zip(steps, added, params, states, strict=True):
-        state, x = step(*layer, x)
-        after.append(state)
-    return tuple(after), x
 
 
 def _with_z(cell, added) -> Cell:

@@ -89,13 +89,12 @@ def initialisation_study(
     def one_seed(key):
         key_params, key_b, key_xs, key_u = jax.random.split(key, 4)
         params = init(key_params, input_size, hidden_size)
-        bs = [[of(key_b, params.b.shape) for of in row] for row in initialisers]
+        bs = [jnp.stack([of(key_b, params.b.shape) for of in row]) for row in initialisers]
         xs = jax.random.normal(key_xs, (T, input_size))
         u = jax.random.normal(key_u, (hidden_size,))
         over_lengths = jax.vmap(norms, (None, 0, 0, None, None))
         over_both = jax.vmap(over_lengths, (None, 0, None, None, None))
-        bs = jnp.stack([jnp.stack(row) for row in bs])  # [I, L, 4H]
-        return over_both(params, bs, starts, xs, u / jnp.linalg.norm(u))
+        return over_both(params, jnp.stack(bs), starts, xs, u / jnp.linalg.norm(u))
 
     norm = jax.vmap(one_seed, out_axes=2)(jax.random.split(key, seeds))[..., ::-1]
     within = np.arange(T) < np.asarray(lengths)[:, None, None]  # [L, 1, T]

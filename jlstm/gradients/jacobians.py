@@ -1,10 +1,4 @@
-"""State Jacobians: how one step, and many steps, map a small change of the state.
-
-    J_t = ∂s_t/∂s_tm1,    ∂s_T/∂s_tm1 = J_T ⋯ J_t
-
-Long products leave the range of floats. They are returned as matrices of norm 1 with the logarithms
-of their norms, and their singular values as logarithms.
-"""
+"""State Jacobians: how one step, and many steps, map a small change of the state."""
 
 import math
 from typing import Any, NamedTuple
@@ -194,13 +188,12 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
 def _tournament(N):
     """Returns every pair of N columns once, `[rounds, pairs, 2]`, no column twice in a round."""
     players = N + N % 2  # with an odd N, one column sits out each round
-    ring = list(range(1, players))
     rounds = []
     for turn in range(players - 1):
-        seats = [0, *ring[turn:], *ring[:turn]]
-        pairs = zip(seats[: players // 2], reversed(seats), strict=False)
-        rounds.append([pair for pair in pairs if max(pair) < N])
-    return np.array(rounds, np.int32).reshape(players - 1, -1, 2)
+        seats = np.array([0, *np.roll(np.arange(1, players), -turn)])
+        pairs = np.stack([seats, seats[::-1]], axis=-1)[: players // 2]
+        rounds.append(pairs[pairs.max(axis=-1) < N])
+    return np.stack(rounds)
 
 
 def _rotate(carry, pairs):
@@ -213,9 +206,9 @@ def _rotate(carry, pairs):
     columns, logs = carry
     a, b = pairs[:, 0], pairs[:, 1]
     longer = logs[..., a] >= logs[..., b]
-    a, b = jnp.where(longer, a, b), jnp.where(longer, b, a)  # [*B, pairs]
-    x_a, x_b = _pick(columns, a), _pick(columns, b)
-    log_a, log_b = (jnp.take_along_axis(logs, index, axis=-1) for index in (a, b))
+    places = jnp.concatenate([jnp.where(longer, a, b), jnp.where(longer, b, a)], axis=-1)
+    x_a, x_b = jnp.split(_pick(columns, places), 2, axis=-1)
+    log_a, log_b = jnp.split(jnp.take_along_axis(logs, places, axis=-1), 2, axis=-1)
     gap = jnp.where(jnp.isneginf(log_b), -jnp.inf, log_b - log_a)
     r2, rest = jnp.exp(2 * gap), -jnp.expm1(2 * gap)  # r² and 1 - r²
     c = (x_a * x_b).sum(axis=-2)
@@ -223,23 +216,19 @@ def _rotate(carry, pairs):
     some = square > 0
     u = jnp.where(some, 2 * c / (rest + jnp.sqrt(jnp.where(some, square, 1))), 0)
     log_cosine = jnp.log1p(r2 * u**2) / -2  # of the rotation's angle
-    for index, log, x in (
-        (a, log_a, x_a + (r2 * u)[..., None, :] * x_b),
-        (b, log_b, x_b - u[..., None, :] * x_a),
-    ):
-        x, grown = _normalised(x, axis=-2)
-        columns = _put(columns, index, x)
-        logs = _put(logs[..., None, :], index, (log + log_cosine)[..., None, :] + grown)[..., 0, :]
-    return (columns, logs), None
+    turned = [x_a + (r2 * u)[..., None, :] * x_b, x_b - u[..., None, :] * x_a]
+    turned, grown = _normalised(jnp.concatenate(turned, axis=-1), axis=-2)
+    log = jnp.concatenate([log_a + log_cosine, log_b + log_cosine], axis=-1) + grown[..., 0, :]
+    return (_put(columns, places[..., None, :], turned), _put(logs, places, log)), None
 
 
 def _pick(columns, index):
     return jnp.take_along_axis(columns, index[..., None, :], axis=-1)
 
 
-def _put(columns, index, values):
-    index = jnp.broadcast_to(index[..., None, :], values.shape)
-    return jnp.put_along_axis(columns, index, values, axis=-1, inplace=False)
+def _put(array, index, values):
+    index = jnp.broadcast_to(index, values.shape)
+    return jnp.put_along_axis(array, index, values, axis=-1, inplace=False)
 
 
 def _normalised(array, axis):

@@ -1,9 +1,4 @@
-"""Lyapunov exponents: the rates at which small changes of the state grow or decay.
-
-    Q_t R_t = J_t Q_tm1,    λ_k = mean over t of ln |R_t[k, k]|
-
-in nats per step (natural logarithms): a change in direction k grows by `exp(λ_k)` a step.
-"""
+"""Lyapunov exponents: a small change of the state grows by `exp(λ_k)` a step in direction k."""
 
 from typing import Any, NamedTuple
 

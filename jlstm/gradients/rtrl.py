@@ -134,8 +134,7 @@ def _exact(step_loss, params, recurrence: Recurrence):
             argnums=(0, 1),
         )(params, before)
         gradient = _plus(_pulled(ravel(by_state), S), direct)
-        J, immediate = _linearised(lambda after, y: ravel(after), recurrence, params, before, now)
-        S = _plus(_pushed(J, S), immediate)
+        S, _ = _followed(lambda after, y: ravel(after), recurrence, params, before, now, S)
         return (take(recurrence, params, before, now)[0], S), value, gradient
 
     return follow, _no_influence(ravel(recurrence.state), params)
@@ -150,9 +149,8 @@ def _snap(step_loss, params, recurrence: Recurrence):
         before, (S, kept) = carry
         after, y = take(recurrence, params, before, now)
         value, by_output = jax.value_and_grad(step_loss)(y, target)
-        J, immediate = _linearised(_with_output, recurrence, params, before, now)
+        S, immediate = _followed(_with_output, recurrence, params, before, now, S)
         kept = jax.tree.map(lambda kept, i: kept | (i != 0), kept, immediate)
-        S = _plus(_pushed(J, S), immediate)
         S = jax.tree.map(lambda kept, s: jnp.where(kept, s, 0), kept, S)
         by_output = _with_output(after, by_output)[on_output]
         gradient = _pulled(by_output, jax.tree.map(lambda s: s[on_output], S))
@@ -173,8 +171,8 @@ def _with_output(after, y):
     return ravel((after, [leaf.reshape(*B, -1) for leaf in jax.tree.leaves(y)]))
 
 
-def _linearised(of, recurrence, params, before, now):
-    """Returns `(J [*B, M, N], I)` of the vectors `of(s_t, y_t)`; each array of I is `[*B, M, …]`.
+def _followed(of, recurrence, params, before, now, S):
+    """Returns `(J S + I, I)` of the vectors `of(s_t, y_t)`, trees of arrays `[*B, M, …]`.
 
     I is taken row by row of the batch, as all rows share the parameters.
     """
@@ -189,7 +187,13 @@ def _linearised(of, recurrence, params, before, now):
     immediate = jax.jacrev(row)
     for _ in J.shape[:-2]:
         immediate = jax.vmap(immediate, (None, 0, 0, 0))
-    return J, immediate(params, before, recurrence.initial_state, now)
+    by_params = immediate(params, before, recurrence.initial_state, now)
+
+    def added(s, i):
+        flat = s.reshape(*J.shape[:-2], J.shape[-1], -1)
+        return jnp.matmul(J.astype(s.dtype), flat).reshape(i.shape) + i.astype(s.dtype)
+
+    return jax.tree.map(added, S, by_params), by_params
 
 
 def _plus(trees, others):
@@ -207,23 +211,9 @@ def _no_influence(vectors, params):
     return jax.tree.map(zeros, params)
 
 
-def _pushed(J, S):
-    """Returns `J S`, array by array."""
-
-    def one(s):
-        flat = s.reshape(*J.shape[:-2], J.shape[-1], -1)
-        return jnp.matmul(J.astype(s.dtype), flat).reshape(*J.shape[:-1], *s.shape[J.ndim - 1 :])
-
-    return jax.tree.map(one, S)
-
-
 def _pulled(vectors, S):
     """Returns `vᵀ S`, summed over the rows of the batch: a tree like the parameters."""
-
-    def one(s):
-        return jnp.tensordot(vectors.astype(s.dtype), s, axes=vectors.ndim)
-
-    return jax.tree.map(one, S)
+    return jax.tree.map(lambda s: jnp.tensordot(vectors.astype(s.dtype), s, vectors.ndim), S)
 
 
 def _at_a_step(tree):

@@ -7,7 +7,6 @@ With P_t = ∂h_T/∂s_t, one loop from the last step to the first carries
 and keeps only the requested results of each step.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +18,9 @@ from jlstm._src.cell import Cell
 from jlstm._src.checks import check_bool, check_floats, describe, is_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
-from jlstm._src.masks import select
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of
+from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of, take
+from jlstm.gradients.vectors import identity
 
 
 class InputSensitivity(NamedTuple):
@@ -96,30 +95,31 @@ def input_sensitivity(
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
     _check_rows(xs, mask)
-    begins, taken = flags_of(recurrence.steps, xs.shape[:-1])
+    steps = recurrence.steps
+    _, taken = flags_of(steps, xs.shape[:-1])
     y = jax.eval_shape(recurrence.step, params, recurrence.state, xs[0])[1]
-    _check_output(y, xs.shape[1:-1])
-    before, xs = steps_of(recurrence, params)
+    B = xs.shape[1:-1]
+    if not hasattr(y, "shape") or y.shape[:-1] != B or y.ndim != len(B) + 1:
+        expected = f"a cell whose output is an array {[*B, 'H']}"
+        raise ValueError(f"cell: expected {expected}, got {describe(y)}")
+    before, _ = steps_of(recurrence, params)
     last = taken & (lags(taken) == 0)
     H = y.shape[-1]
-    seed = jnp.eye(H, dtype=y.dtype).reshape(H, *(1 for _ in y.shape[:-1]), H)
-    seed = jnp.broadcast_to(seed, (H, *y.shape))  # ∂h_T/∂y_T, with the units of h_T in front
+    seed = jnp.moveaxis(identity(y), -2, 0).astype(y.dtype)  # ∂h_T/∂y_T, units of h_T first
 
-    def one(d_state, now):
-        before, x, taken, begins, last = now
-        _, pull = jax.vjp(partial(recurrence.step, params), before, x)
+    def one(d_state, inputs):
+        before, now, last = inputs
+        _, pull = jax.vjp(
+            lambda before, x: take(recurrence, params, before, now._replace(x=x)), before, now.x
+        )
         d_y = jnp.where(last[None, ..., None], seed, jnp.zeros_like(seed))
         d_before, d_x = jax.vmap(pull)((d_state, d_y))
-        units = jax.vmap(select, (None, 0, 0))
-        d_x = units(taken, d_x, jnp.zeros_like(d_x))
-        d_before = units(taken, d_before, d_state)
-        d_before = units(begins, jax.tree.map(jnp.zeros_like, d_before), d_before)
         jacobian = jnp.moveaxis(d_x, 0, -2) if vectors else None
         saliency = norm(d_x, axis=0)
         return d_before, InputSensitivity(norm(saliency), saliency, jacobian)
 
     zeros = jax.tree.map(lambda s: jnp.zeros((H, *s.shape), s.dtype), recurrence.state)
-    return jax.lax.scan(one, zeros, (before, xs, taken, begins, last), reverse=True)[1]
+    return jax.lax.scan(one, zeros, (before, steps, last), reverse=True)[1]
 
 
 @on_any_mesh("xs", 1, "B")
@@ -158,7 +158,10 @@ def memory_horizon(
     >>> int(lag), bool(reached)
     (10, True)
     """
-    _check_fraction(fraction)
+    if isinstance(fraction, bool) or not is_real(fraction):
+        raise TypeError(f"fraction: expected a number, got {describe(fraction)}")
+    if not 0 < float(fraction) < 1:
+        raise ValueError(f"fraction: expected above 0 and below 1, got {fraction}")
     sensitivity = input_sensitivity(
         params, xs, state, initial_state=initial_state, reset=reset, mask=mask, cell=cell
     ).norm
@@ -178,16 +181,3 @@ def _check_rows(xs: Array, mask: Array | None) -> None:
     if empty.size:
         row = empty[0].tolist()
         raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")
-
-
-def _check_output(y, batch_shape):
-    if not hasattr(y, "shape") or y.shape[:-1] != batch_shape or y.ndim != len(batch_shape) + 1:
-        expected = f"a cell whose output is an array {[*batch_shape, 'H']}"
-        raise ValueError(f"cell: expected {expected}, got {describe(y)}")
-
-
-def _check_fraction(fraction):
-    if isinstance(fraction, bool) or not is_real(fraction):
-        raise TypeError(f"fraction: expected a number, got {describe(fraction)}")
-    if not 0 < float(fraction) < 1:
-        raise ValueError(f"fraction: expected above 0 and below 1, got {fraction}")

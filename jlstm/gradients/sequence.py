@@ -53,13 +53,9 @@ def read_sequence(
     mask: Array | None,
     cell: Cell,
 ) -> Recurrence:
-    """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes.
-
-    Raises:
-      TypeError, ValueError: an argument is malformed, the mask skips every step, or a layer has two
-        directions.
-    """
-    _check_any_step(mask)
+    """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes."""
+    if hasattr(mask, "dtype") and not isinstance(mask, Tracer) and not np.asarray(mask).any():
+        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
     step = cell
     if is_stack(params, cell):
         check_tuple("params", params)
@@ -139,14 +135,6 @@ def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shap
         raise TypeError(f"{name}: expected a float without axes, got {describe(value)}")
     if value.shape != ():
         raise ValueError(f"{name}: expected a float without axes, got {describe(value)}")
-
-
-def _check_any_step(mask: Array | None) -> None:
-    """Checks that a mask leaves a step in some row, if its values are known."""
-    if isinstance(mask, Tracer) or not hasattr(mask, "dtype"):
-        return
-    if not np.asarray(mask).any():
-        raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:

@@ -106,7 +106,6 @@ def truncated_gradient(
     """
     check_size("steps", steps)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, recurrence, params)
     value, first, pull, earlier = _by_lag(loss, recurrence, params)
 
     def one(carry, _):
@@ -163,9 +162,8 @@ def truncation_study(
     if longest is not None:
         check_size("longest", longest)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, recurrence, params)
-    whole = jax.grad(lambda params: loss(*run(recurrence, params)))(params)
     _, first, pull, earlier = _by_lag(loss, recurrence, params)
+    whole = jax.grad(lambda params: loss(*run(recurrence, params)))(params)
 
     def one(carry, _):
         cotangents, gradient = carry
@@ -186,8 +184,9 @@ def _by_lag(loss, recurrence, params):
       `(value, first, pull, earlier)`: `pull` maps cotangents of `(s_t, y_t)` to cotangents of
       `(params, s_tm1)`. `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
     """
+    check_loss(loss, recurrence, params)
     final, ys = run(recurrence, params)
-    value, (d_final, d_ys) = jax.value_and_grad(lambda out: loss(*out))((final, ys))
+    value, (d_final, d_ys) = jax.value_and_grad(loss, (0, 1))(final, ys)
     before, xs = steps_of(recurrence, params)
     reset, mask = flags_of(recurrence.steps, jax.tree.leaves(xs)[0].shape[:1])
     begun = jnp.cumsum(reset, axis=0)  # the number of sequences that have begun, at each step

@@ -70,13 +70,9 @@ def from_cudnn(
         raise ValueError(f"weights: expected {expected}, got {list(weights.shape)}")
     parts = numpy_of(weights).split(weights, ends[:-1])
     arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-    matrices, biases = arrays[: 2 * len(widths)], arrays[2 * len(widths) :]
-    directions = [
-        lstm_params("weights", W.T, U.T, b_ih + b_hh)
-        for W, U, b_ih, b_hh in zip(
-            matrices[::2], matrices[1::2], biases[::2], biases[1::2], strict=True
-        )
-    ]
+    n = 2 * len(widths)  # matrices, before as many biases
+    each = zip(arrays[:n:2], arrays[1:n:2], arrays[n::2], arrays[n + 1 :: 2], strict=True)
+    directions = (lstm_params("weights", W.T, U.T, b_ih + b_hh) for W, U, b_ih, b_hh in each)
     return as_stack(directions, bidirectional)
 
 

@@ -54,13 +54,11 @@ def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
     D, H = params.W.shape[0], params.U.shape[0]
     make = equinox.nn.LSTMCell
     cell = equinox.filter_eval_shape(make, D, H, use_bias=bias, key=jax.random.key(0))
-    weights = params.W.T, params.U.T, params.b if bias else None
-    return equinox.tree_at(
-        lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias),
-        cell,
-        weights,
-        is_leaf=lambda leaf: leaf is None,
-    )
+
+    def arrays(cell):
+        return [cell.weight_ih, cell.weight_hh, *[cell.bias] * bias]
+
+    return equinox.tree_at(arrays, cell, [params.W.T, params.U.T, *[params.b] * bias])
 
 
 def state_from_equinox(state: tuple) -> LSTMState:

@@ -102,9 +102,13 @@ def load_params(path: str, like: Any = None) -> Any:
     """
     arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else read_npz)(path)
     params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
-    _outline(path, (), params, {})
-    if like is not None:
-        _check_same_form(path, params, like)
+    if like is None:
+        return params
+    shapes, expected = (
+        [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (params, like)
+    )
+    if jax.tree.structure(params) != jax.tree.structure(like) or shapes != expected:
+        raise ValueError(f"{path}: expected {describe(like)}, got {describe(params)}")
     return params
 
 
@@ -216,18 +220,12 @@ def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def _check_same_form(path: str, params: Any, like: Any) -> None:
-    shapes, expected = (
-        [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (params, like)
-    )
-    if jax.tree.structure(params) != jax.tree.structure(like) or shapes != expected:
-        raise ValueError(f"{path}: expected {describe(like)}, got {describe(params)}")
-
-
 def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
     if sorted(arrays) != sorted(LSTMParams._fields):
         raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
-    return LSTMParams(**arrays)
+    params = LSTMParams(**arrays)
+    _outline(path, (), params, {})
+    return params
 
 
 # --- formats

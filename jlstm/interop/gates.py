@@ -42,7 +42,18 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     >>> bool((again.W == params.W).all())
     True
     """
-    _check_gates(gates)
+    if not isinstance(gates, Mapping):
+        raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
+    shape: Any = ()
+    for name, gate in gates.items():
+        if not isinstance(gate, tuple) or len(gate) != 3:
+            raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
+        for field, array in zip(Gate._fields, gate, strict=True):
+            check_floats(f"gates[{name!r}].{field}", array)
+        H, D = shape = shape or (gate[0].shape if gate[0].ndim == 2 else ("H", "D"))
+        if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
+            expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
+            raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")
     named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
     if set(named) != set(GATE_ORDER) or len(named) != len(gates):
         expected = "i, f, o, and g or c"
@@ -78,21 +89,3 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
     return {
         name: Gate(W[k].T, U[k].T, b[k][:, None]) for name, k in zip(order, places, strict=True)
     }
-
-
-def _check_gates(gates: Mapping[str, Gate]) -> None:
-    """Checks that the matrices of all gates have the sizes of one LSTM."""
-    if not isinstance(gates, Mapping):
-        raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
-    H: Any = None
-    D: Any = None
-    for name, gate in gates.items():
-        if not isinstance(gate, tuple) or len(gate) != 3:
-            raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
-        for field, array in zip(Gate._fields, gate, strict=True):
-            check_floats(f"gates[{name!r}].{field}", array)
-        if H is None:
-            (H, D) = gate[0].shape if gate[0].ndim == 2 else ("H", "D")
-        if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
-            expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
-            raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")

@@ -73,7 +73,9 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)
     bidirectional = "weight_ih_l0_reverse" in weights
     suffixes = _suffixes(depth, bidirectional) if depth else [""]
-    kinds = _kinds("bias_ih" + suffixes[0] in weights, "weight_hr_l0" in weights)
+    kinds = ["weight_ih", "weight_hh"]
+    kinds += ["bias_ih", "bias_hh"] if "bias_ih" + suffixes[0] in weights else []
+    kinds += ["weight_hr"] if "weight_hr_l0" in weights else []
     expected = {kind + suffix for suffix in suffixes for kind in kinds}
     if missing := expected - set(weights):
         raise ValueError(f"{prefix}: expected {first_few(sorted(missing))}, which is not there")
@@ -98,12 +100,6 @@ def _no_lstm(prefix: str, state_dict: Mapping) -> str:
 def _suffixes(depth: int, bidirectional: bool) -> list[str]:
     ways = ["", "_reverse"] if bidirectional else [""]
     return [f"_l{k}{way}" for k in range(depth) for way in ways]
-
-
-def _kinds(bias: bool, projection: bool) -> list[str]:
-    """Lists the arrays of one direction."""
-    biases = ["bias_ih", "bias_hh"]
-    return ["weight_ih", "weight_hh", *biases * bias, *["weight_hr"] * projection]
 
 
 def _direction(source: str, arrays: Mapping) -> LSTMParams | ProjectedParams:
@@ -147,14 +143,15 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     check_bias(bias, directions)
     state_dict = {}
     for one, suffix in zip(directions, suffixes, strict=True):
-        arrays = [one.W.T, one.U.T, *[one.b, no_bias(one.b)] * bias]
-        projection = isinstance(one, ProjectedParams)
-        if projection and one.P is not None:
-            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(one.P)}")
-        if projection:
-            arrays.append(one.V.T)
-        for kind, array in zip(_kinds(bias, projection), arrays, strict=True):
-            state_dict[prefix + kind + suffix] = _tensor(array)
+        arrays = {"weight_ih": one.W.T, "weight_hh": one.U.T}
+        if bias:
+            arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
+        if isinstance(one, ProjectedParams):
+            if one.P is not None:
+                P = describe(one.P)
+                raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {P}")
+            arrays["weight_hr"] = one.V.T
+        state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 
 

@@ -13,23 +13,17 @@ from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 from jlstm._src.files import FLOATS
 from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
-from jlstm._src.stack import Bidirectional
+from jlstm._src.stack import Bidirectional, is_stack
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Returns an array of JAX as it is, and copies any other array to NumPy.
-
-    Raises:
-      TypeError: it does not hold floats.
-    """
+    """Returns an array of JAX as it is, and copies any other array of floats to NumPy."""
     if hasattr(value, "detach"):  # a tensor of torch
         dtype, shape = str(value.dtype).removeprefix("torch."), list(value.shape)
         if dtype not in FLOATS:
             raise TypeError(f"{name}: expected an array of floats, got a tensor {dtype}{shape}")
-        tensor = value.detach().cpu()
-        # torch cannot convert bfloat16 to NumPy; float32 represents all of its values.
-        value = tensor.float().numpy() if dtype == "bfloat16" else tensor.numpy()
-        return np.array(value, jnp.dtype(dtype))
+        # torch cannot convert bfloat16 to NumPy; float64 represents the values of every dtype.
+        return np.array(value.detach().cpu().double().numpy(), jnp.dtype(dtype))
     if not isinstance(value, jax.Array):
         value = np.array(value)
     if value.dtype.name not in FLOATS:
@@ -43,11 +37,7 @@ def numpy_of(*arrays: Array) -> Any:
 
 
 def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
-    """Makes `LSTMParams` from arrays in jlstm's layout; no bias becomes zeros.
-
-    Raises:
-      ValueError: the arrays do not fit one LSTM.
-    """
+    """Makes `LSTMParams` from arrays in jlstm's layout, if they fit; no bias becomes zeros."""
     for array in (W, U):
         if array.ndim != 2:
             raise ValueError(f"{source}: expected matrices, got {describe(array)}")
@@ -86,12 +76,8 @@ def check_bias(bias: bool, directions: Iterable) -> None:
 
 
 def check_layers(library: str, params: Any, *kinds: Layout) -> list:
-    """Checks that all layers of a stack have one kind, one size, and the same directions.
-
-    Returns:
-      The parameters of each layer and direction, forward before backward.
-    """
-    if not isinstance(params, tuple) or hasattr(params, "_fields") or not params:
+    """Returns the directions of all layers, if all have one kind, one size and as many."""
+    if not is_stack(params) or not params:
         expected = f"a tuple with an entry a layer for {library}"
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
     names = " or ".join(kind.params.__name__ for kind in kinds)

@@ -14,10 +14,12 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 FEW = 50  # points: with so few, each is marked
 
 
-def panels(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """Makes a figure of panels above each other, with a common x axis."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    grid = figure.subplots(rows, sharex=True, squeeze=False, **options)[:, 0]
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, dpi: int = 120, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Makes a figure of panels with a common x axis, row by row."""
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False, **options).ravel()
     for axes in grid:
         axes.grid(color="0.9")
         axes.margins(x=0.01)

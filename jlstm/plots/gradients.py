@@ -23,13 +23,12 @@ def plot_norms(
     """Plots norms against lag or time on a logarithmic axis: the median of seeds and a band.
 
     The band covers the seeds from the 10 % to the 90 % quantile. NaN and medians of zero are left
-    out. Lines differ in lightness and dashes, so that greyscale keeps them apart.
+    out.
 
     Args:
       norms: `[T]`, or `[S, T]` for S seeds, by the name of the line.
       x: `[T]`, the lags or times; None is 0 … T - 1.
-      xlabel: the label of x, with its unit.
-      ylabel: the label of the norms, with their unit.
+      xlabel, ylabel: the labels of x and of the norms, with their units.
 
     Raises:
       ValueError: there are no norms, their shapes differ from `[T]` or `[S, T]`, or none is
@@ -169,8 +168,7 @@ def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> 
 
     Args:
       steps: `[K]`, from `jlstm.gradients.truncation_study`.
-      bias: `[K]`, or `[S, K]` for S seeds, whose median and 10 % to 90 % band are drawn.
-      cosine: as `bias`.
+      bias, cosine: `[K]`, or `[S, K]` for S seeds, whose median and 10 % to 90 % band are drawn.
 
     Raises:
       ValueError: the shapes do not fit each other.
@@ -208,8 +206,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _draw_band(axes: Axes, x, lines, style: dict[str, Any], above: float = -np.inf) -> None:
     """Draws the median of `[S, T]` and the band between the 10 % and 90 % quantiles.
 
-    NaN leaves gaps, and so does a median that is not `above` the given level: zeros count as
-    values, but a logarithmic axis cannot show them.
+    NaN and medians that are not `above` a level leave gaps; a logarithmic axis cannot show zeros.
     """
     there = ~np.isnan(lines).all(axis=0)
     x, lines = x[there], lines[:, there]

@@ -17,15 +17,13 @@ SHADES = ("#14284f", "#c2703d")  # for alternate units; they differ in greyscale
 def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     """Plots the histories of the hidden and the cell state, one line a unit.
 
-    A few short lines share one axis; they differ in lightness and dashes, so that greyscale keeps
-    them apart. Many or long lines are drawn above each other instead, each on its own zero line,
-    labelled with its unit. With more than 1,000 steps each line is the mean over short spans of
-    time, within the range of the values in the span. The labels of the axes give the length of the
-    spans and the distance of the zero lines.
+    A few short lines share one axis. Many or long lines are drawn above each other instead, each on
+    its own zero line, labelled with its unit. With more than 1,000 steps each line is the mean over
+    short spans of time, within the range of the values in the span. The labels of the axes give the
+    length of the spans and the distance of the zero lines.
 
     Args:
-      H: `[T, H]`, hidden states.
-      C: `[T, H]`, cell states.
+      H, C: `[T, H]`, hidden states and cell states.
 
     Raises:
       ValueError: the shapes are not `[T, H]`, differ, or have no step or no unit.
@@ -41,9 +39,8 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
         raise ValueError(f"H, C: expected two histories [T, H] of one shape, got {got}")
     T, units = H.shape
     together = units <= LEGEND and T * units <= CROWD
-    figure, (upper, lower) = panels(
-        8, 5.0 if together else min(max(5.0, 0.3 * units), 14.0), rows=2
-    )
+    height = 5.0 if together else min(max(5.0, 0.3 * units), 14.0)
+    figure, (upper, lower) = panels(8, height, rows=2)
     for axes, states, label in ((upper, H, "hidden state h"), (lower, C, "cell state c")):
         axes.set_ylabel(label)
         (_draw_together if together else _draw_apart)(axes, states)
@@ -100,7 +97,6 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _draw_together(axes: Axes, states: np.ndarray) -> None:
-    """Draws the lines on common axes."""
     marker = "o" if len(states) <= FEW else None
     for values, style in zip(states.T, styles(map(str, range(states.shape[1]))), strict=True):
         axes.plot(values, marker=marker, markersize=3.5, **style)

@@ -20,11 +20,10 @@ def plot_training(
     *,
     baseline: float | None = None,
 ) -> Figure:
-    """Plots learning curves of many seeds: the loss, and the share of solved seeds.
+    """Plots learning curves of many seeds: the loss, and the share of seeds solved by each step.
 
     The upper panel shows, for each setting, the median over its seeds and a band with the middle
     four fifths of them. A point is the mean over a span of steps, so that long runs stay legible.
-    The lower panel shows the share of the seeds that are solved by each step.
 
     Args:
       losses: `[S, steps]` for S seeds, by the name of the setting; steps of NaN are left out.
@@ -49,20 +48,16 @@ def plot_training(
             raise ValueError(f"{name}: expected shapes [S, steps] and [S], got {got}")
     figure, (upper, lower) = panels(8, 6, rows=2, height_ratios=(2, 1))
     steps = max(np.shape(curves)[1] for curves in losses.values())
-    for (name, curves), style in zip(losses.items(), styles(losses), strict=True):
-        _draw_band(upper, curves, style)
+    _draw_losses(figure, upper, losses, baseline)
+    for name, style in zip(losses, styles(losses), strict=True):
         solved = np.sort(np.asarray(solved_at[name]))
         solved = solved[solved >= 0]
         shares = np.arange(len(solved) + 1) / len(solved_at[name])
         x = np.concatenate([[0], solved, [steps]])
         lower.step(x, np.append(shares, shares[-1]), where="post", **style)
-    if baseline is not None:
-        mark_level(upper, baseline, "baseline")
-    upper.set(yscale="log", ylabel="loss")
+    upper.set_ylabel("loss")
     lower.set(ylabel="seeds solved", ylim=(-0.05, 1.05), xlabel=_step_label(steps))
     lower.yaxis.set_major_formatter(PercentFormatter(1))
-    if len(losses) > 1:
-        figure.legend(handles=upper.get_lines()[: len(losses)], loc="outside upper center", ncols=2)
     return figure
 
 
@@ -92,30 +87,19 @@ def plot_panels(
         got = "; ".join(f"{name}: {', '.join(panel)}" for name, panel in losses.items())
         raise ValueError(f"losses: expected the same settings in each panel, got {got or 'none'}")
     shapes = {np.shape(curves) for panel in losses.values() for curves in panel.values()}
-    for shape in shapes:
-        if len(shape) != 2:
-            raise ValueError(f"losses: expected shapes [S, steps], got {list(shape)}")
+    if bad := [list(shape) for shape in shapes if len(shape) != 2]:
+        raise ValueError(f"losses: expected shapes [S, steps], got {bad[0]}")
     columns = math.ceil(math.sqrt(len(losses)))
     rows = math.ceil(len(losses) / columns)
-    size = (1 + 2.6 * columns, 1.2 + 1.9 * rows)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    width, height = 1 + 2.6 * columns, 1.2 + 1.9 * rows
+    figure, grid = panels(width, height, rows, columns, dpi=100, sharey=True)
     for axes, (title, panel) in zip(grid, losses.items(), strict=False):
-        for curves, style in zip(panel.values(), styles(settings), strict=True):
-            _draw_band(axes, curves, style)
-        if baseline is not None:
-            mark_level(axes, baseline, "baseline")
-        axes.set_yscale("log")
+        _draw_losses(figure, axes, panel, baseline)
         axes.set_title(title, fontsize="medium")
-        axes.grid(color="0.9")
-        axes.margins(x=0.01)
     for axes in grid[len(losses) :]:
         figure.delaxes(axes)
     figure.supxlabel(_step_label(max(shape[1] for shape in shapes)), fontsize="medium")
     figure.supylabel("loss", fontsize="medium")
-    if len(settings) > 1:
-        lines = grid[0].get_lines()[: len(settings)]
-        figure.legend(handles=lines, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -166,12 +150,22 @@ def _curve_span(steps: int) -> int:
     return -(-steps // POINTS)
 
 
+def _draw_losses(figure: Figure, axes: Axes, losses, baseline: float | None) -> None:
+    """Draws the curves of all settings and the baseline, with one legend above the figure."""
+    for curves, style in zip(losses.values(), styles(losses), strict=True):
+        _draw_band(axes, curves, style)
+    if len(losses) > 1 and not figure.legends:
+        figure.legend(handles=axes.get_lines(), loc="outside upper center", ncols=2)
+    if baseline is not None:
+        mark_level(axes, baseline, "baseline")
+    axes.set_yscale("log")
+
+
 def _draw_band(axes: Axes, curves: np.ndarray, style: dict[str, Any]) -> None:
     """Draws the median and the band of the middle four fifths of seeds, of means over spans."""
     curves = np.asarray(curves, np.float64)
     curves = curves[:, ~np.isnan(curves).all(axis=0)]
-    span = _curve_span(curves.shape[1])
-    starts = np.arange(0, curves.shape[1], span)
+    starts = np.arange(0, curves.shape[1], _curve_span(curves.shape[1]))
     counts = np.diff(starts, append=curves.shape[1])
     curves = np.where(np.isfinite(curves), curves, np.inf)  # a diverged run counts as the worst
     means = np.add.reduceat(curves, starts, axis=1) / counts

@@ -63,6 +63,11 @@ REFUSED_CSV = {
     "nan, first row": ("1,nan\n", None, "row 1, column 1: expected a finite number, got 'nan'"),
     "inf": ("a\n-inf\n", None, "row 2, column 'a': expected a finite number, got '-inf'"),
     "too large": ("a\n1e999\n", None, "row 2, column 'a': expected a finite number, got '1e999'"),
+    "too large, first row": (
+        "1e999,+inf\n1,2\n",
+        None,
+        "row 1, column 0: expected a finite number, got '1e999'",
+    ),
     "underscore": ("a\n1_0\n", None, "row 2, column 'a': expected a finite number, got '1_0'"),
     "long text": (
         "a\n" + 50 * "x",

@@ -162,14 +162,14 @@ def test_pack_gates_refuses(names):
 def test_the_older_keys_draw_the_same(implementation):
     with jax.default_prng_impl(implementation):
         typed, legacy = jax.random.key(7), jax.random.PRNGKey(7)
-        xs = jnp.ones((4, 2))
+        xs = jnp.ones((2, 2))
 
+        @jax.jit
         def draws(key):
-            params = jlstm.init_stack(key, 2, (3, 4), bidirectional=True)
+            params = jlstm.init_stack(key, 2, (3, 3))
             noisy = jlstm.unroll_stack(params, xs, key=key, dropout=0.5, recurrent_dropout=0.5)
             return jlstm.init(key, 2, 3), params, noisy
 
-        chex.assert_trees_all_equal(draws(legacy), draws(typed))
-        chex.assert_trees_all_equal(jax.jit(draws)(np.asarray(legacy)), jax.jit(draws)(typed))
+        chex.assert_trees_all_equal(draws(np.asarray(legacy)), draws(typed))
         many = jax.vmap(draws)(jax.random.split(legacy, 3))
         chex.assert_trees_all_close(many, jax.vmap(draws)(jax.random.split(typed, 3)))

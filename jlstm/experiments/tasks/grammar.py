@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn import one_hot
+from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from jlstm._src.checks import check_size
 from jlstm._src.dtypes import Array
-from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, synthetic
+from jlstm.experiments.tasks.task import Batch, Task, synthetic
 
 SYMBOLS = "BTPSXVE"
 

@@ -10,10 +10,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.nn import one_hot
+from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from jlstm._src.checks import check_choice, check_size
 from jlstm._src.masks import length_mask
-from jlstm.experiments.tasks.task import Batch, Task, cross_entropy, synthetic
+from jlstm.experiments.tasks.task import Batch, Task, synthetic
 
 RECENT = 2000  # H&S: the number of sequences in a row that must be correct
 

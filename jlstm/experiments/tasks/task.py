@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from jlstm._src.dtypes import Array
@@ -77,9 +76,3 @@ def synthetic(sample: Callable[[Any, int], Batch], correct: Judgement, **fields:
 def share_correct(correct: Judgement) -> Judgement:
     """Makes the metric of most tasks, the share of correct sequences."""
     return lambda outputs, batch: correct(outputs, batch).astype(jnp.float32).mean()
-
-
-def cross_entropy(logits: Array, classes: Array) -> Array:
-    """Computes minus the log probability of each class under softmax, `[…]`, in nats."""
-    chosen = jnp.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen

@@ -5,13 +5,12 @@ and two biases, which are added. Coupled gates have no weights for f in jlstm; t
 those that it has.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jlstm.cells import Activation, PeepholeParams
-from jlstm.cells.activations import FUNCTIONS
+from jlstm.cells.activations import FUNCTIONS, options_of
 from jlstm.interop.weights import no_bias
 
 # The places of jlstm's blocks among the operator's, by whether gates are coupled and lack f.
@@ -53,17 +52,11 @@ def _put(array, k, places):
     return np.concatenate(blocks)
 
 
-def parameters_of(name: str) -> dict[str, float]:
-    """Returns the options of an activation, alpha and beta, with jlstm's defaults."""
-    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "x"}
-
-
 def activation_attributes(activations: Sequence[Activation]) -> dict[str, list]:
     """Makes the operator's attributes: the names, and the alphas and betas that they take."""
     values: dict[str, list] = {"alpha": [], "beta": []}
     for activation in activations:
-        for which, default in parameters_of(activation.name).items():
+        for which, default in options_of(activation.name).items():
             given = getattr(activation, which)
             values[which].append(float(default if given is None else given))
     return {

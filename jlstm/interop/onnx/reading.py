@@ -12,7 +12,8 @@ from jlstm._src.checks import describe
 from jlstm._src.files import FLOATS
 from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
-from jlstm.interop.onnx.convert import NAMES, parameters_of
+from jlstm.cells.activations import options_of
+from jlstm.interop.onnx.convert import NAMES
 
 if TYPE_CHECKING:
     import onnx
@@ -41,19 +42,17 @@ class Description(NamedTuple):
 
 
 def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Description]:
-    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name.
-
-    Raises:
-      OSError: the file cannot be read.
-      ValueError: it is not an ONNX model, it has no such node, or a node is not supported.
-    """
+    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name."""
     with extra("interop"):
         import onnx
 
     source, model = _open(model_or_path)
     if not model.HasField("graph"):
         raise ValueError(f"{source}: not an ONNX model: it has no graph")
-    opset = _opset(source, model)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", 0))
+    if opset < OLDEST_OPSET:
+        raise ValueError(f"{source}: expected opset {OLDEST_OPSET} or newer, got {opset or 'none'}")
     nodes = list(_walk(model.graph, {}))
     found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
     names = _names([node for node, _ in found])
@@ -106,14 +105,6 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _opset(source, model) -> int:
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", 0))
-    if opset < OLDEST_OPSET:
-        raise ValueError(f"{source}: expected opset {OLDEST_OPSET} or newer, got {opset or 'none'}")
-    return opset
-
-
 def _walk(graph, outside: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """Yields the nodes of a graph and of the graphs inside its nodes, with the origins of values.
 
@@ -163,30 +154,27 @@ def _check_attributes(label, given) -> None:
 
 
 def _options(label, given, directions) -> tuple[Options, ...]:
-    """Reads the cell's options for each direction.
-
-    `activations` lists f, g, h for each. Activations that take alpha or beta consume the lists of
-    these in order.
-    """
+    """Reads the cell's options for each direction; `activations` lists f, g, h for each."""
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
     if len(names) != 3 * directions:
         came = ", ".join(names)
         raise ValueError(f"{label}: activations: expected {3 * directions} names, got {came}")
-    alphas, betas = (iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta"))
-    made = [_activation(f"{label}: activations", name, alphas, betas) for name in names]
+    left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
+    made = [_activation(f"{label}: activations", name, left) for name in names]
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
 
 
-def _activation(label, name, alphas, betas) -> Activation:
+def _activation(label, name, left) -> Activation:
+    """Makes an activation, which takes its alpha and beta from the iterators `left`."""
     ours = {theirs.lower(): ours for ours, theirs in NAMES.items()}.get(name.lower())
     if ours is None:
         expected = ", ".join(NAMES.values())
         raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
-    left, values = {"alpha": alphas, "beta": betas}, {}
-    for which in parameters_of(ours):
+    values = {}
+    for which in options_of(ours):
         values[which] = next(left[which], None)
         if values[which] is None and ours in NO_DEFAULT:
             raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
@@ -225,7 +213,6 @@ def _tensor(origin, origins):
 
 
 def _origin(value, origins) -> str:
-    """Describes where a value comes from."""
     import onnx
 
     origin = origins.get(value)
@@ -248,10 +235,7 @@ def _array(label, tensor) -> np.ndarray:
 
 
 def _check_shapes(label, given, directions, arrays) -> None:
-    """Checks that dtypes are supported, and that arrays fit each other and the attributes.
-
-    The batch size B of lengths and states is checked when X is known.
-    """
+    """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
     W, R = arrays["W"], arrays["R"]
     D = W.shape[-1] if W.ndim else 0
     H = given.get("hidden_size", R.shape[-1] if R.ndim else 0)
@@ -270,15 +254,10 @@ def _check_shapes(label, given, directions, arrays) -> None:
         if array.dtype.name not in dtypes:
             expected = ", ".join(dtypes)
             raise ValueError(f"{label}: {name}: expected {expected}, got {array.dtype}")
-        if not _fits(array.shape, shapes[name]):
+        sizes = zip(shapes[name], array.shape, strict=False)
+        shape = [expected if expected == "B" else size for expected, size in sizes]
+        if shape != shapes[name] or array.ndim > len(shape):
             expected = str(shapes[name]).replace("'", "")
             raise ValueError(f"{label}: {name}: expected shape {expected}, got {describe(array)}")
     if not H or not D:
         raise ValueError(f"{label}: expected sizes above 0, got W {describe(W)}, R {describe(R)}")
-
-
-def _fits(shape, expected) -> bool:
-    """Whether a shape is as expected; a letter stands for any size."""
-    return len(shape) == len(expected) and all(
-        isinstance(e, str) or size == e for size, e in zip(shape, expected, strict=True)
-    )

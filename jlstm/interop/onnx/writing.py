@@ -15,7 +15,7 @@ from jlstm._src.dtypes import common_dtype
 from jlstm._src.files import atomic_write
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
-from jlstm._src.stack import Bidirectional
+from jlstm._src.stack import Bidirectional, directions_of
 from jlstm.cells import Options, PeepholeParams, general
 from jlstm.interop.onnx.convert import activation_attributes, to_onnx
 
@@ -83,28 +83,25 @@ def save(
     atomic_write({os.fspath(path): lambda file: file.write(content)})
 
 
-def _check_layers(params, layout) -> list[tuple[PeepholeParams, ...]]:
+def _check_layers(params, layout) -> list[list[PeepholeParams]]:
     """Checks that the operator can express a stack; returns the directions of each layer."""
     check_tuple("params", params)
     layers, width = [], None
     for k, layer in enumerate(params):
         name = f"params[{k}]"
-        ones = {name: layer}
-        if isinstance(layer, Bidirectional):
-            ones = {f"{name}.{direction}": one for direction, one in layer._asdict().items()}
-        sizes = []
-        for place, one in ones.items():
+        directions, sizes = [], []
+        for which, one in directions_of(name, layer, layer).items():
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
-                raise TypeError(f"{place}: expected {expected}, got {describe(one)}")
-            padded = (*one, None)[:4]
-            sizes.append(sizes_of(place, PeepholeParams._make(padded), layout))
-        if any(size != sizes[0] for size in sizes):
+                raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
+            directions.append(PeepholeParams(**one._asdict()))
+            sizes.append(sizes_of(name + which, directions[-1], layout))
+        if sizes[0] != sizes[-1]:
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
         if width not in (None, sizes[0]["D"]):
             expected = f"{width} input features after params[{k - 1}]"
             raise ValueError(f"{name}: expected {expected}, got {sizes[0]['D']}")
-        layers.append(tuple(PeepholeParams(*one) for one in ones.values()))
+        layers.append(directions)
         width = len(sizes) * sizes[0]["H"]
     return layers
 

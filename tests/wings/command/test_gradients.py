@@ -102,6 +102,16 @@ def test_a_table_is_saved_whole_and_shown_cut(capsys):
     np.testing.assert_array_equal(table[:, 0], np.arange(150))
 
 
+def test_features_do_not_take_the_columns_of_the_step_and_the_norm():
+    rows = "".join(f"{k},{k / 3},1.5\n" for k in range(5))
+    Path("named.csv").write_text(f"t,norm,b\n{rows}")
+    assert cli.main(["gradients", "saliency", "--input=named.csv", "--save=a.csv"]) == 0
+    given = ["--input=named.csv", "--columns=t,norm,b", "--save=b.csv"]
+    assert cli.main(["gradients", "saliency", *given]) == 0
+    assert Path("b.csv").read_text().startswith("t,norm,x_t,x_norm,b\n")
+    np.testing.assert_array_equal(files.read_series("b.csv"), files.read_series("a.csv"))
+
+
 def test_a_trained_run_s_folder_is_as_its_file(capsys):
     assert cli.main(["gradients", "truncation", "--params=weights.npz"]) == 0
     expected = capsys.readouterr().out
@@ -128,7 +138,8 @@ def test_the_memory_horizon_is_said(capsys):
 @pytest.mark.parametrize("arguments", [[], *([q] for q in QUESTIONS)])
 def test_help_has_an_example(arguments, capsys):
     assert cli.main(["gradients", *arguments, "--help"]) == 0
-    assert "example:\n  jlstm gradients" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "example:\n  jlstm gradients" in out and "float16" not in out
 
 
 @pytest.mark.parametrize(
