@@ -298,7 +298,11 @@ def zeros_like(like: Any) -> Any:
 def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
     """Checks that the arrays of a state are `[*B, H]` or `[H]`, given the types it should have."""
     if not isinstance(state, type(like)):
-        raise TypeError(f"{name}: expected {type(like).__name__}, got {describe(state)}")
+        fields = ", ".join(like._fields)
+        hint = " (flax's order is (c, h): jlstm.interop.state_from_flax)"
+        hint = hint if isinstance(state, tuple) else ""
+        expected = f"{type(like).__name__}({fields})"
+        raise TypeError(f"{name}: expected {expected}, got {describe(state)}{hint}")
     for field, array, to in zip(like._fields, state, like, strict=True):
         check_floats(f"{name}.{field}", array)
         shapes = dict.fromkeys([to.shape, to.shape[batch_axes:]])

@@ -9,6 +9,8 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+from jax import export
+from jax.core import Tracer
 
 from jlstm._src.dtypes import Array
 
@@ -21,7 +23,7 @@ def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
     """
     if is_legacy_key(key):
         shape, to_typed = key.shape[:-1], jax.random.wrap_key_data
-    elif isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    elif isinstance(key, jax.Array) and is_key(key):
         shape, to_typed = key.shape, lambda key: key
     else:
         expected = "a key from jax.random.key, or "
@@ -37,6 +39,11 @@ def is_legacy_key(value: Any) -> bool:
     if not isinstance(value, Array) or value.dtype != jnp.uint32:
         return False
     return value.shape[-1:] == (legacy_key_size(),)
+
+
+def is_key(value: Any) -> bool:
+    """Whether an array, or the type of one, holds typed keys."""
+    return jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def legacy_key_size() -> int:
@@ -56,25 +63,27 @@ def check_count(name: str, count: int) -> None:
 
 
 def _check_int(name, value, least):
+    if export.is_symbolic_dim(value):
+        return
     try:
         integer = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         integer = None
     if integer is None:
-        raise TypeError(f"{name}: expected an int, got {describe(value)}")
+        raise TypeError(f"{name}: expected an int, got {describe(value)}{_static(value)}")
     if integer < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def check_floats(name: str, array: Array) -> None:
     """Checks that `array` is an array of floating point numbers."""
-    if not hasattr(array, "dtype") or not jnp.issubdtype(array.dtype, jnp.floating):
+    if not isinstance(array, Array) or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
 
 
 def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -> None:
     """Checks that `flags` is an array of bool, of a given shape if there is one."""
-    if not hasattr(flags, "dtype") or flags.dtype != bool:
+    if not isinstance(flags, Array) or flags.dtype != bool:
         raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
     if shape is not None and flags.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
@@ -98,7 +107,7 @@ def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
 def check_bool(name: str, value: bool) -> None:
     """Checks that `value` is True or False, and not a traced flag."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}{_static(value)}")
 
 
 def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
@@ -120,15 +129,19 @@ def check_chunk(chunk: int | str | None) -> None:
 def check_arrays(name: str, tree: Any) -> None:
     """Checks that a tree has leaves, all of them arrays."""
     leaves = jax.tree.leaves(tree)
-    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+    if not leaves or not all(isinstance(leaf, Array) for leaf in leaves):
         raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
 
 
 def describe(value: Any) -> str:
-    """Describes a value for a message: an array by dtype and shape, else by its type and repr."""
-    if _is_array(value) or hasattr(value, "_fields"):  # both print with their type in front
-        return describe_tree(value)
-    return f"{type(value).__name__} {describe_tree(value)}"
+    """Describes a value for a message: an array by dtype and shape, else by its type and repr.
+
+    The description is cut after 300 characters.
+    """
+    text = describe_tree(value)
+    if not isinstance(value, Array) and not hasattr(value, "_fields"):  # both say it
+        text = f"{type(value).__name__} {text}"
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def describe_tree(tree: Any) -> str:
@@ -138,6 +151,12 @@ def describe_tree(tree: Any) -> str:
         return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if _is_array(leaf) else leaf
 
     return repr(jax.tree.map(bare, tree))
+
+
+def _static(value):
+    """Says how to make an option static that `jax.jit` was given as an argument."""
+    traced = isinstance(value, Tracer)
+    return "; bind options by functools.partial before jax.jit" if traced else ""
 
 
 def _is_array(value):

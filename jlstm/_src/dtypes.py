@@ -12,12 +12,16 @@ Array = jax.Array | np.ndarray  # chex.Array also admits NumPy's scalars, which 
 def common_dtype(*trees: Any) -> jnp.dtype:
     """The dtype of all arrays of `trees` together, by JAX's standard promotion.
 
+    float64 becomes float32 unless `jax_enable_x64` is on, and a weakly typed array gives way.
+
     >>> import jax.numpy as jnp
     >>> common_dtype(jnp.zeros(2, jnp.bfloat16), jnp.zeros(2, jnp.float16))
     dtype('float32')
     """
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(trees)))
+        leaves = jax.tree.leaves(trees)
+        dtype = jnp.result_type(*(x if isinstance(x, Array) else x.dtype for x in leaves))
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
@@ -28,7 +32,7 @@ def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     dtype('float32')
     """
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.promote_types(dtype, jnp.float32)
+        return jax.dtypes.canonicalize_dtype(jnp.promote_types(dtype, jnp.float32))
 
 
 def as_dtype(tree: Any, dtype: jnp.dtype) -> Any:

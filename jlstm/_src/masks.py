@@ -110,7 +110,7 @@ def select(flags: Array, on_true: Any, on_false: Any):
 def _check_lengths(lengths: Array, T: int) -> None:
     """Checks that lengths are ints, and, if their values are known, from 0 to T."""
     check_count("T", T)
-    if not hasattr(lengths, "dtype") or not jnp.issubdtype(lengths.dtype, jnp.integer):
+    if not isinstance(lengths, Array) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
     if isinstance(lengths, Tracer):
         return

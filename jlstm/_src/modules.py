@@ -7,6 +7,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
+from jax import export
+
 T = TypeVar("T")
 
 
@@ -14,11 +16,16 @@ def set_module(module: str) -> Callable[[T], T]:
     """Decorator that puts a function or class under the public module that exports it.
 
     Representations, pickles, serialised exports and the API reference then name that module
-    rather than the file of the definition.
+    rather than the file of the definition. A NamedTuple may be an argument or a result of an
+    exported function that is serialised.
     """
 
     def decorate(public: Any) -> Any:
         public.__module__ = module
+        if hasattr(public, "_fields"):
+            with contextlib.suppress(ValueError):  # the module was loaded before
+                name = f"{module}.{public.__name__}"
+                export.register_namedtuple_serialization(public, serialized_name=name)
         return public
 
     return decorate

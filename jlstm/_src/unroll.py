@@ -25,6 +25,7 @@ from jlstm._src.checks import (
     check_flags,
     check_floats,
     describe,
+    is_key,
 )
 from jlstm._src.derivative import Options
 from jlstm._src.dtypes import Array, as_dtype, common_dtype
@@ -133,6 +134,7 @@ def read_arguments(
     else:
         _check_own_steps(xs, reset, mask)
         like = _own_carry_like(cell, params, xs, given)
+        _check_own_rows(like, reset, mask, initial_state)
     state, initial_state = fill_in(given, like)
     return Arguments(params, state, initial_state, safe_steps(xs, reset, mask))
 
@@ -182,13 +184,22 @@ def fill_in(given: Mapping[str, Any], like: Any) -> tuple[Any, Any]:
     state, initial_state = given.values()
 
     def conform(leaf, to):
-        return jnp.broadcast_to(jnp.asarray(leaf).astype(to.dtype), to.shape)
+        leaf = jnp.asarray(leaf)
+        leaf = leaf if leaf.dtype == to.dtype else leaf.astype(to.dtype)  # a key has no astype
+        return jnp.broadcast_to(leaf, to.shape)
 
-    if initial_state is None:
-        initial_state = zeros_like(like)
-    else:
+    def zeros(leaf, to):
+        return leaf if is_key(to) else zeros_like(to)
+
+    if state is not None:
+        state = jax.tree.map(conform, state, like)
+    if initial_state is not None:
         initial_state = jax.tree.map(conform, initial_state, like)
-    return initial_state if state is None else jax.tree.map(conform, state, like), initial_state
+    elif state is not None:
+        initial_state = jax.tree.map(zeros, state, like)
+    else:
+        initial_state = zeros_like(like)
+    return initial_state if state is None else state, initial_state
 
 
 def safe_steps(xs: Any, reset: Array | None, mask: Array | None) -> Steps:
@@ -212,7 +223,7 @@ def _check_own_steps(xs, reset, mask):
     An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
     """
     leaves = jax.tree.leaves(xs)
-    if not all(hasattr(leaf, "dtype") for leaf in leaves):
+    if not all(isinstance(leaf, Array) for leaf in leaves):
         raise TypeError(f"xs: expected arrays, got {describe(xs)}")
     if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
         raise ValueError(f"xs: expected one time axis in front, got {describe(xs)}")
@@ -223,6 +234,18 @@ def _check_own_steps(xs, reset, mask):
         if flags.ndim < 1 or any(leaf.shape[: flags.ndim] != flags.shape for leaf in leaves):
             got = f"{describe(flags)} with xs {describe(xs)}"
             raise ValueError(f"{name}: expected shape [T, *B], got {got}")
+
+
+def _check_own_rows(like, reset, mask, initial_state):
+    """Checks that a state has a row for each flag of a step, and a value that resets restore."""
+    for name, flags in {"reset": reset, "mask": mask}.items():
+        B = () if flags is None else flags.shape[1:]
+        if any(leaf.shape[: len(B)] != B for leaf in jax.tree.leaves(like)):
+            expected = f"leading axes {[*B]} in each array, as in {name}"
+            raise ValueError(f"state: expected {expected}, got {describe(like)}")
+    if reset is not None and initial_state is None and any(map(is_key, jax.tree.leaves(like))):
+        expected = "a state that resets restore, as keys have no zero"
+        raise ValueError(f"initial_state: expected {expected}, got None")
 
 
 def _check_like(name, tree, like):

@@ -133,7 +133,7 @@ def unroll_stack(
 def _run_direction(direction: Direction, steps: Steps, rates, key, options):
     """The final state, the second result of `unroll`, and the outputs."""
     cell, params, state, initial_state = direction
-    noise = draw_noise(key, rates, len(steps.x), state, steps.reset)
+    noise = draw_noise(key, rates, steps.x.shape[0], state, steps.reset)
     steps = steps._replace(x=as_dtype(steps.x, state.h.dtype), noise=noise)
     final, out = run(cell, Arguments(params, state, initial_state, steps), options)
     if not options.return_states:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check_arrays, check_count, check_size
+from jlstm._src.checks import check_arrays, check_count, check_size, is_key
 
 UNNAMED = ".orbax-checkpoint-tmp"  # orbax's name for incomplete checkpoints
 DIGESTS, UNSEALED = "digests", ("digests", "_CHECKPOINT_METADATA", "commit_success.txt")
@@ -114,7 +114,7 @@ def steps(folder: str) -> list[int]:
 
 def _arrays(tree):
     """Copies the leaves, which the caller may donate; orbax cannot store those without elements."""
-    leaves = {n: jax.random.key_data(x) if _is_key(x) else x for n, x in _named(tree).items()}
+    leaves = {n: jax.random.key_data(x) if is_key(x) else x for n, x in _named(tree).items()}
     return {name: np.array(leaf) for name, leaf in leaves.items() if leaf.size}
 
 
@@ -122,10 +122,6 @@ def _named(tree):
     """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
-
-
-def _is_key(leaf):
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _shapes(tree):
@@ -246,7 +242,7 @@ def _as(arrays, like):
 
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)
-        if _is_key(leaf):
+        if is_key(leaf):
             impl = jax.random.key_impl(jnp.empty((), leaf.dtype))  # the leaf may be abstract
             return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)

@@ -129,6 +129,7 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
         carry = matrix, log_norm + log[..., 0, 0]
         return carry, JacobianProducts(*carry)
 
+    jacobians = jnp.asarray(jacobians)
     eye = jnp.broadcast_to(jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype), jacobians.shape[1:])
     start = eye, jnp.zeros(jacobians.shape[1:-2], jacobians.dtype)
     return jax.lax.scan(one, start, jacobians, reverse=True)[1]
@@ -164,7 +165,7 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
     """
     _check_jacobians(jacobians)
     check_size("sweeps", sweeps)
-    N = jacobians.shape[-1]
+    jacobians, N = jnp.asarray(jacobians), jacobians.shape[-1]
     pairs = jnp.asarray(_tournament(N))
 
     def one(carry, jacobian):

@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 import jlstm as typed
 
 T, B, D, H = 5, 4, 2, 3
+FLAX = " (flax's order is (c, h): jlstm.interop.state_from_flax)"
 KEY = "key: expected a key from jax.random.key, or uint32[2] from jax.random.PRNGKey"
 jlstm: Any = typed  # to a type checker, what is wrong on purpose would be an error
 
@@ -145,12 +146,12 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "state a tuple": (
         unroll(None, None, (ones(H), ones(H))),
         TypeError,
-        "state: expected LSTMState, got tuple (float32[3], float32[3])",
+        "state: expected LSTMState(h, c), got tuple (float32[3], float32[3])" + FLAX,
     ),
     "state a list": (
         unroll(None, None, [0.0]),
         TypeError,
-        "state: expected LSTMState, got list [0.0]",
+        "state: expected LSTMState(h, c), got list [0.0]",
     ),
     "state of another H": (
         unroll(None, None, state(B, 7)),
@@ -180,7 +181,7 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "initial_state a tuple": (
         unroll(initial_state=(ones(H), ones(H))),
         TypeError,
-        "initial_state: expected LSTMState, got tuple (float32[3], float32[3])",
+        "initial_state: expected LSTMState(h, c), got tuple (float32[3], float32[3])" + FLAX,
     ),
     "initial_state of another B": (
         unroll(initial_state=state(5, H)),
@@ -365,7 +366,7 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "cell, state a tuple": (
         cell(carried=tuple(state(B, H))),
         TypeError,
-        "state: expected LSTMState, got tuple (float32[4, 3], float32[4, 3])",
+        "state: expected LSTMState(h, c), got tuple (float32[4, 3], float32[4, 3])" + FLAX,
     ),
     "cell, state of another H": (
         cell(carried=state(B, 5)),
@@ -697,12 +698,12 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "stack, initial state of the upper layer": (
         stack(initial_states=(None, (ones(2), ones(2)))),
         TypeError,
-        "initial_states[1]: expected LSTMState, got tuple (float32[2], float32[2])",
+        "initial_states[1]: expected LSTMState(h, c), got tuple (float32[2], float32[2])" + FLAX,
     ),
     "stack, two directions in one": (
         stack(None, None, (Bidirectional(None, None), None)),
         TypeError,
-        "states[0]: expected LSTMState, got Bidirectional(forward=None, backward=None)",
+        "states[0]: expected LSTMState(h, c), got Bidirectional(forward=None, backward=None)",
     ),
     "stack, one direction for two": (
         both(None, (state(B, H), None)),

@@ -11,7 +11,6 @@ import numpy as np
 
 from jlstm._src.cell import sizes_of
 from jlstm._src.checks import check_bool, check_tuple, describe
-from jlstm._src.dtypes import common_dtype
 from jlstm._src.files import atomic_write
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
@@ -74,7 +73,7 @@ def save(
     check_bool("initial_states", initial_states)
     layers = _check_layers(params, general(options).layout)
     arrays = jax.tree.leaves(params)
-    dtype = np.dtype(common_dtype(arrays))
+    dtype = np.result_type(*arrays)
     size = sum(array.size for array in arrays) * dtype.itemsize
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise ValueError(f"params: a file of ONNX holds less than 2 GiB, got {size} bytes")
