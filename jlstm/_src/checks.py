@@ -9,6 +9,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 from jax.core import Tracer
 
@@ -77,16 +78,21 @@ def _check_int(name, value, least):
 
 def check_floats(name: str, array: Array) -> None:
     """Checks that `array` is an array of floating point numbers."""
-    if not isinstance(array, Array) or not jnp.issubdtype(array.dtype, jnp.floating):
+    if not is_array(array) or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
 
 
 def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -> None:
     """Checks that `flags` is an array of bool, of a given shape if there is one."""
-    if not isinstance(flags, Array) or flags.dtype != bool:
+    if not is_array(flags) or flags.dtype != bool:
         raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
     if shape is not None and flags.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of JAX or NumPy, or a scalar of NumPy; torch's are not."""
+    return isinstance(value, Array | np.generic)
 
 
 def is_real(value) -> bool:
@@ -129,17 +135,18 @@ def check_chunk(chunk: int | str | None) -> None:
 def check_arrays(name: str, tree: Any) -> None:
     """Checks that a tree has leaves, all of them arrays."""
     leaves = jax.tree.leaves(tree)
-    if not leaves or not all(isinstance(leaf, Array) for leaf in leaves):
+    if not leaves or not all(map(is_array, leaves)):
         raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
 
 
 def describe(value: Any) -> str:
     """Describes a value for a message: an array by dtype and shape, else by its type and repr.
 
-    The description is cut after 300 characters.
+    It is cut after 300 characters.
     """
     text = describe_tree(value)
-    if not isinstance(value, Array) and not hasattr(value, "_fields"):  # both say it
+    bare = is_array(value) or isinstance(value, jax.ShapeDtypeStruct) or hasattr(value, "_fields")
+    if not bare:
         text = f"{type(value).__name__} {text}"
     return text if len(text) <= 300 else f"{text[:299]}…"
 
@@ -148,7 +155,8 @@ def describe_tree(tree: Any) -> str:
     """Returns the repr of a pytree with dtype and shape in place of each array."""
 
     def bare(leaf):
-        return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if _is_array(leaf) else leaf
+        shaped = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        return _Bare(f"{leaf.dtype}{list(leaf.shape)}") if shaped else leaf
 
     return repr(jax.tree.map(bare, tree))
 
@@ -157,10 +165,6 @@ def _static(value):
     """Says how to make an option static that `jax.jit` was given as an argument."""
     traced = isinstance(value, Tracer)
     return "; bind options by functools.partial before jax.jit" if traced else ""
-
-
-def _is_array(value):
-    return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
 class _Bare(str):

@@ -56,6 +56,7 @@ class Options:
     shards: the number of devices that share the batch, each of which is planned for.
     elementwise: whether the equations are known not to mix rows of the batch.
     folded: the number of batch axes in front that `vmap` folded, counted unless elementwise.
+    platform: that of the devices, as `plan_for` takes it.
     """
 
     reverse: bool = False
@@ -65,6 +66,7 @@ class Options:
     shards: int = 1
     elementwise: bool = True
     folded: int = 0
+    platform: str = "cpu"
 
 
 # --- the rule
@@ -183,7 +185,7 @@ def _run(*leaves, equations, options, form):
     H, columns = params.U.shape
     gates = max(round(columns / H), 1)
     rows = math.prod(B) // options.shards
-    plan, chunk = settle(options.plan, options.chunk, T, rows, D, H, gates)
+    plan, chunk = settle(options.plan, options.chunk, T, rows, D, H, gates, options.platform)
     for _ in range(options.folded):  # the equations of a cell may mix the rows of its own batch
         equations = jax.vmap(equations, (None, 0, 0))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm._src.checks import check_count, check_flags, describe
+from jlstm._src.checks import check_count, check_flags, describe, is_array
 from jlstm._src.dtypes import Array
 from jlstm._src.modules import set_module
 
@@ -110,7 +110,7 @@ def select(flags: Array, on_true: Any, on_false: Any):
 def _check_lengths(lengths: Array, T: int) -> None:
     """Checks that lengths are ints, and, if their values are known, from 0 to T."""
     check_count("T", T)
-    if not isinstance(lengths, Array) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+    if not is_array(lengths) or not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
     if isinstance(lengths, Tracer):
         return

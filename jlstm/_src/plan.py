@@ -38,7 +38,7 @@ class Plan:
 
 
 @set_module("jlstm.plans")
-def plan_for(B: int, D: int, H: int, gates: int = 4) -> Plan:
+def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -> Plan:
     """The plan that `unroll` uses by default for B rows.
 
     `gates` is the number of blocks of the weights, 4 for the LSTM. The plan does not depend on T,
@@ -50,12 +50,19 @@ def plan_for(B: int, D: int, H: int, gates: int = 4) -> Plan:
     small. A chunk recomputes z from the states for a narrow cell, and saves z for a wide one, where
     the product costs more.
 
+    All this was measured on CPUs, and concerns their caches and page faults. On any other platform
+    the plan is one product of all inputs, and nothing was measured. `unroll` reads the platform
+    from its arguments, or else takes the default device's. A function that is exported for other
+    platforms than the one it is traced on needs a `plan` of its own.
+
     The guide to speed, docs/speed.md, has the measurements behind each choice.
 
     >>> import jlstm
     >>> jlstm.plans.plan_for(B=256, D=32, H=64)
     Plan(precompute=False, product='joined', save='states', derivative='rule')
     """
+    if platform != "cpu":
+        return Plan(precompute=True)
     precompute = B <= 16 and D * H >= 1024
     if B <= 64 and gates * H * H >= 2**20:
         product = "columns"
@@ -67,19 +74,24 @@ def plan_for(B: int, D: int, H: int, gates: int = 4) -> Plan:
 
 
 @set_module("jlstm.plans")
-def chunk_for(T: int, B: int, D: int, H: int, gates: int = 4) -> int | None:
+def chunk_for(
+    T: int, B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu"
+) -> int | None:
     """The length of the time chunks of `chunk="auto"` for T steps of B rows; None has no chunks.
 
     Below 32 MB of intermediates the reverse pass saves them all. Above that size, memory is mapped
     anew at each call, and the page faults cost about as much as recomputing a chunk. A chunk is
     five steps, or as many as have 80,000 states, which fit a cache together with their derivatives.
     It is shortened if T then divides, so that no remainder is compiled apart. But each chunk adds
-    to the gradient of the weights; where these are the larger, nothing is recomputed.
+    to the gradient of the weights; where these are the larger, nothing is recomputed. Nor is it on
+    any platform but a CPU, as none was measured.
 
     >>> import jlstm
     >>> jlstm.plans.chunk_for(T=100, B=256, D=32, H=64)
     5
     """
+    if platform != "cpu":
+        return None
     # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
     held = (2 * gates + 5) * T * B * H * 4
     weights = gates * H * (D + H) * 4
@@ -89,7 +101,7 @@ def chunk_for(T: int, B: int, D: int, H: int, gates: int = 4) -> int | None:
 
 
 def settle(
-    plan: Plan | None, chunk: Chunk, T: int, B: int, D: int, H: int, gates: int
+    plan: Plan | None, chunk: Chunk, T: int, B: int, D: int, H: int, gates: int, platform: str
 ) -> tuple[Plan, int | None]:
     """The plan and the chunk of a run, with the defaults filled in.
 
@@ -99,8 +111,8 @@ def settle(
     if not all(isinstance(size, int) for size in (T, B, D, H)):
         plan = plan or Plan()
         chunk = None if chunk == "auto" else chunk
-    length = chunk_for(T, B, D, H, gates) if chunk == "auto" else chunk
-    chosen = plan or plan_for(B, D, H, gates)
+    length = chunk_for(T, B, D, H, gates, platform=platform) if chunk == "auto" else chunk
+    chosen = plan or plan_for(B, D, H, gates, platform=platform)
     if length is None or (plan is None and chunk != "auto"):
         chosen = replace(chosen, save=None)
     return chosen, length

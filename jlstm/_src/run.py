@@ -50,6 +50,7 @@ def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     layout = layout_of(cell)
     if layout is None or jax.config.jax_disable_jit or not _is_pure(cell, arguments):
         return _scan(cell, options, arguments)
+    options = replace(options, platform=_platform(arguments))
     mesh = explicit_mesh(arguments)
     if mesh is None:
         return _compiled(cell)(options, None, arguments)
@@ -133,6 +134,15 @@ def _varying_like(inputs, state):
     flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
     flag = reduce(jnp.logical_or, flags)
     return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), state)
+
+
+def _platform(arguments):
+    """The platform of the arguments if they have a device already, else of the default device."""
+    for leaf in jax.tree.leaves(arguments):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
+            return next(iter(leaf.devices())).platform
+    device = jax.config.jax_default_device
+    return getattr(device, "platform", device) or jax.default_backend()
 
 
 def _check_chunk(chunk, steps):

@@ -25,6 +25,7 @@ from jlstm._src.checks import (
     check_flags,
     check_floats,
     describe,
+    is_array,
     is_key,
 )
 from jlstm._src.derivative import Options
@@ -223,7 +224,7 @@ def _check_own_steps(xs, reset, mask):
     An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
     """
     leaves = jax.tree.leaves(xs)
-    if not all(isinstance(leaf, Array) for leaf in leaves):
+    if not all(map(is_array, leaves)):
         raise TypeError(f"xs: expected arrays, got {describe(xs)}")
     if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
         raise ValueError(f"xs: expected one time axis in front, got {describe(xs)}")
