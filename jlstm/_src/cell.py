@@ -300,7 +300,7 @@ def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
     if not isinstance(state, type(like)):
         fields = ", ".join(like._fields)
         hint = " (flax's order is (c, h): jlstm.interop.state_from_flax)"
-        hint = hint if type(state) is tuple else ""
+        hint = hint if type(state) is tuple and like._fields == ("h", "c") else ""
         expected = f"{type(like).__name__}({fields})"
         raise TypeError(f"{name}: expected {expected}, got {describe(state)}{hint}")
     for field, array, to in zip(like._fields, state, like, strict=True):

@@ -100,7 +100,7 @@ REFUSALS = {
     "another state": (
         unroll(cells.gru, gru(), None, lstm_state(B, H)),
         TypeError,
-        "state: expected RNNState, got LSTMState(h=float32[4, 3], c=float32[4, 3])",
+        "state: expected RNNState(h), got LSTMState(h=float32[4, 3], c=float32[4, 3])",
     ),
     "state of another size": (
         unroll(cells.peephole, peephole(), None, lstm_state(B, 7)),
@@ -129,7 +129,7 @@ REFUSALS = {
     "cell, state of a tuple": (
         partial(cells.gru, gru(), (ones(B, H),), ones(B, D)),
         TypeError,
-        "state: expected RNNState, got tuple (float32[4, 3],)",
+        "state: expected RNNState(h), got tuple (float32[4, 3],)",
     ),
     "zero_state of another cell": (
         partial(jlstm.zero_state, gru(), cell=cells.elman),
@@ -160,7 +160,7 @@ REFUSALS = {
     "stack, states of another cell": (
         stack((gru(),), (lstm_state(H),), cell=cells.gru),
         TypeError,
-        "states[0]: expected RNNState, got LSTMState(h=float32[3], c=float32[3])",
+        "states[0]: expected RNNState(h), got LSTMState(h=float32[3], c=float32[3])",
     ),
     "stack, recurrent dropout without c": (
         stack((gru(),), cell=cells.gru, recurrent_dropout=0.5, key=jax.random.key(0)),
