@@ -37,11 +37,6 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-try:
-    from jax._src import checkify
-except ImportError:
-    checkify = None
-
 from jlstm._src.cell import Equations
 from jlstm._src.dtypes import as_dtype
 from jlstm._src.matmul import inputs_and_preactivation, matmul_flat, row, tangent_product
@@ -250,12 +245,6 @@ def _batch(leaves, axes, **static):
     return out, [0] * state + [1] * (len(out) - state)
 
 
-def _check(error, enabled_errors, *leaves, **static):
-    """What `checkify` sees: the operations of a forward run."""
-    jaxpr = jax.make_jaxpr(partial(_run_forward, **static))(*leaves)
-    return checkify.checkify_jaxpr(jaxpr, enabled_errors, error, *leaves)
-
-
 _recurrence = Primitive("lstm")
 _recurrence.multiple_results = True
 _recurrence.def_impl(_run_forward)
@@ -263,5 +252,16 @@ _recurrence.def_abstract_eval(_result_types)
 ad.primitive_jvps[_recurrence] = _differentiate
 batching.primitive_batchers[_recurrence] = _batch
 mlir.register_lowering(_recurrence, mlir.lower_fun(_run_forward, multiple_results=True))
-if checkify is not None:  # JAX has no public way to tell checkify of a primitive
-    checkify.error_checks[_recurrence] = _check
+
+try:  # JAX has no public way to tell checkify of a primitive
+    from jax._src.checkify import checkify_jaxpr, error_checks
+except ImportError:
+    pass
+else:
+
+    def _check(error, enabled_errors, *leaves, **static):
+        """Lets checkify see the operations of a forward run."""
+        jaxpr = jax.make_jaxpr(partial(_run_forward, **static))(*leaves)
+        return checkify_jaxpr(jaxpr, enabled_errors, error, *leaves)
+
+    error_checks[_recurrence] = _check

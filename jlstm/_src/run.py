@@ -24,6 +24,8 @@ from jlstm._src.sharding import (
     with_auto_axes,
 )
 
+CONFIG: Any = jax.config  # whose attributes are made at run time
+
 
 class Arguments(NamedTuple):
     """The arguments of a run, checked and converted.
@@ -48,7 +50,7 @@ def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     """
     _check_chunk(options.chunk, arguments.steps)
     layout = layout_of(cell)
-    if layout is None or jax.config.jax_disable_jit or not _is_pure(cell, arguments):
+    if layout is None or CONFIG.jax_disable_jit or not _is_pure(cell, arguments):
         return _scan(cell, options, arguments)
     options = replace(options, platform=_platform(arguments))
     mesh = explicit_mesh(arguments)
@@ -141,7 +143,7 @@ def _platform(arguments):
     for leaf in jax.tree.leaves(arguments):
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer):
             return next(iter(leaf.devices())).platform
-    device = jax.config.jax_default_device
+    device = CONFIG.jax_default_device
     return getattr(device, "platform", device) or jax.default_backend()
 
 

@@ -17,10 +17,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jlstm._src.cell import Layout, letters_of
 from jlstm._src.dtypes import Array
 
-try:
-    from jax.sharding import AxisType, auto_axes
-except ImportError:  # before jax 0.7
-    AxisType = auto_axes = None
+# Missing before jax 0.7, which has no arrays on explicit axes outside of its experiments.
+AxisType: Any = getattr(jax.sharding, "AxisType", None)
+auto_axes: Any = getattr(jax.sharding, "auto_axes", None)
 
 
 def explicit_mesh(tree: Any) -> Any:

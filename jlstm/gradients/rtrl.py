@@ -40,7 +40,7 @@ class RTRLResult(NamedTuple):
     influence: Any
 
 
-@on_any_mesh("xs", 1, RTRLResult("", "", "B", "B"))
+@on_any_mesh("xs", 1, RTRLResult._make(["", "", "B", "B"]))
 def rtrl_gradient(
     step_loss: Callable[[Any, Any], Any],
     params: Any,

@@ -476,7 +476,7 @@ def test_a_weakly_typed_sequence_gives_way():
 
 
 def test_off_a_cpu_nothing_is_recomputed_and_all_inputs_are_multiplied_at_once():
-    sizes = {"B": 256, "D": 32, "H": 64}
+    sizes: Any = {"B": 256, "D": 32, "H": 64}
     assert plan_for(**sizes, platform="gpu") == Plan(precompute=True)
     assert chunk_for(T=1000, **sizes, platform="gpu") is None
     assert chunk_for(T=1000, **sizes) is not None
@@ -512,5 +512,5 @@ def test_sizes_of_masks_and_states_may_be_symbolic():
 def test_the_recurrence_has_a_name_in_a_profile(function):
     pair, xs = PAIRS[function](), draw_array(1, (T, B, D), F64)
     run = jax.jit(partial(gradient, pair.ours)).lower(pair.params, xs).compile()
-    names = re.findall(r'op_name="([^"]*jlstm.unroll[^"]*while/body[^"]*)"', run.as_text())
+    names = re.findall(r'op_name="([^"]*jlstm.unroll[^"]*while/body[^"]*)"', run.as_text() or "")
     assert {"transpose(" in name for name in names} == {False, True}  # forward and backward
