@@ -73,7 +73,7 @@ def save(
     check_bool("initial_states", initial_states)
     layers = _check_layers(params, general(options).layout)
     arrays = jax.tree.leaves(params)
-    dtype = np.result_type(*arrays)
+    dtype = np.result_type(*(array.dtype for array in arrays))
     size = sum(array.size for array in arrays) * dtype.itemsize
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise ValueError(f"params: a file of ONNX holds less than 2 GiB, got {size} bytes")
