@@ -133,9 +133,10 @@ def check_chunk(chunk: int | str | None) -> None:
 
 
 def check_arrays(name: str, tree: Any) -> None:
-    """Checks that a tree has leaves, all of them arrays."""
+    """Checks that a tree has leaves, all of them arrays or types of arrays."""
+    kinds = Array | np.generic | jax.ShapeDtypeStruct
     leaves = jax.tree.leaves(tree)
-    if not leaves or not all(map(is_array, leaves)):
+    if not leaves or not all(isinstance(leaf, kinds) for leaf in leaves):
         raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
 
 
