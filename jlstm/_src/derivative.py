@@ -259,9 +259,11 @@ except ImportError:
     pass
 else:
 
-    def _check(error, enabled_errors, *leaves, **static):
-        """Lets checkify see the operations of a forward run."""
-        jaxpr = jax.make_jaxpr(partial(_run_forward, **static))(*leaves)
-        return checkify_jaxpr(jaxpr, enabled_errors, error, *leaves)
+    def _check(*args, form, **static):
+        """Lets checkify see the operations of a forward run; jax 0.12 passes a context in front."""
+        given, leaves = args[: -form.num_leaves], args[-form.num_leaves :]
+        *context, error, enabled_errors = given
+        jaxpr = jax.make_jaxpr(partial(_run_forward, form=form, **static))(*leaves)
+        return checkify_jaxpr(*context, jaxpr, enabled_errors, error, *leaves)
 
     error_checks[_recurrence] = _check

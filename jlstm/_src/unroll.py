@@ -162,7 +162,7 @@ def _own_carry_like(cell, params, xs, given):
     first = next((state for state in given.values() if state is not None), None)
     if first is None:
         raise ValueError("state: a cell of your own expects state or initial_state, got neither")
-    x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], jax.typeof(x).dtype), xs)
     with jax.numpy_rank_promotion("allow"):  # a state [H] meets a batch here, on purpose
         returned = jax.eval_shape(cell, params, first, x)
         if not isinstance(returned, tuple) or len(returned) != 2:

@@ -222,6 +222,8 @@ def test_where_a_plain_scan_works_jlstm_works(mode, function, derivative):
     pair = PAIRS[function]()
     xs = draw_array(1, (T, B, D), F64)
     ours = MODES[mode](partial(derivative, pair.ours), pair.params, xs)
+    # On jax 0.12 a product of sharded arrays has a gradient only where the mesh is in context.
+    mode = "explicit axis in context" if mode == "explicit axis" else mode
     plain = MODES[mode](partial(derivative, pair.plain), pair.params, xs)
     assert_close(ours, plain, 1e-12)
     if "explicit" in mode:
