@@ -7,13 +7,13 @@ from typing import Any
 import jax
 from jax.extend import core
 
-BYTES, MOST = 6 * 2**20, 8
+BYTES, MOST = 5 * 2**20, 8
 DECOMPOSITIONS = ("cholesky", "eig", "eigh", "lu", "qr", "schur", "svd", "triangular_solve")
 SCANS = ("scan", "lstm")  # an undifferentiated `unroll` is one operation
 
 
 def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None:
-    """Returns how many seeds save 6 MB together, from one to eight; None means all.
+    """Returns how many seeds save 5 MB together, from one to eight; None means all.
 
     A gradient saves the stacked outputs of its scans. While these fit into the processor's cache,
     seeds that run together share the overhead of each operation; beyond it, they wait for memory.
