@@ -197,7 +197,7 @@ def check_suffix(path: str, *expected: str) -> None:
 
 
 def check_writable(path: str, *endings: str) -> None:
-    """Refuses a path that cannot be written, or has none of these endings."""
+    """Checks that a path can be written and has one of these endings."""
     check_suffix(path, *endings)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)

@@ -52,7 +52,7 @@ noting_key = partial(jax.random.key, impl=_NOTING)  # draws what `jax.random.key
 
 
 def keys_of(program: Callable[[Any], Any], key: Any = None) -> Keys:
-    """What `program(key)` does with keys made from `key`, by default `noting_key(0)`."""
+    """Returns the keys that `program(key)` uses; `key` is `noting_key(0)` by default."""
     for counter in _noted:
         counter.clear()
     jax.block_until_ready(program(noting_key(0) if key is None else key))
