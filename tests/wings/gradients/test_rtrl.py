@@ -56,7 +56,7 @@ def draw_flags(batch_shape):
 
 
 def through_time(run, params, targets):
-    """Returns the result of backpropagation: `(loss, gradient, state, influence)` of `run(params)`."""
+    """Returns `(loss, gradient, state, influence)` of `run(params)`, by backpropagation."""
 
     def loss(params):
         return sum(step_loss(y, target) for y, target in zip(run(params)[1], targets, strict=True))
