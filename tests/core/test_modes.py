@@ -346,7 +346,7 @@ def test_what_a_cell_closes_over_is_neither_kept_nor_missed():
 def test_fresh_cells_do_not_hold_memory_for_ever():
     """The last 128 cells are kept with their programs; the others are freed."""
     params, xs = draw_params(0, 1, 1, F64), draw_array(1, (1, 1), F64)
-    fresh = []
+    fresh, cell = [], None
     for k in range(200):
         cell = cells.affine(jlstm.cell.layout)(
             lambda params, state, z, k=k: LSTMState(state.h + k, state.c)
