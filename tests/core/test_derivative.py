@@ -33,7 +33,7 @@ def minimal(params, state, z):
     return LSTMState(jnp.tanh(c_t), c_t)
 
 
-def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64, quick_compilation):
+def test_what_a_cell_of_that_form_closes_over_is_differentiated_too(x64):
     params, xs = draw_params(0, 2, 3, jnp.float64), draw_array(1, (4, 2), jnp.float64)
 
     def by_closure(scale):

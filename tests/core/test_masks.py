@@ -165,7 +165,7 @@ def test_a_reset_at_the_first_step_drops_what_was_carried_in():
 
 
 @BOTH_WAYS
-def test_no_gradient_crosses_a_reset(quick_compilation, reverse):
+def test_no_gradient_crosses_a_reset(reverse):
     params, state, new = draw_params(0, D, H), draw_state(1, (H,)), draw_state(2, (H,))
     xs, start = draw_array(3, (T, D)), 3
     reset = starts_at(start)[:, 0]

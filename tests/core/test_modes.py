@@ -31,7 +31,7 @@ from tests.helpers.oracle import CELLS
 T, B, D, H = 5, 8, 2, 4
 F64 = jnp.float64
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 class Pair(NamedTuple):

@@ -9,8 +9,6 @@ import pytest
 import jlstm
 from tests.helpers.draws import draw_array, draw_params, draw_state
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 T, B, D, H = 5, 3, 2, 3
 BAD = pytest.mark.parametrize("bad", [np.nan, np.inf])
 MASK = jnp.array([[0, 1, 1], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]], bool)

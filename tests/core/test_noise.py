@@ -25,8 +25,6 @@ F64 = jnp.float64
 KEY = jax.random.key(0)
 LSTMState: Any = jlstm.LSTMState  # here it holds rates
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def layers():
     return draw_params(0, D, H), draw_params(1, H, 3)

@@ -95,7 +95,7 @@ def test_reverse_is_a_flip_in_time():
 
 
 @BOTH_WAYS
-def test_no_gradient_comes_from_the_future(quick_compilation, reverse):
+def test_no_gradient_comes_from_the_future(reverse):
     """d hs[t] / d xs[s] is exactly zero after t, and nowhere zero up to t."""
     T = 6
     params, xs, state = draw_case(1, T, (), 2, 3)

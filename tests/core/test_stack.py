@@ -21,8 +21,6 @@ T, B, D, H = 6, 3, 2, 4
 init_stack: Any = jlstm.init_stack
 unroll_stack: Any = jlstm.unroll_stack
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def assert_close(ours, theirs):
     chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)

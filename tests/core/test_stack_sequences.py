@@ -20,7 +20,7 @@ from jlstm import reference
 from tests.helpers.comparisons import dot, float64, norm, slope, unit_direction
 from tests.helpers.draws import balanced
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 F64, F32 = jnp.float64, jnp.float32
 TOLERANCE = {F64: 1e-12, F32: 3e-6}

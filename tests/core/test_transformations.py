@@ -18,7 +18,7 @@ from tests.helpers.transformations import (
     vjp,
 )
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_map"]
 PLANNED = [f"reset, mask, reverse, {plan}" for plan in PLANS]

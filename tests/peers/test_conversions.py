@@ -10,8 +10,6 @@ from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array
 from tests.peers.conversions import TABLE, B, D, T, draw, ours, with_gradients
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KINDS = {f"{name}, {feature}": kind for name, row in TABLE.items() for feature, kind in row.items()}
 
 

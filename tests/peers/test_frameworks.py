@@ -12,8 +12,6 @@ from flax import nnx
 import jlstm
 from tests.helpers.draws import draw_array, draw_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 T, B, D, H = 5, 4, 3, 2
 
 

@@ -89,7 +89,7 @@ def assert_close(ours, theirs, tolerance):
 
 
 @pytest.mark.parametrize("direction, name", GRID)
-def test_values(quick_compilation, direction, name):
+def test_values(direction, name):
     inputs, attributes = draw_case(direction, name)
     model = make_model(inputs, **attributes)
     ours = run(load(model), inputs)
@@ -102,7 +102,7 @@ def test_values(quick_compilation, direction, name):
 
 
 @pytest.mark.parametrize("direction, name", GRID)
-def test_gradients(x64, quick_compilation, direction, name):
+def test_gradients(x64, direction, name):
     inputs, attributes = draw_case(direction, name, np.float64)
     node = load(make_model(inputs, **attributes))
     given = {key: a for key, a in inputs._asdict().items() if a is not None}

@@ -80,7 +80,7 @@ def assert_same_as_session(ours, came, empty=None):
 
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_onnxruntime_runs_a_stack(quick_compilation, tmp_path, bidirectional, ragged):
+def test_onnxruntime_runs_a_stack(tmp_path, bidirectional, ragged):
     params, states = draw_stack(bidirectional)
     xs, path = np.asarray(draw_array(9, (T, B, D))), tmp_path / "stack.onnx"
     save(path, params, lengths=ragged, initial_states=ragged)
@@ -94,7 +94,7 @@ def test_onnxruntime_runs_a_stack(quick_compilation, tmp_path, bidirectional, ra
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_onnxruntime_runs_a_stack_with_options(quick_compilation, tmp_path, coupled):
+def test_onnxruntime_runs_a_stack_with_options(tmp_path, coupled):
     """Peepholes, a bound and other activations; a direction without peepholes beside one with."""
     options = Options(OPTIONS.f, OPTIONS.g, OPTIONS.h, OPTIONS.clip, coupled)
     params, states = draw_stack(True, partial(draw_peepholes, coupled=coupled))

@@ -76,9 +76,7 @@ def draw():
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("transformation", ["vjp", "hvp, forward over reverse"])
-def test_a_closed_form_of_ones_own_has_the_rule_and_its_derivatives(
-    x64, quick_compilation, transformation, reverse
-):
+def test_a_closed_form_of_ones_own_has_the_rule_and_its_derivatives(x64, transformation, reverse):
     assert is_elementwise(leaky)
     inputs, flags = Inputs(*draw(), draw_state(3, (B, H), F64)), Flags(RESET, MASK)
     ours, theirs = TRANSFORMATIONS[transformation]
@@ -96,7 +94,7 @@ def test_the_rule_saves_the_partial_derivatives_of_a_closed_form(x64):
 
 
 @pytest.mark.parametrize("name", ["lstm", "peephole", "gru"])
-def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, quick_compilation, name):
+def test_what_wraps_a_cell_is_a_cell_of_ones_own(x64, name):
     """It has the cell's attributes, but computes something else."""
     cell: Any = CELLS[name].cell
 

@@ -28,7 +28,7 @@ def draw(name, dtype=jnp.float64):
 
 
 @EVERY
-def test_values_and_gradients_are_those_of_the_equations(x64, quick_compilation, name):
+def test_values_and_gradients_are_those_of_the_equations(x64, name):
     """With resets, masks and chunks of time, backwards; a skipped step may hold anything."""
     case = make_case(name, ALL_IN_ONE)
     run = jax.jit(partial(vjp, case.ours))
@@ -41,7 +41,7 @@ def test_values_and_gradients_are_those_of_the_equations(x64, quick_compilation,
 
 
 @EVERY
-def test_no_state_is_a_state_of_zeros(x64, quick_compilation, name):
+def test_no_state_is_a_state_of_zeros(x64, name):
     cell = CELLS[name].cell
     params, xs, state = draw(name)
 
@@ -57,7 +57,7 @@ def test_no_state_is_a_state_of_zeros(x64, quick_compilation, name):
 
 
 @EVERY
-def test_a_single_row_a_step_and_a_vmap_are_the_batch(x64, quick_compilation, name):
+def test_a_single_row_a_step_and_a_vmap_are_the_batch(x64, name):
     cell = CELLS[name].cell
 
     @jax.jit
@@ -92,7 +92,7 @@ def test_every_pair_of_dtypes_can_be_scanned(x64, name):
 
 
 @EVERY
-def test_half_precision_is_near(x64, quick_compilation, name):
+def test_half_precision_is_near(x64, name):
     inputs = draw(name, jnp.bfloat16)
     _, hs = jax.jit(partial(unroll, cell=CELLS[name].cell, **FLAGS))(*inputs)
     _, expected = oracle.unroll(name, *float64(inputs), **FLAGS)
@@ -100,7 +100,7 @@ def test_half_precision_is_near(x64, quick_compilation, name):
 
 
 @EVERY
-def test_states_and_a_learned_initial_state(x64, quick_compilation, name):
+def test_states_and_a_learned_initial_state(x64, name):
     """`initial_state` of `[H]` stands for every row; `return_states` tells all that is carried."""
     params, xs, _ = draw(name)
     options: Any = {"initial_state": draw_carried(name, (), 5), **FLAGS, "return_states": True}
@@ -109,7 +109,7 @@ def test_states_and_a_learned_initial_state(x64, quick_compilation, name):
 
 
 @EVERY
-def test_a_stack_is_layers_one_on_the_other(x64, quick_compilation, name):
+def test_a_stack_is_layers_one_on_the_other(x64, name):
     """Of two layers, the lower one in both directions."""
     cell = CELLS[name]
     (lower,) = drawn_stack(D, (H,), bidirectional=True, init=cell.init)
@@ -119,7 +119,7 @@ def test_a_stack_is_layers_one_on_the_other(x64, quick_compilation, name):
     assert_close(came, oracle.unroll_stack(name, *as_numpy((layers, xs)), **FLAGS))
 
 
-def test_a_stack_of_different_cells(x64, quick_compilation):
+def test_a_stack_of_different_cells(x64):
     names = "gru", "lstm", "no_forget_gate"
     cells, inits = zip(*((CELLS[name].cell, CELLS[name].init) for name in names), strict=True)
     layers, xs = drawn_stack(D, (H, 4, 5), init=inits), draw_array(0, (T, B, D), jnp.float64)

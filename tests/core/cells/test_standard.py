@@ -83,7 +83,7 @@ def test_vmap_over_rows_and_over_seeds_is_a_loop(x64):
 
 @pytest.mark.parametrize("B", [pytest.param((), marks=pytest.mark.slow), (2,)])
 @pytest.mark.parametrize("transformation", ["vjp", "hvp, forward over reverse"])
-def test_derivatives_are_those_of_the_equations(x64, quick_compilation, transformation, B):
+def test_derivatives_are_those_of_the_equations(x64, transformation, B):
     params, state, x = draw_step(3, B, 2, 2)
     inputs = Inputs(params, x[None], state, None)
 

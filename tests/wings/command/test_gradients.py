@@ -14,7 +14,6 @@ from jlstm._src import files
 from jlstm.interop import files as parameter_files
 from tests.helpers.draws import draw_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 QUESTIONS = ["flow", "lyapunov", "truncation", "saliency"]
 
 

@@ -19,8 +19,6 @@ GRID = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-siz
 GRID += ["--seeds", "2", "--forget-bias", "1,chrono", "--steps", "6", "--checkpoint-every", "2"]
 TWO = ["--cell", "no_input_gate,lstm"]
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def run(*arguments):
     return cli.main(["train", *map(str, arguments)])

@@ -32,8 +32,6 @@ BLOCKS = {
 }
 draw = partial(init_model, KEY, 2, (5, 4), 3, longest_lag=LAG)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("chrono", [False, True])
 def test_the_standard_model_is_a_stack_whose_bias_has_a_key_of_its_own(chrono):

@@ -14,7 +14,6 @@ from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, temporary_memory
 from tests.helpers.small_runs import gradient_of_seed, seed_keys
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 assert_same = partial(assert_close, tolerance=1e-5, atol=1e-6)
 
 

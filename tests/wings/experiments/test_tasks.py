@@ -18,9 +18,6 @@ from tests.helpers.keys import keys_of
 MANY = 2000
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 @cache
 def sampler(name, length=None):
     """`(task, key -> batch)`, the batch as NumPy's."""

@@ -34,8 +34,6 @@ from tests.helpers.comparisons import float64, norm
 from tests.helpers.keys import assert_used_once, keys_of, noting_key
 from tests.helpers.oracle import CELLS
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASK = tasks.adding(20)
 SETUP = Config(hidden_size=4, batch_size=8, steps=7)
 

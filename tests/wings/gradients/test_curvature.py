@@ -24,7 +24,7 @@ from tests.helpers.oracle import unroll_stack
 from tests.helpers.programs import compiled
 from tests.helpers.transformations import MASK, RESET
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 T, B, D, H = 3, 2, 2, 3
 F64 = jnp.float64

@@ -32,7 +32,6 @@ from tests.helpers.user_cells import NAMES, own_cells
 T, B, D, H = 5, 4, 2, 3
 F64 = jnp.float64
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 flow_of = compiled(gradient_flow)
 AFFINE = [name for name, own in CELLS.items() if equations_of(own.cell)]
 

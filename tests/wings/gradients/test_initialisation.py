@@ -13,8 +13,6 @@ from tests.helpers.keys import keys_of
 
 SEEDS, T, D, H = 32, 100, 1, 16
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def study():
@@ -106,7 +104,7 @@ def test_lags_end_with_the_sequence(study):
     assert np.isfinite(study.norm[:, 1]).all()
 
 
-def test_one_seed_draws_once_for_all_initialisations(quick_compilation):
+def test_one_seed_draws_once_for_all_initialisations():
     """W, U, the inputs and u once, and the chrono bias of each length from one key."""
     keys = keys_of(lambda key: initialisation_study(key, (4, 5, 6), seeds=2, hidden_size=2))
     assert sorted(keys.drawn.values()) == [1] * 2 * (4 + 4 + 1 + 1) + [3] * 2

@@ -24,8 +24,6 @@ state_jacobians = compiled(gradients.state_jacobians)
 jacobian_products = compiled(gradients.jacobian_products)
 singular_values = compiled(gradients.singular_values)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(batch_shape=()):
     params = draw_params(1, D, H, F64)

@@ -20,8 +20,6 @@ F64 = jnp.float64
 lyapunov_spectrum = compiled(gradients.lyapunov_spectrum)
 state_jacobians = compiled(gradients.state_jacobians)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(T=T, batch_shape=()):
     params = draw_params(1, D, H, F64)

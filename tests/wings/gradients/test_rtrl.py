@@ -28,7 +28,6 @@ T, D, H = 6, 2, 3
 F64 = jnp.float64
 rtrl_gradient = compiled(gradients.rtrl_gradient)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 ELEMENTWISE = [name for name, own in CELLS.items() if is_elementwise(own.cell)]
 
 

@@ -14,7 +14,7 @@ from tests.helpers.draws import draw_array, draw_params, draw_state, temporary_m
 from tests.helpers.oracle import unroll as oracle
 from tests.helpers.programs import compiled
 
-pytestmark = pytest.mark.usefixtures("x64", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("x64")
 
 T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64

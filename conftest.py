@@ -1,12 +1,27 @@
-"""Strict promotion for every test; float64 only where a test asks for it."""
+"""Settings of all tests and examples: strict promotion, and programs that compile quickly.
+
+float64 is on only where a test asks for it.
+"""
+
+import os
 
 import hypothesis
-import jax
-import jax.monitoring
+import jaxlib.version
 import pytest
 
-collect_ignore = ["benchmarks"]  # programs, which tests/system/test_benchmarks.py runs
+# Most of the time goes into compiling programs that run once. XLA's older emitters of fusions
+# compile three times as fast; newer versions have no such choice, and abort on an unknown flag.
+if jaxlib.version.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    )
 
+import jax  # noqa: E402
+import jax.monitoring  # noqa: E402
+
+collect_ignore = ["tests/benchmarks"]  # programs, which tests/system/test_benchmarks.py runs
+
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)  # for shard_map
@@ -35,17 +50,11 @@ def x64():
 
 
 @pytest.fixture
-def quick_compilation():
-    """For many programs that run once: most of the time would go into optimising them."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def optimised():
+    """Compiles as for a user, where memory or a compiled program is looked at."""
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture
-def optimised(quick_compilation):
-    """In a file whose tests compile quickly: compiles as for a user, where memory is measured."""
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 _compiled = []
