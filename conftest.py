@@ -12,9 +12,8 @@ import pytest
 # Most of the time goes into compiling programs that run once. XLA's older emitters of fusions
 # compile three times as fast; newer versions have no such choice, and abort on an unknown flag.
 if jaxlib.version.__version_info__ < (0, 11):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-    )
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
 
 import jax  # noqa: E402
 import jax.monitoring  # noqa: E402

@@ -57,6 +57,7 @@ def test_a_key_gives_the_same_noise_again_and_another_key_another(name):
     assert (ys != run(None)[1]).any()
 
 
+@pytest.mark.thorough
 def test_jit_and_vmap_over_keys_and_rates():
     def noisy(key, rate):
         return run(key, dropout=0.3, recurrent_dropout=0.4, zoneout=rate)[1]

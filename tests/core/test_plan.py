@@ -67,6 +67,7 @@ def default_peak() -> int:
     return peak()
 
 
+@pytest.mark.thorough
 def test_unroll_follows_the_plan_unless_told_otherwise():
     planned, joined = jlstm.plans.plan_for(*SIZES[1:]), Plan(product="joined")
     assert program() == program(plan=planned) == program(plan=planned, chunk=5)

@@ -61,6 +61,7 @@ def test_every_cell_that_needs_no_further_choice_has_its_name():
     assert len(set(settings.CELLS)) == len(settings.CELLS)
 
 
+@pytest.mark.thorough
 def test_the_cell_is_the_slowest_axis_and_each_is_as_it_is_alone(both, alone):
     rows = rows_of(both)
     chosen = [(row["cell"], row["forget_bias"], row["seed"]) for row in rows]

@@ -40,6 +40,7 @@ def test_it_is_vmap_for_any_number_of_seeds_and_devices(S, chunk, n):
     assert_same(out[1], jax.tree.map(lambda *leaves: jnp.stack(leaves), *expected)[1])
 
 
+@pytest.mark.thorough
 def test_the_gradient_of_an_lstm_inside_and_outside_jit():
     keys = seed_keys(7)
     expected = jax.jit(jax.vmap(gradient_of_seed))(keys)
@@ -93,6 +94,7 @@ def test_it_nests_and_is_mapped_and_scanned_itself():
     assert_same(total, expected.sum(0))
 
 
+@pytest.mark.thorough
 def test_memory_is_that_of_a_chunk(optimised):
     keys = seed_keys(64)
 
@@ -132,6 +134,7 @@ def test_refusals(keys, options, error, words):
         over_seeds(lambda x: pytest.fail("computed"), keys, **options)
 
 
+@pytest.mark.thorough
 def test_seeds_of_the_older_keys_are_those_of_typed_keys():
     def one(key):
         return jlstm.init(key, 2, 3)

@@ -214,6 +214,7 @@ def test_a_run_learns_is_solved_once_and_tested():
     assert np.isfinite(result.curves.loss).all()
 
 
+@pytest.mark.thorough
 def test_a_criterion_may_ask_for_a_share_of_the_recent_sequences():
     config = Config(hidden_size=2, batch_size=10, steps=30)
     counts = {}
@@ -236,6 +237,7 @@ def test_no_run_is_solved_before_as_many_sequences_as_the_criterion_asks_for():
     assert int(run(jax.random.key(0)).solved_at) == 4
 
 
+@pytest.mark.thorough
 def test_one_program_maps_over_settings_and_keys():
     """Each lane is the run on its own; settings differ where they should."""
     n = 3
@@ -301,6 +303,7 @@ def test_a_run_is_not_tested_with_another_cell():
         jax.eval_shape(run, jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_the_gradient_goes_through_a_whole_run():
     """So a learning rate can itself be learnt."""
 

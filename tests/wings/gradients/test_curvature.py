@@ -107,6 +107,7 @@ def test_a_product_is_a_difference_of_gradients(system):
     assert_close(compiled(hessian_vector_product)(loss, params, vector), slope, 1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "curvature", ["hessian", pytest.param("gauss_newton", marks=pytest.mark.slow)]
 )
@@ -197,6 +198,7 @@ def test_the_standard_error_of_two_samples_is_exact():
     np.testing.assert_allclose(error, np.where(value == 0, 2, 0), rtol=1e-14)
 
 
+@pytest.mark.thorough
 def test_each_random_vector_has_a_key_of_its_own():
     """The first direction and one to go on in for each iteration; the signs of each sample."""
     loss, params = quadratic(np.diag([3.0, 2.0, 1.0, 0.0]))
@@ -206,6 +208,7 @@ def test_each_random_vector_has_a_key_of_its_own():
     assert_used_once(keys, draws=5)
 
 
+@pytest.mark.thorough
 def test_the_layers_of_a_stack_in_both_directions():
     params, vector = (
         (jlstm.Bidirectional(*(draw_params(seed + k, D, 2, F64) for k in (0, 1))),)

@@ -238,6 +238,7 @@ def test_norms_are_at_least_float32(dtype):
     assert {leaf.dtype for leaf in flow} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.thorough
 def test_norms_of_10_000_steps_need_no_more_than_the_states_and_outputs(optimised):
     """Before each step h and c, after it hs and ∂loss/∂hs, and the inputs: 4H + D a step."""
     params = jax.eval_shape(lambda: draw_params(0, 8, 64))

@@ -54,6 +54,7 @@ def decay(norm, lags):
     return slopes, 1 - rest.var(axis=1) / y.var(axis=1)
 
 
+@pytest.mark.thorough
 def test_vanilla_cells_forget_exponentially_lstms_slower_and_chrono_slowest(study):
     lags = np.arange(5, 60)
     vanilla, straight = decay(
@@ -71,6 +72,7 @@ def test_a_higher_forget_bias_reaches_further_back(study):
     assert at_20[0] < at_20[1] / 10 and at_20[1] < at_20[2] / 10
 
 
+@pytest.mark.thorough
 def test_norms_are_those_of_the_plain_gradient(study):
     """One seed of each initialisation and length, against `jax.grad` by a state on the way."""
     key = jax.random.split(jax.random.key(0), SEEDS)[3]
@@ -104,6 +106,7 @@ def test_lags_end_with_the_sequence(study):
     assert np.isfinite(study.norm[:, 1]).all()
 
 
+@pytest.mark.thorough
 def test_one_seed_draws_once_for_all_initialisations():
     """W, U, the inputs and u once, and the chrono bias of each length from one key."""
     keys = keys_of(lambda key: initialisation_study(key, (4, 5, 6), seeds=2, hidden_size=2))

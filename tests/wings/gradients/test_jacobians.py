@@ -174,6 +174,7 @@ def test_a_lost_direction_is_minus_infinity(x64):
     np.testing.assert_allclose(logs, [np.log(8.0), 0.0, -np.inf])
 
 
+@pytest.mark.thorough
 def test_derivatives_are_those_of_the_products(x64):
     jacobians = draw_array(1, (3, H, H), F64)
     weights = jnp.array([1.0, -2.0, 0.5])
@@ -210,6 +211,7 @@ def test_derivatives_are_those_of_the_products(x64):
     np.testing.assert_allclose(norm_slope, plain_slope, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_vmap_is_a_batch(x64):
     params, xs, state = draw((2,))
     whole = state_jacobians(params, xs, state)

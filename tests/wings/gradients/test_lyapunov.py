@@ -186,6 +186,7 @@ def test_vmap_over_seeds_is_a_loop_and_jit_is_eager(x64):
     )
 
 
+@pytest.mark.thorough
 def test_derivatives_are_those_of_determinants_and_differences(x64):
     params, xs, state = draw()
     xs, weights = xs[:6], jnp.array([1.0, -2.0, 0.5, 3.0])
@@ -241,6 +242,7 @@ def test_gradient_flossing_trains(x64):
     assert kept(params) < 1e-3 and kept(trained) > 0.1
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_time(x64, optimised):
     params = jax.eval_shape(lambda: draw_params(0, 8, 64))
 

@@ -210,6 +210,7 @@ def test_snap_1_of_every_elementwise_cell_is_that_of_an_unknown_one(x64, name):
     assert_close(on_state, kept)
 
 
+@pytest.mark.thorough
 def test_snap_1_of_an_elementwise_cell_is_cheap(optimised):
     """O(P) memory: without the square of the number of units."""
     small, large = (memory(10, H, "snap-1", "peephole") for H in (16, 64))
@@ -273,6 +274,7 @@ def memory(T, H, approximation, name="lstm"):
     return temporary_memory(run.lower(params, xs, targets).compile())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("approximation", ["exact", "snap-1"])
 def test_memory_does_not_grow_with_time(optimised, approximation):
     """Beyond the losses of the steps; what is left is some copies of S."""

@@ -182,6 +182,7 @@ def test_skipped_nan_touches_nothing():
     assert_close(got.gradient, expected.gradient)
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_lag(optimised):
     params, xs = draw_params(0, D, 32), draw_array(1, (200, D))
 
