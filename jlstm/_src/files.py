@@ -45,17 +45,12 @@ def read_series(
 ) -> np.ndarray:
     """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
-    A .csv file is UTF-8 text. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or
-    ints.
+    A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints. A .csv file is UTF-8
+    text. `header` is whether its first row holds names; None takes it as names if some cell is
+    neither a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
 
-    Args:
-      path: the file.
-      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
-        other columns may hold anything.
-      header: whether the first row of a .csv file holds names. None takes it as names if some cell
-        is neither a number nor missing, and refuses numbers that may be names.
-      delimiter: the character between the cells of a .csv file; None is a comma.
-      note: receives a text if the first row is taken as data, but may hold names.
+    `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
+    of other columns may hold anything.
 
     Raises:
       OSError: the file cannot be read.

@@ -17,15 +17,13 @@ LIMIT = 2**27  # elements computed for one value, half a GiB of float32
 STARTS = 2, 5  # the smallest size given to a dimension that the model leaves open
 DOMAINS = ("", "ai.onnx")
 BY_TYPE = {"Shape": 0, "Size": 0, "CastLike": 1}  # the inputs of which only dtype and shape matter
-RANDOM = {"Bernoulli", "Multinomial"} | {
-    f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")
-}
+RANDOM = "Random", "Bernoulli", "Multinomial"  # how the names of random nodes begin
 
 
 def fold(value: str, origins: Mapping[str, Any], opset: int) -> list[dict[str, Any]]:
-    """Computes a value and its ancestors, at two choices of open sizes if an input has a part.
+    """Computes a value and its ancestors, at two choices of the inputs' open sizes if they matter.
 
-    Each result maps a name to its array, or to its type if the value depends on values of inputs.
+    A name gets an array, or a type if its value depends on values of inputs.
     """
     import onnx
 
@@ -146,66 +144,48 @@ def _close(value, sizes, start):
 
 
 def _run(node, known, opset, left) -> int:
-    """Adds the outputs of a node to the known values; returns the number of elements computed.
-
-    They are arrays if all inputs are and if at most `left` elements are to be computed, else types.
-    """
+    """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
     import onnx
+    from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
     given = {name: known.get(name) for name in node.input if name}
-    if node.domain not in DOMAINS or node.op_type in RANDOM:
+    if node.domain not in DOMAINS or str(node.op_type).startswith(RANDOM):
         return 0
-    try:
-        if node.op_type in BY_TYPE:
-            name = node.input[BY_TYPE[node.op_type]]
-            given[name] = _stand_in(given[name])
-        types, outputs = _infer(node, given, opset)
-        known |= outputs
-        arrays = all(isinstance(value, np.ndarray) for value in given.values())
-        size = sum(map(_size, outputs.values()))
-        if arrays and not graphs_inside(node) and size <= left:
-            declared = (map(onnx.helper.make_value_info, t, t.values()) for t in (types, outputs))
-            graph = onnx.helper.make_graph([node], "node", *map(list, declared))
-            with np.errstate(all="ignore"):
-                ys = ReferenceEvaluator(graph, {"": opset}).run(None, given)
-            known |= zip(outputs, map(np.asarray, ys), strict=True)
-            return int(size)
-    except Exception:  # a node that is broken, or unknown to onnx, stays unknown
-        pass
-    return 0
-
-
-def _stand_in(known) -> np.ndarray:
-    """Returns an array of a type, which takes no memory."""
-    import onnx
-
-    if isinstance(known, np.ndarray):
-        return known
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(known.tensor_type.elem_type)
-    return np.broadcast_to(np.zeros((), dtype), shape_of(known))
-
-
-def _infer(node, given, opset):
-    """Returns the types of the inputs of a node, and of its outputs."""
-    import onnx
-    from onnx import helper
-
     types, data = {}, {}
-    for name, value in given.items():
-        types[name] = value
-        if isinstance(value, np.ndarray):
-            element = helper.np_dtype_to_tensor_dtype(value.dtype)
-            types[name] = helper.make_tensor_type_proto(element, value.shape)
-            if value.size <= 1024:  # a shape, an axis
-                data[name] = onnx.numpy_helper.from_array(value)
-    schema = onnx.defs.get_schema(node.op_type, opset, "")
-    imports = [helper.make_opsetid("", opset)]
-    made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-    return types, {name: made[name] for name in node.output if name}
-
-
-def _size(known) -> float:
-    """Returns the number of elements, infinity if it is unknown."""
-    shape = shape_of(known)
-    return math.inf if shape is None else math.prod(shape)
+    try:
+        for k, name in enumerate(node.input):
+            if isinstance(given.get(name), onnx.TypeProto) and k == BY_TYPE.get(node.op_type):
+                dtype = helper.tensor_dtype_to_np_dtype(given[name].tensor_type.elem_type)
+                given[name] = np.broadcast_to(np.zeros((), dtype), shape_of(given[name]))
+        for name, value in given.items():
+            types[name] = value
+            if isinstance(value, np.ndarray):
+                element = helper.np_dtype_to_tensor_dtype(value.dtype)
+                types[name] = helper.make_tensor_type_proto(element, value.shape)
+                if value.size <= 1024:  # a shape, an axis
+                    data[name] = onnx.numpy_helper.from_array(value)
+        schema, imports = (
+            onnx.defs.get_schema(node.op_type, opset, ""),
+            [helper.make_opsetid("", opset)],
+        )
+        made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, None, imports)
+        made = {name: made[name] for name in node.output if name}
+        known |= made
+        shapes = [shape_of(output) for output in made.values()]
+        arrays = all(isinstance(value, np.ndarray) for value in given.values())
+        if (
+            not arrays
+            or None in shapes
+            or graphs_inside(node)
+            or sum(map(math.prod, shapes)) > left
+        ):
+            return 0
+        declared = (map(helper.make_value_info, t, t.values()) for t in (types, made))
+        graph = helper.make_graph([node], "node", *map(list, declared))
+        with np.errstate(all="ignore"):
+            ys = ReferenceEvaluator(graph, {"": opset}).run(None, given)
+        known |= zip(made, map(np.asarray, ys), strict=True)
+        return sum(map(math.prod, shapes))
+    except Exception:  # a node that is broken, or unknown to onnx, stays unknown
+        return 0
