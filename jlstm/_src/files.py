@@ -87,13 +87,17 @@ def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
             raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
         except csv.Error as error:
             raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
-    whole = series % 1 == 0
-    years = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
-    if names is None and header is None and (years or (len(first) == 1 and series[0, 0] == 0)):
-        text = shorten(",".join(first))
-        advice = "pass --header if it has names, or --no-header"
-        note(f"{path}: row 1, {text}, is read as data; {advice}")
+    if names is None and header is None and _is_odd(series):
+        advice = "is read as data; pass --header if it has names, or --no-header"
+        note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
     return series
+
+
+def _is_odd(series: np.ndarray) -> bool:
+    """Whether the first row may be names: 0 in a single column, or integers above fractions."""
+    whole = series % 1 == 0
+    above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
+    return bool(above) or (series.shape[1] == 1 and series[0, 0] == 0)
 
 
 def _lines(path: str, file: Iterable[str]) -> Iterator[str]:

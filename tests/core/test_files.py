@@ -2,6 +2,7 @@
 
 import errno
 import os
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -110,8 +111,10 @@ AMBIGUOUS = "row 1: names or data? pass --header or --no-header"
 SEMICOLON = "a semicolon; pass --delimiter ';' if it separates cells, else ','"
 TAB = "a tab; pass --delimiter tab if it separates cells, else ','"
 COMMA = "a comma; write numbers with a decimal point"
-NAMES, DATA = {"header": True}, {"header": False}
-SEMICOLONS, TABS = {"delimiter": ";"}, {"delimiter": "\t"}
+NAMES: dict[str, Any] = {"header": True}
+DATA: dict[str, Any] = {"header": False}
+SEMICOLONS: dict[str, Any] = {"delimiter": ";"}
+TABS: dict[str, Any] = {"delimiter": "\t"}
 FIRST_ROWS = [
     # names
     ("a\n1\n", {}, [[1]]),
@@ -213,7 +216,9 @@ TABLES = st.integers(1, 3).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(TABLES, st.sampled_from([True, False, None]), st.sampled_from([",", ";", "\t"]))
 def test_series_of_pandas_with_the_same_options_or_an_error(tmp_path, rows, header, delimiter):
     text = "\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows)

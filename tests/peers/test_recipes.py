@@ -1,5 +1,7 @@
 """The recipes of docs/neighbours.md for results that differ, each beside the other library."""
 
+import warnings
+
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -74,7 +76,9 @@ def test_other_activations_as_in_keras():
         g=cells.Activation("relu"),
         h=cells.Activation("relu"),
     )
-    params = cells.PeepholeParams(*from_keras(layer.get_weights()), P=None)
+    with warnings.catch_warnings(action="ignore"):  # Keras's own, of NumPy 2
+        weights = layer.get_weights()
+    params = cells.PeepholeParams(*from_keras(weights), P=None)
     _, hs = jlstm.unroll(params, xs, cell=cells.general(options))
     assert_close(hs, jnp.swapaxes(theirs, 0, 1), atol=1e-6)
 

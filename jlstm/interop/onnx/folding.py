@@ -54,7 +54,7 @@ def describe_origin(value: str, origins: Mapping[str, Any]) -> str:
     if not isinstance(origin, onnx.NodeProto):
         return f"an unknown value {value!r}"
     kind = f"{origin.op_type} of {origin.domain}" if origin.domain else origin.op_type
-    names = _ancestors(value, origins, values=True)
+    names = sorted(_ancestors(value, origins, values=True))
     fed = [repr(n) for n in names if isinstance(origins.get(n), onnx.ValueInfoProto)]
     inputs = f", which depends on the input {', '.join(fed)} of the graph" if fed else ""
     return f"the output {value!r} of a node {kind}{inputs}"
@@ -107,7 +107,12 @@ def _evaluate(names, origins, opset, start) -> dict[str, Any]:
         elif isinstance(origin, onnx.TensorProto):
             known[name] = to_array(origin)
         elif isinstance(origin, onnx.ValueInfoProto):
-            known[name] = _close(origin, sizes, start)
+            known[name] = closed = onnx.TypeProto()
+            closed.CopyFrom(origin.type)
+            for axis, dim in enumerate(closed.tensor_type.shape.dim):
+                if not dim.HasField("dim_value") or dim.dim_value < 0:  # equal names, equal sizes
+                    key = dim.dim_param or (name, axis)
+                    dim.dim_value = sizes.setdefault(key, start + len(sizes))
         elif isinstance(origin, onnx.NodeProto) and name not in known:
             left -= _run(origin, known, opset, left)
     return known
@@ -130,19 +135,6 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _close(value, sizes, start):
-    """Returns the type of an input with sizes for its open dimensions, equal for equal names."""
-    import onnx
-
-    closed = onnx.TypeProto()
-    closed.CopyFrom(value.type)
-    for axis, dim in enumerate(closed.tensor_type.shape.dim):
-        if not dim.HasField("dim_value") or dim.dim_value < 0:
-            key = dim.dim_param or (value.name, axis)
-            dim.dim_value = sizes.setdefault(key, start + len(sizes))
-    return closed
-
-
 def _run(node, known, opset, left) -> int:
     """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
     import onnx
@@ -157,7 +149,8 @@ def _run(node, known, opset, left) -> int:
         for k, name in enumerate(node.input):
             if isinstance(given.get(name), onnx.TypeProto) and k == BY_TYPE.get(node.op_type):
                 dtype = helper.tensor_dtype_to_np_dtype(given[name].tensor_type.elem_type)
-                given[name] = np.broadcast_to(np.zeros((), dtype), shape_of(given[name]))
+                shape: Any = shape_of(given[name])
+                given[name] = np.broadcast_to(np.zeros((), dtype), shape)
         for name, value in given.items():
             types[name] = value
             if isinstance(value, np.ndarray):
@@ -165,27 +158,20 @@ def _run(node, known, opset, left) -> int:
                 types[name] = helper.make_tensor_type_proto(element, value.shape)
                 if value.size <= 1024:  # a shape, an axis
                     data[name] = onnx.numpy_helper.from_array(value)
-        schema, imports = (
-            onnx.defs.get_schema(node.op_type, opset, ""),
-            [helper.make_opsetid("", opset)],
-        )
-        made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, None, imports)
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        version = [helper.make_opsetid("", opset)]
+        made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, None, version)
         made = {name: made[name] for name in node.output if name}
         known |= made
-        shapes = [shape_of(output) for output in made.values()]
+        sizes = [math.inf if (s := shape_of(t)) is None else math.prod(s) for t in made.values()]
         arrays = all(isinstance(value, np.ndarray) for value in given.values())
-        if (
-            not arrays
-            or None in shapes
-            or graphs_inside(node)
-            or sum(map(math.prod, shapes)) > left
-        ):
+        if not arrays or graphs_inside(node) or sum(sizes) > left:
             return 0
-        declared = (map(helper.make_value_info, t, t.values()) for t in (types, made))
-        graph = helper.make_graph([node], "node", *map(list, declared))
+        ins, outs = (list(map(helper.make_value_info, t, t.values())) for t in (types, made))
+        graph = helper.make_graph([node], "node", ins, outs)
         with np.errstate(all="ignore"):
             ys = ReferenceEvaluator(graph, {"": opset}).run(None, given)
         known |= zip(made, map(np.asarray, ys), strict=True)
-        return sum(map(math.prod, shapes))
+        return int(sum(sizes))
     except Exception:  # a node that is broken, or unknown to onnx, stays unknown
         return 0

@@ -140,7 +140,8 @@ def _node(description: Description) -> Node:
     reverse = (False, True) if count == 2 else (description.direction == "reverse",)
     layer = Bidirectional(*weights) if count == 2 else weights[0]
     params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
-    return Node(params, partial(_apply, description, cells, reverse))
+    lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
+    return Node(params, partial(_apply, description._replace(arrays=lengths), cells, reverse))
 
 
 def _apply(

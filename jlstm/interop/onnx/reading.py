@@ -74,7 +74,12 @@ def read_nodes(
             model = inliner.inline_local_functions(model)
         except Exception as error:  # protobuf and onnx have their own errors
             raise ValueError(f"{source}: its local functions: {first_line(error)}") from None
-    nodes = list(_walk(model.graph, {}, _check_inputs(source, model.graph, inputs or {})))
+    given = {name: np.asarray(value) for name, value in (inputs or {}).items()}
+    known = [value.name for value in model.graph.input]
+    if unknown := sorted(set(given) - set(known)):
+        expected = ", ".join(known) or "none"
+        raise ValueError(f"{source}: inputs: expected some of {expected}, got {unknown[0]!r}")
+    nodes = list(_walk(model.graph, {}, given))
     found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
     names = _names([node for node, _ in found])
     if not found:
@@ -119,15 +124,6 @@ def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
         raise
     except Exception as error:  # protobuf and onnx have their own errors for a broken file
         raise ValueError(f"{path}: not a readable ONNX model: {first_line(error)}") from None
-
-
-def _check_inputs(source, graph, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    names = [value.name for value in graph.input]
-    for name in inputs:
-        if name not in names:
-            expected = ", ".join(names) or "none"
-            raise ValueError(f"{source}: inputs: expected some of {expected}, got {name!r}")
-    return {name: np.asarray(value) for name, value in inputs.items()}
 
 
 def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
@@ -241,7 +237,7 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
     Shapes of inputs are open, so that the array is known at two sizes of the batch. An initial
     state with equal rows has a batch of one.
     """
-    found = [run.get(value) for run in fold(value, origins, opset)]
+    found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
     if not all(isinstance(array, np.ndarray) for array in found):
         return None
     if len(found) > 1 and place in STATES and all(array.ndim == 3 for array in found):
