@@ -22,7 +22,7 @@ def add_series(group, what: str) -> None:
     """Declares the options of a series from a file."""
     add(group, "--input", path, "FILE", f"{what}: .csv, .npy")
     add(group, "--columns", columns, "A,B", "columns of the input, by name or place from 0 (all)")
-    which = "whether the first row of a .csv holds names (if it is not all numbers)"
+    which = "whether the first row of a .csv holds names (if a cell is text)"
     group.add_argument("--header", action=argparse.BooleanOptionalAction, help=which)
     add(group, "--delimiter", delimiter, "C", "between the cells of a .csv: a character or tab (,)")
 
