@@ -8,6 +8,7 @@ import codecs
 import csv
 import itertools
 import os
+import re
 import secrets
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +23,31 @@ Writer = Callable[[BinaryIO], object]  # writes the content of a file
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
-def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
+# Texts of a missing cell in lower case, those of pandas and "?".
+MISSING = {"", "?", "<na>", "#n/a", "#na", "-nan", "n/a", "na", "nan", "none", "null"}
+NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
+COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*", re.ASCII)  # a decimal comma
+HINTS = {
+    ";": "a semicolon; pass --delimiter ';' if it separates cells, else ','",
+    "\t": "a tab; pass --delimiter tab if it separates cells, else ','",
+    "\n": "a line break inside quotes; is a quote not closed?",
+    ",": "a comma; write numbers with a decimal point",
+}
+
+
+def read_series(
+    path: str,
+    columns: Sequence[str] | None = None,
+    *,
+    header: bool | None = None,
+    delimiter: str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> np.ndarray:
     """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
-    A .csv file is UTF-8 text with commas between the cells. Its first row is a header unless it
-    is all numbers. A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints.
+    A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints. A .csv file is UTF-8
+    text. `header` is whether its first row holds names; None takes it as names if some cell is
+    neither a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
 
     `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
     of other columns may hold anything.
@@ -37,7 +58,11 @@ def read_series(path: str, columns: Sequence[str] | None = None) -> np.ndarray:
         taken is not a finite number. The message names the file, the row and the column.
     """
     check_suffix(path, ".csv", ".npy")
-    return (_read_csv if suffix(path) == ".csv" else _read_npy)(path, columns)
+    if suffix(path) == ".csv":
+        return _read_csv(path, columns, header, delimiter, note)
+    if header is not None or delimiter is not None:
+        raise ValueError(f"{path}: a .npy file has no header and no delimiter")
+    return _read_npy(path, columns)
 
 
 def suffix(path: str) -> str:
@@ -45,39 +70,74 @@ def suffix(path: str) -> str:
     return Path(path).suffix.lower()
 
 
-def _read_csv(path: str, columns: Sequence[str] | None) -> np.ndarray:
+def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True, skipinitialspace=True)
+        form = {"delimiter": delimiter or ",", "skipinitialspace": delimiter != " "}
+        reader = csv.reader(_lines(path, file), strict=True, **form)
         try:
-            return _parse_csv(path, reader, columns)
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: not UTF-8 text") from None
+            rows = _full_rows(path, reader)
+            first = next(rows, None)
+            if first is None:
+                raise ValueError(f"{path}: the file is empty")
+            names = _names(f"{path}: row 1", first, header, delimiter)
+            rows = rows if names else itertools.chain([first], rows)
+            series = _parse(path, reader, rows, _places(path, columns, names, len(first)), names)
+        except UnicodeDecodeError as error:
+            utf16 = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
         except csv.Error as error:
             raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
+    if names is None and header is None and _is_odd(series):
+        advice = "is read as data; pass --header if it has names, or --no-header"
+        note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
+    return series
 
 
-def _parse_csv(path: str, reader, columns: Sequence[str] | None) -> np.ndarray:
+def _is_odd(series: np.ndarray) -> bool:
+    """Whether the first row may be names: 0 in a single column, or integers above fractions."""
+    whole = series % 1 == 0
+    above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
+    return bool(above) or (series.shape[1] == 1 and series[0, 0] == 0)
+
+
+def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
+    """Yields the lines of a file; names encodings and ends of lines that csv would misread."""
+    before = ""
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise ValueError(f"{path}: row {number}: a zero byte; expected UTF-8 text")
+        if line == "\r\n" and before.endswith("\r"):
+            raise ValueError(rf"{path}: row {number}: lines end in \r\r\n; expected \r\n or \n")
+        before = line
+        yield line
+
+
+def _parse(path: str, reader, rows, places: Sequence[int], names: list[str] | None) -> np.ndarray:
     """Streams the rows into a flat buffer of doubles, 8 bytes a cell; nothing else grows."""
-    rows = _full_rows(path, reader)
-    first = next(rows, None)
-    if first is None:
-        raise ValueError(f"{path}: the file is empty")
-    width, names = len(first), _header(path, first)
-    places = _places(path, columns, names, width)
-    values = array("d")
-    for cells in rows if names else itertools.chain([first], rows):
+    values, width = array("d"), len(names or ())
+    for cells in rows:
         row = f"{path}: row {reader.line_num}"
+        width = width or len(cells)
         if len(cells) != width:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
         for k in places:
             number = _number(cells[k])
             if number is None or not isfinite(number):
-                column, got = repr(names[k]) if names else k, shorten(cells[k])
-                raise ValueError(f"{row}, column {column}: expected a finite number, got {got}")
+                column = repr(names[k]) if names else k
+                raise ValueError(f"{row}, column {column}: {_expected_number(cells[k])}")
             values.append(number)
     if not values:
         raise ValueError(f"{path}: the file has a header and no rows")
     return np.frombuffer(values).reshape(-1, len(places))
+
+
+def _expected_number(got: Any) -> str:
+    """Says what is wrong with a cell, and what can be done."""
+    hints = [hint for mark, hint in HINTS.items() if mark in str(got)]
+    if _is_missing(str(got)):
+        hints = ["a missing cell; fill it in, or leave out its row or column"]
+    text = shorten(got) if isinstance(got, str) else got
+    return ": ".join([f"expected a finite number, got {text}", *hints[:1]])
 
 
 def _full_rows(path: str, reader) -> Iterator[list[str]]:
@@ -94,24 +154,33 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
 
 def _number(cell: str) -> float | None:
     """Returns the number in a cell, if it has one; Python alone would read 1_000 as a number."""
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return None
+    return float(cell) if NUMBER.fullmatch(cell.strip(" \t")) else None
 
 
-def _header(path: str, cells: list[str]) -> list[str] | None:
-    """Returns the names in the first row, None if it is all numbers; refuses a mixture."""
-    numeric = [_number(cell) is not None for cell in cells]
-    if all(numeric):
-        return None
-    if not any(numeric):
-        return [cell.strip() for cell in cells]
-    text, number = shorten(cells[numeric.index(False)]), shorten(cells[numeric.index(True)])
-    raise ValueError(
-        f"{path}: row 1, column {numeric.index(False)}: expected all numbers or all names, "
-        f"got {text} beside {number}"
-    )
+def _is_missing(cell: str) -> bool:
+    return cell.strip().lower() in MISSING
+
+
+def _names(where: str, first: list[str], header: bool | None, delimiter: str | None):
+    """Returns the names of the columns, or None if the first row holds data."""
+    names = [cell.strip() for cell in first]
+    if names[0].lower().startswith("sep="):
+        raise ValueError(f"{where}: remove {names[0]!r}, and pass --delimiter")
+    for k, cell in enumerate(first):
+        odd = ("," if not header and COMMA.fullmatch(cell) else "") + ";\t" * (delimiter is None)
+        for mark in set(odd) & set(cell):
+            raise ValueError(f"{where}, column {k}: got {shorten(cell)}: {HINTS[mark]}")
+    if header is not None:
+        return names if header else None
+    numbers = [number for cell in first if (number := _number(cell)) is not None]
+    missing = sum(map(_is_missing, first))
+    if len(numbers) + missing < len(first):
+        return names
+    if not numbers:
+        raise ValueError(f"{where}: all cells are missing; --header takes them as names")
+    if len(first) > 1 and (numbers == list(range(len(numbers))) or not names[0]):
+        raise ValueError(f"{where}: names or data? pass --header or --no-header")
+    return None
 
 
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
@@ -157,7 +226,7 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     bad = np.argwhere(~np.isfinite(series))
     if len(bad):
         where, got = f"row {bad[0][0]}, column {places[bad[0][1]]}", series[tuple(bad[0])]
-        raise ValueError(f"{path}: {where}: expected a finite number, got {got}")
+        raise ValueError(f"{path}: {where}: {_expected_number(got)}")
     return series
 
 

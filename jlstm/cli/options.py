@@ -3,14 +3,33 @@
 import argparse
 import contextlib
 import csv
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import isfinite
+
+import numpy as np
+
+from jlstm._src import files
 
 
 def add(group, option: str, parse: Callable, metavar: str | None, what: str, **more) -> None:
     """Declares an option with a value."""
     group.add_argument(option, type=parse, metavar=metavar, help=what, **more)
+
+
+def add_series(group, what: str) -> None:
+    """Declares the options of a series from a file."""
+    add(group, "--input", path, "FILE", f"{what}: .csv, .npy")
+    add(group, "--columns", columns, "A,B", "columns of the input, by name or place from 0 (all)")
+    which = "whether the first row of a .csv holds names (if a cell is text)"
+    group.add_argument("--header", action=argparse.BooleanOptionalAction, help=which)
+    add(group, "--delimiter", delimiter, "C", "between the cells of a .csv: a character or tab (,)")
+
+
+def read_series(source: str, **given) -> np.ndarray:
+    """Reads a series, and prints a note if its first row may hold names."""
+    return files.read_series(source, **given, note=lambda text: print(text, file=sys.stderr))
 
 
 def whole_number(least: int, most: int, text: str) -> int:
@@ -29,6 +48,14 @@ def choice(known: Iterable[str], expected: str, text: str) -> str:
     if text not in known:
         raise _refusal(expected, text)
     return text
+
+
+def delimiter(text: str) -> str:
+    """Parses the character between the cells of a row."""
+    text = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(text) == 1 and text not in '"\r\n':
+        return text
+    raise _refusal("a character or tab", text)
 
 
 def columns(text: str) -> list[str]:

@@ -12,10 +12,13 @@ CELLS = (
     *("no_input_activation", "no_output_activation", "full_gate_recurrence"),
     *("layer_norm", "elman", "gru"),
 )
+LATER: dict[str, Any] = {"cell": ["lstm"], "header": None, "delimiter": None}  # than 0.1
 DEFAULTS: dict[str, Any] = {
     "length": None,
     "input": None,
     "columns": None,
+    "header": None,
+    "delimiter": None,
     "hidden_size": 32,
     "layers": 1,
     "batch_size": 64,
@@ -33,15 +36,16 @@ DEFAULTS: dict[str, Any] = {
 
 
 def read(folder: str) -> dict[str, Any]:
-    """Reads the settings of a folder of `jlstm train`; older folders have no cells."""
+    """Reads the settings of a folder of `jlstm train`; an older folder lacks some."""
     path = os.path.join(folder, FILE)
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError:  # UnicodeDecodeError too
         saved = None
-    if not isinstance(saved, dict) or {*saved, "cell"} != {"task", *DEFAULTS}:
+    if not isinstance(saved, dict) or {*saved, *LATER} != {"task", *DEFAULTS}:
         raise ValueError(f"{path}: not the settings of a run")
-    unknown = [name for name in saved.setdefault("cell", ["lstm"]) if name not in CELLS]
+    saved = {**LATER, **saved}
+    unknown = [name for name in saved["cell"] if name not in CELLS]
     if unknown:
         raise ValueError(f"{path}: expected cells {', '.join(CELLS)}, got {unknown[0]!r}")
     return saved

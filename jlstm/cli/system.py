@@ -18,7 +18,8 @@ from jlstm.cli import options, settings
 from jlstm.interop import files as parameter_files
 from jlstm.interop.gates import Gate, pack_gates
 
-NEEDS = [("columns", "input"), ("standardise", "input"), ("run-index", "params")]
+NEEDS = [(name, "input") for name in ("columns", "header", "delimiter", "standardise")]
+NEEDS += [("run-index", "params")]
 DECIDES = [("input", "steps"), ("input", "input-size")]
 DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
@@ -38,11 +39,9 @@ def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
     add("--hidden-size", options.size, "H", "units of the LSTM (3)")
     group = parser.add_argument_group("input")
     add = partial(options.add, group)
-    add("--input", options.path, "FILE", "a series [T, D]: .csv (with or without a header), .npy")
-    columns = "columns of the input, by name or by place counted from 0 (all)"
-    add("--columns", options.columns, "A,B", columns)
+    options.add_series(group, "a series [T, D]")
     standardise = "scale each column to mean 0 and standard deviation 1"
-    group.add_argument("--standardise", action="store_true", help=standardise)
+    group.add_argument("--standardise", action="store_true", default=None, help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
     add("--params", options.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
@@ -55,7 +54,7 @@ def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
     """Checks the options before anything is read; `endings` are those of the files to write."""
     values = {name.replace("_", "-"): value for name, value in vars(args).items()}
-    given = {name for name, value in values.items() if value is not None and value is not False}
+    given = {name for name, value in values.items() if value is not None}
     for file, size in DECIDES:
         if given >= {file, size}:
             raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
@@ -149,7 +148,8 @@ def _trained(file: str, arrays: Mapping[str, np.ndarray], cells: list[str], run:
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:
-    series = files.read_series(args.input, args.columns)
+    names = ("columns", "header", "delimiter")
+    series = options.read_series(args.input, **{name: getattr(args, name) for name in names})
     if not args.standardise:
         return series
     constant = np.flatnonzero((series == series[0]).all(axis=0))

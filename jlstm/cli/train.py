@@ -37,11 +37,11 @@ def add(commands) -> None:
     )
     parser.set_defaults(run=run)
     size = options.size
-    add = partial(options.add, parser.add_argument_group("the task"))
+    group = parser.add_argument_group("the task")
+    add = partial(options.add, group)
     add("--task", str, "NAME", "see `jlstm tasks`")
     add("--length", size, "T", "length of its sequences (the task's own)")
-    add("--input", options.path, "FILE", "the series of forecast: .csv, .npy")
-    add("--columns", options.columns, "A,B", "columns of the input (all)")
+    options.add_series(group, "the series of forecast")
     add = partial(options.add, parser.add_argument_group("the program"))
     add("--hidden-size", size, "H", "units of each layer (32)")
     add("--layers", size, "N", "layers of the stack (1)")
@@ -160,9 +160,11 @@ def _programs(chosen):
             raise ValueError(f"argument --{option}: expected {expected}, got {chosen[option]!r}")
     if (chosen["task"] == "forecast") != (chosen["input"] is not None):
         raise ValueError("argument --input: belongs to the task forecast, which needs it")
-    if chosen["columns"] and not chosen["input"]:
-        raise ValueError("argument --columns: needs --input")
-    series = files.read_series(chosen["input"], chosen["columns"]) if chosen["input"] else None
+    given = {name: chosen[name] for name in ("columns", "header", "delimiter")}
+    for name, value in given.items():
+        if value is not None and not chosen["input"]:
+            raise ValueError(f"argument --{name}: needs --input")
+    series = options.read_series(chosen["input"], **given) if chosen["input"] else None
     task = tasks.named(chosen["task"], length=chosen["length"], series=series)
     fixed = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
     fixed["optimizer"] = getattr(optax, chosen["optimizer"])

@@ -40,6 +40,9 @@ from jlstm.interop.weights import (
     zero_bias,
 )
 
+# Names that stand for a weight which torch computes, in its new way and in its old one.
+DERIVED = re.compile(r"parametrizations\.|(weight|bias)_[ih][hr]\w*_(g|v|orig|u)$")
+
 
 def from_torch(module: Any, prefix: str = "") -> Any:
     """Converts an LSTM of torch to parameters, which are NumPy arrays of their own.
@@ -64,10 +67,16 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     >>> from_torch(state_dict | {"bias_ih": np.ones(12), "bias_hh": np.ones(12)}).b[:3]
     array([2., 2., 2.])
     """
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
     state_dict = module.state_dict() if hasattr(module, "state_dict") else module
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"module: expected a module or a state dict, got {describe(module)}")
     weights = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    if derived := sorted(filter(DERIVED.match, weights)):
+        removal = "remove_parametrizations, or remove_weight_norm or remove_spectral_norm"
+        raise ValueError(
+            f"{prefix}{derived[0]}: of a normalised weight; first call torch's {removal}"
+        )
     if "weight_ih" not in weights and "weight_ih_l0" not in weights:
         raise ValueError(_no_lstm(prefix, state_dict))
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)

@@ -2,10 +2,14 @@
 
 import errno
 import os
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jlstm._src import files
 
@@ -49,6 +53,8 @@ def test_csv(tmp_path, content, columns, expected):
     np.testing.assert_array_equal(series, expected)
 
 
+NUMBER = "expected a finite number, got"
+MISSING = ": a missing cell; fill it in, or leave out its row or column"
 REFUSED_CSV = {
     "empty": ("", None, "the file is empty"),
     "blank": ("\n\n", None, "the file is empty"),
@@ -58,9 +64,9 @@ REFUSED_CSV = {
     "empty line": ("a\n1\n\n2\n", None, "row 3: the row is empty"),
     "text": ("a,b\n1,2\n3,x\n", None, "row 3, column 'b': expected a finite number, got 'x'"),
     "text, no header": ("1,2\n3,x\n", None, "row 2, column 1: expected a finite number, got 'x'"),
-    "empty cell": ("a,b\n1,\n", None, "row 2, column 'b': expected a finite number, got ''"),
-    "nan": ("a\n1\nnan\n", None, "row 3, column 'a': expected a finite number, got 'nan'"),
-    "nan, first row": ("1,nan\n", None, "row 1, column 1: expected a finite number, got 'nan'"),
+    "empty cell": ("a,b\n1,\n", None, f"row 2, column 'b': {NUMBER} ''{MISSING}"),
+    "nan": ("a\n1\nnan\n", None, f"row 3, column 'a': {NUMBER} 'nan'{MISSING}"),
+    "nan, first row": ("1,nan\n", None, f"row 1, column 1: {NUMBER} 'nan'{MISSING}"),
     "inf": ("a\n-inf\n", None, "row 2, column 'a': expected a finite number, got '-inf'"),
     "too large": ("a\n1e999\n", None, "row 2, column 'a': expected a finite number, got '1e999'"),
     "too large, first row": (
@@ -77,16 +83,11 @@ REFUSED_CSV = {
     "after a cell of two lines": (
         'a,b\n1,"x\ny"\n2,z\n',
         ["a", "b"],
-        "row 3, column 'b': expected a finite number, got 'x\\ny'",
-    ),
-    "half a header": (
-        "1.5,x\n2,3\n",
-        None,
-        "row 1, column 1: expected all numbers or all names, got 'x' beside '1.5'",
+        f"row 3, column 'b': {NUMBER} 'x\\ny': a line break inside quotes; is a quote not closed?",
     ),
     "open quote": ('a,b\n"1,2\n', None, "row 2: unexpected end of data"),
     "not UTF-8": (b"a\n\xff\n", None, "not UTF-8 text"),
-    "UTF-16": ("a\n1\n".encode("utf-16"), None, "not UTF-8 text"),
+    "UTF-16": ("a\n1\n".encode("utf-16"), None, "UTF-16 text"),
     "no such name": ("a,b\n1,2\n", ["c"], "no column 'c'; expected a, b, or by place 0 to 1"),
     "no such place": ("1,2\n", ["2"], "no column '2'; expected 0 to 1"),
     "negative place": ("1,2\n", ["-1"], "no column '-1'; expected 0 to 1"),
@@ -102,6 +103,142 @@ def test_refused_csv(tmp_path, case):
     with pytest.raises(ValueError) as refusal:
         files.read_series(path, columns)
     assert str(refusal.value) == f"{path}: {message}"
+
+
+# --- the first row, delimiters and ends of lines: the options, and the numbers, a note or a message
+
+AMBIGUOUS = "row 1: names or data? pass --header or --no-header"
+SEMICOLON = "a semicolon; pass --delimiter ';' if it separates cells, else ','"
+TAB = "a tab; pass --delimiter tab if it separates cells, else ','"
+COMMA = "a comma; write numbers with a decimal point"
+NAMES: dict[str, Any] = {"header": True}
+DATA: dict[str, Any] = {"header": False}
+SEMICOLONS: dict[str, Any] = {"delimiter": ";"}
+TABS: dict[str, Any] = {"delimiter": "\t"}
+FIRST_ROWS = [
+    # names
+    ("a\n1\n", {}, [[1]]),
+    ("1.5,x\n2,3\n", {}, [[2, 3]]),
+    ("x,\n2,3\n", {}, [[2, 3]]),
+    (",x\n2,3\n", {}, [[2, 3]]),
+    ("nan,x\n2,3\n", {}, [[2, 3]]),
+    ("1_0,2_0\n2,3\n", {}, [[2, 3]]),
+    ("\u0661,\u0662\n2,3\n", {}, [[2, 3]]),
+    ("2019,2020\n2,3\n", NAMES, [[2, 3]]),
+    ("0,1\n2,3\n", NAMES, [[2, 3]]),
+    ("nan,nan\n2,3\n", NAMES, [[2, 3]]),
+    (",0,1\n0,2,3\n", NAMES, [[0, 2, 3]]),
+    # data
+    ("1,2\n3,4\n", {}, [[1, 2], [3, 4]]),
+    ("1,0\n3,4\n", {}, [[1, 0], [3, 4]]),
+    ("1\n2\n", {}, [[1], [2]]),
+    ("0,1\n2,3\n", DATA, [[0, 1], [2, 3]]),
+    ("0,0\n0,1\n", {}, [[0, 0], [0, 1]]),
+    ("0.5,1\n2.5,3\n", {}, [[0.5, 1], [2.5, 3]]),
+    ("2019,2020\n0.5,1.5\n", DATA, [[2019, 2020], [0.5, 1.5]]),
+    ("0\n1\n", DATA, [[0], [1]]),
+    ("3\n", {}, [[3]]),
+    # data with a note
+    ("0\n1\n", {}, ([[0], [1]], "'0'")),
+    ("0\n0.5\n", {}, ([[0], [0.5]], "'0'")),
+    ("2019,2020\n0.5,1.5\n", {}, ([[2019, 2020], [0.5, 1.5]], "'2019,2020'")),
+    ("7\n0.5\n1.5\n", {}, ([[7], [0.5], [1.5]], "'7'")),
+    # neither
+    ("0,1\n2,3\n", {}, AMBIGUOUS),
+    ("0,1,2\n2,3,4\n", {}, AMBIGUOUS),
+    (",0,1\n0,2,3\n", {}, AMBIGUOUS),
+    (",2019\n0,2\n", {}, AMBIGUOUS),
+    ("nan,NA\n1,2\n", {}, "row 1: all cells are missing; --header takes them as names"),
+    ('""\n1\n', {}, "row 1: all cells are missing; --header takes them as names"),
+    ("a,b\n1,2\n", DATA, f"row 1, column 0: {NUMBER} 'a'"),
+    ("0,1\n", NAMES, "the file has a header and no rows"),
+    # delimiters
+    ("a;b\n1;2\n", SEMICOLONS, [[1, 2]]),
+    ("a\tb\n1\t2\n", TABS, [[1, 2]]),
+    ("1|2\n3|4\n", {"delimiter": "|"}, [[1, 2], [3, 4]]),
+    ("1 2\n3 4\n", {"delimiter": " "}, [[1, 2], [3, 4]]),
+    ("a; in m\n1\n", {"delimiter": ","}, [[1]]),
+    ("a;b\n1;2\n", {}, f"row 1, column 0: got 'a;b': {SEMICOLON}"),
+    ("1;2\n3;4\n", {}, f"row 1, column 0: got '1;2': {SEMICOLON}"),
+    ("1,5;2,5\n", {}, f"row 1, column 1: got '5;2': {SEMICOLON}"),
+    ("a\tb\n1\t2\n", {}, f"row 1, column 0: got 'a\\tb': {TAB}"),
+    ("a\n1;2\n", {}, f"row 2, column 'a': {NUMBER} '1;2': {SEMICOLON}"),
+    ("a\n1\t2\n", {}, f"row 2, column 'a': {NUMBER} '1\\t2': {TAB}"),
+    ("sep=;\na;b\n1;2\n", {}, "row 1: remove 'sep=;', and pass --delimiter"),
+    ("sep=;\na;b\n1;2\n", SEMICOLONS, "row 1: remove 'sep=', and pass --delimiter"),
+    ("sep=,\na,b\n1,2\n", {}, "row 1: remove 'sep=', and pass --delimiter"),
+    # decimal commas
+    ("a;b\n1,5;2\n", SEMICOLONS, f"row 2, column 'a': {NUMBER} '1,5': {COMMA}"),
+    ("1,5;2\n3;4\n", SEMICOLONS, f"row 1, column 0: got '1,5': {COMMA}"),
+    ('"1,5"\n2\n', {}, f"row 1, column 0: got '1,5': {COMMA}"),
+    ("a;b,5\n1;2\n", SEMICOLONS, [[1, 2]]),
+    # ends of lines, encodings, breaks inside cells
+    ("a\r\n1\r\n", {}, [[1]]),
+    ("a\r1\r2\r", {}, [[1], [2]]),
+    ("a\r\r\n1\r\r\n", {}, r"row 2: lines end in \r\r\n; expected \r\n or \n"),
+    ("\ufeff0.5,b\n1,2\n", {}, [[1, 2]]),
+    ("\ufeff3\n4\n", {}, [[3], [4]]),
+    ("a\n1\n".encode("utf-16-be"), {}, "row 1: a zero byte; expected UTF-8 text"),
+    (b"\xfe\xff" + "a\n1\n".encode("utf-16-be"), {}, "UTF-16 text"),
+    (
+        'a\n"1\n"\n',
+        {},
+        f"row 3, column 'a': {NUMBER} '1\\n': a line break inside quotes; is a quote not closed?",
+    ),
+    # numbers
+    ("a\n+1e-3\n.5\n5.\n", {}, [[1e-3], [0.5], [5]]),
+    ("a\n\u0661\n", {}, f"row 2, column 'a': {NUMBER} '\u0661'"),
+    ("a\n1_000\n", {}, f"row 2, column 'a': {NUMBER} '1_000'"),
+    ("a\n0x10\n", {}, f"row 2, column 'a': {NUMBER} '0x10'"),
+    ("a\n1e\n", {}, f"row 2, column 'a': {NUMBER} '1e'"),
+    ("a\n?\n", {}, f"row 2, column 'a': {NUMBER} '?'{MISSING}"),
+    ("a\nN/A\n", {}, f"row 2, column 'a': {NUMBER} 'N/A'{MISSING}"),
+]
+
+
+@pytest.mark.parametrize(("content", "options", "expected"), FIRST_ROWS)
+def test_first_rows_and_delimiters(tmp_path, content, options, expected):
+    path, notes = write(tmp_path, "series.csv", content), []
+    if isinstance(expected, str):
+        with pytest.raises(ValueError) as refusal:
+            files.read_series(path, **options)
+        assert str(refusal.value) == f"{path}: {expected}"
+        return
+    numbers, row = expected if isinstance(expected, tuple) else (expected, None)
+    np.testing.assert_array_equal(files.read_series(path, **options, note=notes.append), numbers)
+    advice = "is read as data; pass --header if it has names, or --no-header"
+    assert notes == [f"{path}: row 1, {row}, {advice}"] * (row is not None)
+
+
+CELLS = st.sampled_from(["0", "1", "2", "-3", "1.5", "1e3", ".25", "", "nan", "x", "a b", "7,5"])
+TABLES = st.integers(1, 3).flatmap(
+    lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), min_size=1, max_size=4)
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(TABLES, st.sampled_from([True, False, None]), st.sampled_from([",", ";", "\t"]))
+def test_series_of_pandas_with_the_same_options_or_an_error(tmp_path, rows, header, delimiter):
+    text = "\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows)
+    path = write(tmp_path, "series.csv", text)
+    try:
+        ours = files.read_series(path, header=header, delimiter=delimiter)
+    except ValueError:
+        return
+    if header is None:  # then a header has text
+        header = any(cell in ("x", "a b") for cell in rows[0])
+    first = 0 if header else None
+    table = pandas.read_csv(path, header=first, sep=delimiter)
+    np.testing.assert_array_equal(ours, table.to_numpy(float))
+
+
+def test_header_and_delimiter_are_of_csv(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(3))
+    for options in (NAMES, DATA, TABS):
+        with pytest.raises(ValueError, match=r"a.npy: a .npy file has no header and no delimiter"):
+            files.read_series(str(tmp_path / "a.npy"), **options)
 
 
 def test_csv_and_npy_of_the_same_numbers_are_the_same_series(tmp_path):
@@ -131,7 +268,7 @@ REFUSED_NPY = {
     "rank 3": (np.zeros((2, 2, 2)), f"{EXPECTED} float64[2, 2, 2]"),
     "no rows": (np.zeros((0, 2)), f"{EXPECTED} float64[0, 2]"),
     "no columns": (np.zeros((2, 0)), f"{EXPECTED} float64[2, 0]"),
-    "nan": (np.array([[1.0, np.nan]]), "row 0, column 1: expected a finite number, got nan"),
+    "nan": (np.array([[1.0, np.nan]]), f"row 0, column 1: {NUMBER} nan{MISSING}"),
     "inf": (np.array([[1.0], [np.inf]]), "row 1, column 0: expected a finite number, got inf"),
     "-inf": (np.array([1.0, -np.inf]), "row 1, column 0: expected a finite number, got -inf"),
     "objects": (np.array([{}, {}], object), f"not a readable .npy file: {BROKEN}"),

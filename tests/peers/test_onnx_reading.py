@@ -78,7 +78,9 @@ def test_a_circle_of_identities_ends():
     model = make_model(draw_inputs())
     lstm_node(model).input[1] = "a"
     model.graph.node.extend(helper.make_node("Identity", [x], [y]) for x, y in ["ab", "ba"])
-    with pytest.raises(ValueError, match="W: expected values in the model, got the output 'a'"):
+    with pytest.raises(
+        ValueError, match="W: expected values in the model or in inputs, got the output 'a'"
+    ):
         load(model)
 
 
@@ -238,11 +240,20 @@ REFUSALS = {
     ),
     "scalar": (set_array("R", np.float32(1)), "R: expected shape"),
     "broken tensor": (break_tensor, "W: broken tensor 'W'"),
-    "no weights": (drop_weights, "W: expected values in the model, got an unknown value 'W'"),
-    "an input": (take_from_input, "W: expected values in the model, got the input 'W' of the gr"),
+    "no weights": (
+        drop_weights,
+        "W: expected values in the model or in inputs, got an unknown value 'W'",
+    ),
+    "an input": (
+        take_from_input,
+        "W: expected values in the model or in inputs, got the input 'W' of the gr",
+    ),
     "quantised": (quantise, "W: .* got the output 'wide' of a node DequantizeLinear"),
     "quantised LSTM": (quantise_all, "expected a node LSTM, got DynamicQuantizeLSTM"),
-    "sparse": (make_sparse, "W: expected values in the model, got the sparse tensor 'W'"),
+    "sparse": (
+        make_sparse,
+        "W: expected values in the model or in inputs, got the sparse tensor 'W'",
+    ),
     "too few inputs": (cut_inputs, "input size 2"),
     "another domain": (other_domain, "expected a node LSTM, got LSTM of org.example"),
     "no graph": (drop_graph, "it has no graph"),

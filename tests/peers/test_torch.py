@@ -6,6 +6,9 @@ sequences give outputs of zero past their length as ours do, and the final state
 inside it; a sequence of length 0 is refused, where ours ends in what came in.
 """
 
+import warnings
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import torch
 
 import jlstm
+from jlstm.interop.torch import from_torch
 from tests.helpers.comparisons import assert_close, values_and_gradients
 from tests.helpers.draws import draw_array, draw_stack
 from tests.peers.layouts import directions_of, torch_weights
@@ -101,3 +105,31 @@ def test_a_sequence_of_length_zero_is_refused_there_and_held_here():
     second_row = jax.tree.map(lambda a: a[1], (finals, states))
     assert_close(*second_row, tolerance=0)
     assert not np.asarray(ys)[:, 1].any()
+
+
+@pytest.mark.parametrize("way", ["new", "old", "spectral"])
+@pytest.mark.parametrize("weight", ["weight_hh_l0", "weight_ih_l0"])
+def test_normalised_weights_are_named(way, weight):
+    from torch.nn import utils
+
+    normalise = {
+        "new": utils.parametrizations.weight_norm,
+        "old": utils.weight_norm,
+        "spectral": utils.spectral_norm,
+    }[way]
+    module = torch.nn.ModuleDict({"lstm": torch.nn.LSTM(2, 3)})
+    with warnings.catch_warnings(action="ignore"):  # the old way is deprecated
+        normalise(module["lstm"], weight)
+    message = rf"lstm\.(parametrizations\.)?{weight}\S+: of a normalised weight; first call torch's"
+    with pytest.raises(ValueError, match=message):
+        from_torch(module, "lstm.")
+
+
+def test_a_compiled_module_is_the_module():
+    module = torch.nn.LSTM(2, 3)
+    with warnings.catch_warnings(action="ignore"):  # torch's own
+        compiled: Any = torch.compile(module)
+    for ours, theirs in zip(from_torch(compiled)[0], from_torch(module)[0], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="behind ''; one is at '_orig_mod.'"):
+        from_torch(compiled.state_dict())

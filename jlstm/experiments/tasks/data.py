@@ -69,11 +69,11 @@ def forecast(series: Array, *, window: int = 50) -> Task:
     persistence, and its mean squared error is the baseline.
 
     Args:
-      series: `[N, D]`, of finite numbers.
+      series: `[N, D]`, of finite floats or ints.
       window: T, the number of forecasts in a window.
 
     Raises:
-      TypeError, ValueError: the series is not an array of floats, has a number that is not finite,
+      TypeError, ValueError: the series is not an array of numbers, has a number that is not finite,
         is too short for a window in both parts, or is constant in a column.
 
     >>> import jax, numpy as np
@@ -81,7 +81,8 @@ def forecast(series: Array, *, window: int = 50) -> Task:
     >>> task.sample(jax.random.key(0), 64).xs.shape, task.test(jax.random.key(0)).xs.shape
     ((20, 64, 1), (20, 4, 1))
     """
-    check_floats("series", series)
+    if getattr(getattr(series, "dtype", None), "kind", "") not in tuple("iu"):
+        check_floats("series", series)
     check_size("window", window)
     if series.ndim != 2:
         raise ValueError(f"series: expected shape [N, D], got {describe(series)}")

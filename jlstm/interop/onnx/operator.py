@@ -1,13 +1,12 @@
 """ONNX's operator LSTM as a JAX function: `load`, `load_all`, and their results."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, describe
@@ -30,8 +29,8 @@ class NodeParams(NamedTuple):
 
     weights: `LSTMParams`, or `PeepholeParams` for another cell than the standard one;
       `Bidirectional` of two if the node has two directions.
-    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1; None if the
-      model does not hold them.
+    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, where B is 1
+      for a state of all rows; None if the model does not hold them, or if they are zeros.
     """
 
     weights: Any
@@ -46,7 +45,12 @@ class Node(NamedTuple):
     apply: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = None) -> Node:
+def load(
+    model_or_path: "str | os.PathLike | ModelProto",
+    node: str | None = None,
+    *,
+    inputs: Mapping[str, Array] | None = None,
+) -> Node:
     """Reads an LSTM node of an ONNX model, opset 7 or newer, as a pure JAX function.
 
         i = f(clip(x W_i + h_tm1 R_i + B_i + P_i ⊙ c_tm1))
@@ -54,14 +58,16 @@ def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = Non
         c_t = f ⊙ c_tm1 + i ⊙ g(clip(x W_c + h_tm1 R_c + B_c))
         h_t = f(clip(x W_o + h_tm1 R_o + B_o + P_o ⊙ c_t)) ⊙ h(c_t)
 
-    Every attribute of the operator is supported. The model must hold the inputs W, R, B and P, as
-    initializers or Constant nodes. As in onnxruntime, activations that take alpha or beta consume
-    the model's lists of these in order, across both directions; clip does not bound the input of h;
-    and a row of length 0 has zeros in Y, Y_h and Y_c.
+    Every attribute of the operator is supported. The model must hold the inputs W, R, B and P, or
+    compute them from initializers. Lengths and initial states may also depend on the shapes of the
+    model's inputs; if they depend on values of inputs, `apply` requires them. As in onnxruntime,
+    activations that take alpha or beta consume the model's lists of these in order, across both
+    directions; clip does not bound the input of h; and a row of length 0 has zeros in Y, Y_h, Y_c.
 
     Args:
       model_or_path: a path, or an `onnx.ModelProto`.
       node: the name of the node, or of one of its outputs; None takes the only node.
+      inputs: values of some of the model's inputs by name, which are then part of the model.
 
     Returns:
       `Node(params, apply)`. `apply(params, X, *, lengths=None, initial_h=None, initial_c=None)`
@@ -72,15 +78,15 @@ def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = Non
       | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
       | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
 
-      lengths are ints `[B]`, from 0 to T. None takes the model's value; without one, rows have T
-      steps and states begin at zero.
+      lengths are ints `[B]`, from 0 to T. None takes the model's value; if the node has no such
+      input, rows have T steps and states begin at zero. A state with a batch of 1 is broadcast.
 
     Raises:
       OSError: the file cannot be read.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError: `model_or_path` is something else.
       ValueError: the file is not an ONNX model; there are several LSTM nodes and `node` is None; or
-        a node is not supported, for example with weights that are int8 or computed by another node.
+        a node is not supported, for example with weights that are int8 or depend on inputs.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -92,14 +98,18 @@ def load(model_or_path: "str | os.PathLike | ModelProto", node: str | None = Non
     >>> Y.shape, Y_h.shape
     ((10, 2, 5, 3), (2, 5, 3))
     """
-    descriptions = read_nodes(model_or_path, node)
+    descriptions = read_nodes(model_or_path, node, inputs)
     if len(descriptions) > 1:
         names = ", ".join(description.name for description in descriptions)
         raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
     return _node(descriptions[0])
 
 
-def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]:
+def load_all(
+    model_or_path: "str | os.PathLike | ModelProto",
+    *,
+    inputs: Mapping[str, Array] | None = None,
+) -> dict[str, Node]:
     """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
 
     A node without a name has the name of its first output.
@@ -113,7 +123,8 @@ def load_all(model_or_path: "str | os.PathLike | ModelProto") -> dict[str, Node]
     >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
     (['lstm_0', 'lstm_1'], (3, 16))
     """
-    return {description.name: _node(description) for description in read_nodes(model_or_path)}
+    descriptions = read_nodes(model_or_path, None, inputs)
+    return {description.name: _node(description) for description in descriptions}
 
 
 def _node(description: Description) -> Node:
@@ -129,15 +140,14 @@ def _node(description: Description) -> Node:
     reverse = (False, True) if count == 2 else (description.direction == "reverse",)
     layer = Bidirectional(*weights) if count == 2 else weights[0]
     params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
-    static = cells, reverse, description.layout, arrays.get("sequence_lens")
-    return Node(params, partial(_apply, *static))
+    lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
+    return Node(params, partial(_apply, description._replace(arrays=lengths), cells, reverse))
 
 
 def _apply(
+    description: Description,
     cells: tuple[Cell, ...],
     reverse: tuple[bool, ...],
-    layout: int,
-    known_lengths: np.ndarray | None,
     params: NodeParams,
     X: Array,
     *,
@@ -146,15 +156,18 @@ def _apply(
     initial_c: Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction; see `load`."""
+    layout = description.layout
     weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
     check_floats("X", X)
     if X.ndim != 3 or X.shape[-1] != D:
         expected = f"[B, T, {D}]" if layout else f"[T, B, {D}]"
         raise ValueError(f"X: expected shape {expected}, got {describe(X)}")
+    _check_required(description, sequence_lens=lengths, initial_h=initial_h, initial_c=initial_c)
     xs = _time_first(layout, X)
     T, B, _ = xs.shape
-    lengths, mask = _lengths(known_lengths if lengths is None else lengths, T, B)
+    known = description.arrays.get("sequence_lens")
+    lengths, mask = _lengths(known if lengths is None else lengths, T, B)
     dtype = common_dtype(params.weights, xs)
     h = params.initial_h if initial_h is None else initial_h
     c = params.initial_c if initial_c is None else initial_c
@@ -171,6 +184,14 @@ def _apply(
     if layout:
         return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
     return Y, Y_h, Y_c
+
+
+def _check_required(description, **given) -> None:
+    for name, source in description.required.items():
+        if given[name] is None:
+            argument = "lengths" if name == "sequence_lens" else name
+            source = f"LSTM {description.name!r} takes {source}"
+            raise ValueError(f"{argument}: expected an array, since {source}; got None")
 
 
 def _time_first(layout, array):
@@ -194,6 +215,7 @@ def _state(layout, name, state, shape, dtype):
         return jnp.zeros(shape, dtype)
     check_floats(name, state)
     expected = (shape[1], shape[0], shape[2]) if layout else shape
-    if state.shape != expected:
+    one = tuple(1 if axis == 1 - layout else size for axis, size in enumerate(expected))
+    if state.shape not in (expected, one):
         raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
-    return _time_first(layout, state).astype(dtype)
+    return jnp.broadcast_to(_time_first(layout, state), shape).astype(dtype)

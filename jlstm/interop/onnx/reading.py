@@ -14,13 +14,21 @@ from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
 from jlstm.cells.activations import options_of
 from jlstm.interop.onnx.convert import NAMES
+from jlstm.interop.onnx.folding import (
+    DOMAINS,
+    describe_origin,
+    first_line,
+    fold,
+    graphs_inside,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     import onnx
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+STATES = ("initial_h", "initial_c")
 OLDEST_OPSET = 7
-DOMAINS = ("", "ai.onnx")
 DIRECTIONS = (b"forward", b"reverse", b"bidirectional")
 
 # For these the operator's specification and onnxruntime disagree on the default alpha and beta.
@@ -32,6 +40,7 @@ class Description(NamedTuple):
 
     options: the options of the cell, for each direction.
     arrays: the inputs of `INPUTS` that the model holds, by name.
+    required: where the other inputs are from that the node takes, by name.
     """
 
     name: str
@@ -39,12 +48,19 @@ class Description(NamedTuple):
     layout: int
     options: tuple[Options, ...]
     arrays: dict[str, np.ndarray]
+    required: dict[str, str]
 
 
-def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Description]:
-    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name."""
+def read_nodes(
+    model_or_path: Any, wanted: str | None = None, inputs: Mapping[str, Any] | None = None
+) -> list[Description]:
+    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name.
+
+    `inputs` are values of inputs of the model, by name.
+    """
     with extra("interop"):
         import onnx
+        from onnx import inliner
 
     source, model = _open(model_or_path)
     if not model.HasField("graph"):
@@ -53,7 +69,17 @@ def read_nodes(model_or_path: Any, wanted: str | None = None) -> list[Descriptio
     opset = versions.get("", versions.get("ai.onnx", 0))
     if opset < OLDEST_OPSET:
         raise ValueError(f"{source}: expected opset {OLDEST_OPSET} or newer, got {opset or 'none'}")
-    nodes = list(_walk(model.graph, {}))
+    if model.functions:
+        try:
+            model = inliner.inline_local_functions(model)
+        except Exception as error:  # protobuf and onnx have their own errors
+            raise ValueError(f"{source}: its local functions: {first_line(error)}") from None
+    given = {name: np.asarray(value) for name, value in (inputs or {}).items()}
+    known = [value.name for value in model.graph.input]
+    if unknown := sorted(set(given) - set(known)):
+        expected = ", ".join(known) or "none"
+        raise ValueError(f"{source}: inputs: expected some of {expected}, got {unknown[0]!r}")
+    nodes = list(_walk(model.graph, {}, given))
     found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
     names = _names([node for node, _ in found])
     if not found:
@@ -100,25 +126,20 @@ def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
         raise ValueError(f"{path}: not a readable ONNX model: {first_line(error)}") from None
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message."""
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _walk(graph, outside: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """Yields the nodes of a graph and of the graphs inside its nodes, with the origins of values.
 
-    The origin of a value is a tensor in the file, a node, or an input of a graph.
+    `given` are the arrays of some inputs of the graph.
     """
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
     origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
     origins |= {tensor.name: tensor for tensor in graph.initializer}
+    origins |= given
     for node in graph.node:
         yield node, origins
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _walk(inner, origins)
+        for inner in graphs_inside(node):
+            yield from _walk(inner, origins, {})
 
 
 def _describe(label, name, node, origins, context) -> Description:
@@ -132,9 +153,11 @@ def _describe(label, name, node, origins, context) -> Description:
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     _check_attributes(label, given)
     options = _options(label, given, 2 if given["direction"] == b"bidirectional" else 1)
-    arrays = _arrays(label, node, origins)
+    opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
+    arrays, required = _arrays(label, node, origins, opset, given["layout"])
     _check_shapes(label, given, len(options), arrays)
-    return Description(name, given["direction"].decode(), given["layout"], options, arrays)
+    direction, layout = given["direction"].decode(), given["layout"]
+    return Description(name, direction, layout, options, arrays, required)
 
 
 # --- attributes
@@ -184,54 +207,52 @@ def _activation(label, name, left) -> Activation:
 # --- arrays
 
 
-def _arrays(label, node, origins) -> dict[str, np.ndarray]:
-    """Reads the inputs whose values the model holds. It must hold W, R, B and P."""
-    arrays = {}
+def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the inputs whose values the model holds, and describes the others.
+
+    It must hold W, R, B and P. An input that has its default value for any batch is left out.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    required: dict[str, str] = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
         if not value:
             continue
-        tensor = _tensor(origins.get(value), origins)
-        if tensor is not None:
-            arrays[place] = _array(f"{label}: {place}", tensor)
-        elif place in ("W", "R", "B", "P"):
-            came = _origin(value, origins)
-            raise ValueError(f"{label}: {place}: expected values in the model, got {came}")
-    return arrays
+        try:
+            held = _held(place, value, node.input[0], origins, opset, layout)
+        except ValueError as error:
+            raise ValueError(f"{label}: {place}: {error}") from None
+        if held is not None:
+            arrays |= held
+            continue
+        required[place] = describe_origin(value, origins)
+        if place in ("W", "R", "B", "P"):
+            expected = "values in the model or in inputs"
+            raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+    return arrays, required
 
 
-def _tensor(origin, origins):
-    """Finds the tensor behind a value, through Identity and Constant nodes, or None."""
-    import onnx
+def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
+    """Returns the array of a place, nothing for its default, or None if the model has no values.
 
-    for _ in origins:  # bounds the length of a chain of nodes
-        if not isinstance(origin, onnx.NodeProto) or origin.op_type != "Identity":
-            break
-        origin = origins.get(origin.input[0])
-    if isinstance(origin, onnx.NodeProto) and origin.op_type == "Constant":
-        origin = next((a.t for a in origin.attribute if a.name == "value"), None)
-    return origin if isinstance(origin, onnx.TensorProto) else None
-
-
-def _origin(value, origins) -> str:
-    import onnx
-
-    origin = origins.get(value)
-    if isinstance(origin, onnx.NodeProto):
-        return f"the output {value!r} of a node {origin.op_type}"
-    if isinstance(origin, onnx.SparseTensorProto):
-        return f"the sparse tensor {value!r}"
-    return f"the input {value!r} of the graph" if origin else f"an unknown value {value!r}"
-
-
-def _array(label, tensor) -> np.ndarray:
-    import onnx
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ValueError(f"{label}: its values are in another file: load the model from its path")
-    try:
-        return onnx.numpy_helper.to_array(tensor)
-    except Exception as error:  # the values do not fit the declared dtype and shape
-        raise ValueError(f"{label}: broken tensor {tensor.name!r}: {first_line(error)}") from None
+    Shapes of inputs are open, so that the array is known at two sizes of the batch. An initial
+    state with equal rows has a batch of one.
+    """
+    found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
+    if not all(isinstance(array, np.ndarray) for array in found):
+        return None
+    if len(found) > 1 and place in STATES and all(array.ndim == 3 for array in found):
+        rows = [array.take([0], 1 - layout) for array in found]
+        if not all((a == row).all() for a, row in zip(found, rows, strict=True)):
+            return None
+        found = rows
+        if not found[0].any():
+            return {}
+    if len(found) > 1 and place == "sequence_lens":
+        shapes = [shape_of(run.get(X)) for run in fold(X, origins, opset)]
+        runs = list(zip(found, shapes, strict=False))
+        if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in runs):
+            return {}
+    return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
 
 
 def _check_shapes(label, given, directions, arrays) -> None:

@@ -119,7 +119,7 @@ def test_co2_is_refused_where_it_is_missing_and_runs_without(tmp_path, capsys):
     command = ["forward", "--input", str(tmp_path / "co2.csv"), "--columns=co2", "--standardise"]
     assert cli.main(command) == 2
     where = f"{tmp_path / 'co2.csv'}: row {line}, column 'co2'"
-    message = f"jlstm: error: {where}: expected a finite number, got ''\n"
+    message = f"jlstm: error: {where}: {NUMBER} ''{MISSING}\n"
     assert capsys.readouterr() == ("", message)
     table.dropna().to_csv(tmp_path / "co2.csv")
     assert cli.main([*command, "--save", str(tmp_path / "states.npz")]) == 0
@@ -170,6 +170,7 @@ GOOD = {
     "huge.csv": "1e300\n2\n",
 }
 NUMBER = "expected a finite number, got"
+MISSING = ": a missing cell; fill it in, or leave out its row or column"
 SIZE = "expected a whole number from 1 to 2147483647, got"
 
 # What the file bad.csv holds, the options, and the message.
@@ -179,7 +180,11 @@ BAD = {
     "empty": ("", "--input bad.csv", "bad.csv: the file is empty"),
     "ragged": ("1,2\n3\n", "--input bad.csv", "bad.csv: row 2: expected 2 cells, got 1"),
     "text": ("1,2\n3,x\n", "--input bad.csv", f"bad.csv: row 2, column 1: {NUMBER} 'x'"),
-    "nan": ("a,b\n3,NaN\n", "--input bad.csv", f"bad.csv: row 2, column 'b': {NUMBER} 'NaN'"),
+    "nan": (
+        "a,b\n3,NaN\n",
+        "--input bad.csv",
+        f"bad.csv: row 2, column 'b': {NUMBER} 'NaN'{MISSING}",
+    ),
     "infinite": ("a\ninf\n", "--input bad.csv", f"bad.csv: row 2, column 'a': {NUMBER} 'inf'"),
     "not UTF-8": (b"\xff", "--input bad.csv", "bad.csv: not UTF-8 text"),
     "objects": (
@@ -316,9 +321,36 @@ BAD = {
         "--input good.csv --params weights.npz --seed 0",
         "argument --seed: nothing is drawn with --input and --params",
     ),
+    "header of nothing": (None, "--no-header", "argument --header: needs --input"),
+    "delimiter of nothing": (None, "--delimiter ;", "argument --delimiter: needs --input"),
+    "delimiter": (
+        None,
+        "--input good.csv --delimiter ab",
+        "argument --delimiter: expected a character or tab, got 'ab'",
+    ),
+    "names or data": (
+        "0,1\n2,3\n",
+        "--input bad.csv",
+        "bad.csv: row 1: names or data? pass --header or --no-header",
+    ),
     "columns of nothing": (None, "--columns a", "argument --columns: needs --input"),
     "standardise nothing": (None, "--standardise", "argument --standardise: needs --input"),
 }
+
+
+def test_header_and_delimiter(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("0\t1\n0.5\t2\n")
+    Path("b.csv").write_text("0\n0.5\n")
+    for options, steps in [("--header", 1), ("--no-header", 2)]:
+        command = ["forward", "--input", "a.csv", "--delimiter", "tab", options]
+        assert cli.main(command) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 3 + steps and err == ""
+    assert cli.main(["forward", "--input", "b.csv"]) == 0
+    _, err = capsys.readouterr()
+    advice = "is read as data; pass --header if it has names, or --no-header"
+    assert err == f"b.csv: row 1, '0', {advice}\n"
 
 
 @pytest.fixture

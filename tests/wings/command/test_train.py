@@ -285,6 +285,11 @@ REFUSED = {
     "input": (["--task", "adding", "--input", "a.csv"], "argument --input: belongs to the task"),
     "no input": (["--task", "forecast"], "argument --input: belongs to the task forecast"),
     "columns": (["--task", "adding", "--columns", "a"], "argument --columns: needs --input"),
+    "header": (["--task", "adding", "--no-header"], "argument --header: needs --input"),
+    "names or data": (
+        ["--task", "forecast", "--input", str(Path(__file__).parents[2] / "data" / "unnamed.csv")],
+        "unnamed.csv: row 1: names or data? pass --header or --no-header",
+    ),
     "a file": (["--task", "forecast", "--input", "none.csv"], "No such file or directory"),
     "devices": (["--task", "adding", "--devices", "3"], "argument --devices: JAX runs on 4 "),
     "resume": (["--resume"], "argument --resume: there is no "),
@@ -309,6 +314,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
         assert run(*SMALL, "--out", tmp_path / out) == 2
         assert f"argument --out: {tmp_path / out}: " in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mine").read_text() == "mine"
+
+
+def test_settings_of_an_older_version_get_what_it_lacked(tmp_path):
+    saved = {"task": "adding", **settings.DEFAULTS}
+    older = {name: value for name, value in saved.items() if name not in settings.LATER}
+    (tmp_path / "settings.json").write_text(json.dumps(older))
+    assert settings.read(str(tmp_path)) == saved
 
 
 def test_settings_that_are_none_are_refused(tmp_path, capsys):

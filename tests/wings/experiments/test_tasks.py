@@ -344,6 +344,14 @@ def test_no_two_draws_of_a_batch_share_a_key(name):
     assert set(keys.drawn.values()) == {1} and not keys.drawn.keys() & keys.split.keys()
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_a_series_of_ints_is_one_of_floats(dtype):
+    series = (np.arange(120) % 7)[:, None]
+    both = [tasks.forecast(s, window=5) for s in (series.astype(dtype), series.astype(float))]
+    ours, theirs = (task.sample(jax.random.key(0), 3) for task in both)
+    np.testing.assert_array_equal(ours.xs, theirs.xs)
+
+
 REFUSED: dict[str, tuple[Any, type, str]] = {
     "length": (partial(tasks.adding, 19), ValueError, "length: expected at least 20 steps, got 19"),
     "size": (

@@ -1,0 +1,177 @@
+"""Computes values of an ONNX graph from its tensors and from the shapes of its inputs.
+
+The origin of a value is a tensor of the model, an array that the caller gave, an input of a graph,
+or a node. `origins` maps the names of values to their origins.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+LIMIT = 2**27  # elements computed for one value, half a GiB of float32
+STARTS = 2, 5  # the smallest size given to a dimension that the model leaves open
+DOMAINS = ("", "ai.onnx")
+BY_TYPE = {"Shape": 0, "Size": 0, "CastLike": 1}  # the inputs of which only dtype and shape matter
+RANDOM = "Random", "Bernoulli", "Multinomial"  # how the names of random nodes begin
+
+
+def fold(value: str, origins: Mapping[str, Any], opset: int) -> list[dict[str, Any]]:
+    """Computes a value and its ancestors, at two choices of the inputs' open sizes if they matter.
+
+    A name gets an array, or a type if its value depends on values of inputs.
+    """
+    import onnx
+
+    names = _ancestors(value, origins)
+    free = any(isinstance(origins.get(name), onnx.ValueInfoProto) for name in names)
+    return [_evaluate(names, origins, opset, start) for start in STARTS[: 1 + free]]
+
+
+def shape_of(known: Any) -> tuple[int, ...] | None:
+    """Returns the shape of an array or a type, None if a size is unknown."""
+    if isinstance(known, np.ndarray):
+        return known.shape
+    if known is None or not known.tensor_type.HasField("shape"):
+        return None
+    dims = known.tensor_type.shape.dim
+    return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
+
+
+def describe_origin(value: str, origins: Mapping[str, Any]) -> str:
+    """Describes where a value comes from, and the inputs on whose values it depends."""
+    import onnx
+
+    origin = origins.get(value)
+    if isinstance(origin, onnx.SparseTensorProto):
+        return f"the sparse tensor {value!r}"
+    if isinstance(origin, onnx.ValueInfoProto):
+        return f"the input {value!r} of the graph"
+    if not isinstance(origin, onnx.NodeProto):
+        return f"an unknown value {value!r}"
+    kind = f"{origin.op_type} of {origin.domain}" if origin.domain else origin.op_type
+    names = sorted(_ancestors(value, origins, values=True))
+    fed = [repr(n) for n in names if isinstance(origins.get(n), onnx.ValueInfoProto)]
+    inputs = f", which depends on the input {', '.join(fed)} of the graph" if fed else ""
+    return f"the output {value!r} of a node {kind}{inputs}"
+
+
+def _ancestors(value, origins, values: bool = False) -> list[str]:
+    """Lists a value after those that it depends on, with `values` not by their shapes alone.
+
+    A circle has no order; the list is then empty.
+    """
+    before: dict[str, list[str]] = {}
+    left = [value]
+    while left:
+        if (name := left.pop()) not in before:
+            before[name] = list(_read(origins.get(name), values))
+            left += before[name]
+    try:
+        return list(graphlib.TopologicalSorter(before).static_order())
+    except graphlib.CycleError:
+        return []
+
+
+def _read(origin, values) -> Iterator[str]:
+    """Yields the names of values that a node reads, in the graphs inside it too."""
+    import onnx
+
+    if isinstance(origin, onnx.NodeProto):
+        skipped = BY_TYPE.get(origin.op_type) if values else None
+        yield from (name for k, name in enumerate(origin.input) if name and k != skipped)
+        for graph in graphs_inside(origin):
+            for node in graph.node:
+                yield from _read(node, values)
+
+
+def graphs_inside(node) -> list[Any]:
+    """Returns the graphs inside a node, such as the body of a Loop."""
+    return [graph for a in node.attribute for graph in (a.g, *a.graphs) if graph.node]
+
+
+def _evaluate(names, origins, opset, start) -> dict[str, Any]:
+    import onnx
+
+    known: dict[str, Any] = {}
+    sizes: dict[Any, int] = {}
+    left = LIMIT
+    for name in names:
+        origin = origins.get(name)
+        if isinstance(origin, np.ndarray):
+            known[name] = origin
+        elif isinstance(origin, onnx.TensorProto):
+            known[name] = to_array(origin)
+        elif isinstance(origin, onnx.ValueInfoProto):
+            known[name] = closed = onnx.TypeProto()
+            closed.CopyFrom(origin.type)
+            for axis, dim in enumerate(closed.tensor_type.shape.dim):
+                if not dim.HasField("dim_value") or dim.dim_value < 0:  # equal names, equal sizes
+                    key = dim.dim_param or (name, axis)
+                    dim.dim_value = sizes.setdefault(key, start + len(sizes))
+        elif isinstance(origin, onnx.NodeProto) and name not in known:
+            left -= _run(origin, known, opset, left)
+    return known
+
+
+def to_array(tensor) -> np.ndarray:
+    """Reads a tensor of the model; raises ValueError if its values are not there, or broken."""
+    import onnx
+
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError("its values are in another file: load the model from its path")
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except Exception as error:  # the values do not fit the declared dtype and shape
+        raise ValueError(f"broken tensor {tensor.name!r}: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _run(node, known, opset, left) -> int:
+    """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
+    import onnx
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    given = {name: known.get(name) for name in node.input if name}
+    if node.domain not in DOMAINS or str(node.op_type).startswith(RANDOM):
+        return 0
+    types, data = {}, {}
+    try:
+        for k, name in enumerate(node.input):
+            if isinstance(given.get(name), onnx.TypeProto) and k == BY_TYPE.get(node.op_type):
+                dtype = helper.tensor_dtype_to_np_dtype(given[name].tensor_type.elem_type)
+                shape: Any = shape_of(given[name])
+                given[name] = np.broadcast_to(np.zeros((), dtype), shape)
+        for name, value in given.items():
+            types[name] = value
+            if isinstance(value, np.ndarray):
+                element = helper.np_dtype_to_tensor_dtype(value.dtype)
+                types[name] = helper.make_tensor_type_proto(element, value.shape)
+                if value.size <= 1024:  # a shape, an axis
+                    data[name] = onnx.numpy_helper.from_array(value)
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        version = [helper.make_opsetid("", opset)]
+        made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, None, version)
+        made = {name: made[name] for name in node.output if name}
+        known |= made
+        sizes = [math.inf if (s := shape_of(t)) is None else math.prod(s) for t in made.values()]
+        arrays = all(isinstance(value, np.ndarray) for value in given.values())
+        if not arrays or graphs_inside(node) or sum(sizes) > left:
+            return 0
+        ins, outs = (list(map(helper.make_value_info, t, t.values())) for t in (types, made))
+        graph = helper.make_graph([node], "node", ins, outs)
+        with np.errstate(all="ignore"):
+            ys = ReferenceEvaluator(graph, {"": opset}).run(None, given)
+        known |= zip(made, map(np.asarray, ys), strict=True)
+        return int(sum(sizes))
+    except Exception:  # a node that is broken, or unknown to onnx, stays unknown
+        return 0
