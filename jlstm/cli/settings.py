@@ -10,7 +10,7 @@ CELLS = (
     *("lstm", "peephole", "coupled_forget", "coupled_input"),
     *("no_input_gate", "no_forget_gate", "no_output_gate"),
     *("no_input_activation", "no_output_activation", "full_gate_recurrence"),
-    *("layer_norm", "elman", "gru"),
+    *("layer_norm", "slstm", "elman", "gru"),
 )
 DEFAULTS: dict[str, Any] = {
     "length": None,
