@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import check_choice, check_floats, describe
+from jlstm._src.checks import check_choice, check_floats, describe, describe_tree
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -49,6 +49,7 @@ def rtrl_gradient(
     state: Any = None,
     *,
     approximation: str = "exact",
+    influence: Any = None,
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
@@ -71,18 +72,26 @@ def rtrl_gradient(
     declared elementwise, takes O(T P) time, as backpropagation does, and O(P) memory. For a stack
     or any other cell, SnAp-1 costs as much as the exact gradient.
 
+    To learn online, pass the final state and influence to the next call. With the same parameters,
+    two calls are equal to one over the whole sequence. After an update the influence is stale: it
+    is a product of Jacobians at earlier parameters (Williams & Zipser 1989), near the true one if
+    updates are small. The influence is a pytree to save and restore.
+
     Args:
       step_loss: `(h_t, target_t) -> scalar`, of the outputs `[*B, H]` of one step, which are zero
         at a skipped step.
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
+      influence: ∂state/∂θ, as an earlier call with this `approximation` has returned it with
+        `state`; None for a state that does not depend on the parameters.
 
     Returns:
       `RTRLResult(loss, gradient, state, influence)`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
+      TypeError, ValueError: an argument is malformed, the loss is not a scalar, or the influence
+        belongs to another approximation or to no state.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -96,6 +105,12 @@ def rtrl_gradient(
     True
     >>> result.state.h.shape, result.influence.U.shape                # of h and c, by each U
     ((3,), (6, 3, 12))
+    >>> early = jlstm.gradients.rtrl_gradient(squared, params, xs[:20], targets[:20])
+    >>> late = jlstm.gradients.rtrl_gradient(
+    ...     squared, params, xs[20:], targets[20:], early.state, influence=early.influence)
+    >>> both = early.gradient.U + late.gradient.U
+    >>> bool(jax.numpy.allclose(both, result.gradient.U, rtol=1e-3, atol=1e-3))
+    True
     """
     check_choice("approximation", approximation, ("exact", "snap-1"))
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
@@ -108,7 +123,10 @@ def rtrl_gradient(
         method = snap_elementwise
     else:
         method = _snap
-    follow, influence = method(step_loss, params, recurrence)
+    follow, none = method(step_loss, params, recurrence)
+    if influence is not None:
+        _check_influence(influence, none, approximation, state)
+    influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
         state, influence, gradient = carry
@@ -219,6 +237,15 @@ def _pulled(vectors, S):
 def _at_a_step(tree):
     """Returns the shapes that arrays `[T, …]` have at one t."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
+def _check_influence(influence, like, approximation, state):
+    """Checks that an influence has the form `like` of the approximation, and comes with a state."""
+    if state is None:
+        raise ValueError("state: expected the state that influence belongs to, got None")
+    if describe_tree(influence) != describe_tree(like):
+        of = f"the influence of {approximation!r}, {describe(like)}"
+        raise ValueError(f"influence: expected {of}, got {describe(influence)}")
 
 
 def _check(step_loss, params, recurrence, targets):

@@ -59,7 +59,8 @@ def test_equals_the_equations_of_the_paper(x64, cell):
         return [jax.value_and_grad(f, (0, 1, 2))(*at) for f in (ours, theirs)]
 
     for c_0, n_0 in [(0.0, 0.0), (0.5, 0.25)]:
-        assert_close(*both(params, jnp.float64(c_0), jnp.float64(n_0)), 1e-13)
+        come, expected = both(params, jnp.float64(c_0), jnp.float64(n_0))
+        assert_close(come, expected, 1e-13)
 
 
 @pytest.mark.parametrize("cell", FORGET)
