@@ -44,8 +44,7 @@ class Layout:
     params_shapes: the shape of each of its fields.
     state: a NamedTuple of arrays, with `h`, which is also the output, among them.
     state_shapes: the shape of each of its fields, without the batch.
-    gauge: for messages, which different states are one; None if each differs in some output. No
-      Jacobian of the state is taken of a cell with such a freedom.
+    gauge: says which different states are one, so that the state has no Jacobian of use; or None.
     """
 
     params: Any

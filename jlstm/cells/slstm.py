@@ -31,13 +31,8 @@ class SLSTMState(NamedTuple):
     m: Array
 
 
-_LAYOUT = Layout(
-    LSTMParams,
-    ("D 4H", "H 4H", "4H"),
-    SLSTMState,
-    ("H", "H", "H", "H"),
-    gauge="(c exp(-a), n exp(-a), m + a) is the same state for every a",
-)
+_GAUGE = "(c exp(-a), n exp(-a), m + a) is the same state for every a"
+_LAYOUT = Layout(LSTMParams, ("D 4H", "H 4H", "4H"), SLSTMState, ("H",) * 4, _GAUGE)
 
 
 @affine(_LAYOUT, elementwise=True)
@@ -69,10 +64,7 @@ def slstm(params: LSTMParams, state: SLSTMState, z: Array) -> SLSTMState:
 
 @affine(_LAYOUT, elementwise=True)
 def slstm_exponential_forget(params: LSTMParams, state: SLSTMState, z: Array) -> SLSTMState:
-    """One step of the sLSTM with an exponential forget gate, the other option of Beck et al. 2024.
-
-    It is `slstm` with exp(f) in place of σ(f). `init_slstm` draws its parameters.
-    """
+    """One step of `slstm` with the paper's exponential forget gate, exp(f) in place of σ(f)."""
     return _step(lambda f: f, state, z)
 
 
@@ -93,11 +85,9 @@ def init_slstm(
     input_size: int,
     hidden_size: int,
     *,
-    kernel_init: Initializer = jax.nn.initializers.variance_scaling(0.4, "fan_in", "normal"),
-    recurrent_init: Initializer = jax.nn.initializers.zeros,
     forget_bias: chex.Numeric | None = None,
     bias_init: Initializer | None = None,
-    dtype=jnp.float32,
+    **options,
 ) -> LSTMParams:
     """Draws `LSTMParams(W [D, 4H], U [H, 4H], b [4H])` as the published code of the xLSTM does.
 
@@ -108,12 +98,7 @@ def init_slstm(
     """
     check_size("hidden_size", hidden_size)
     spread = 5 - 12 * np.linspace(0, 1, hidden_size) ** 0.3
-    return init(
-        key,
-        input_size,
-        hidden_size,
-        kernel_init=kernel_init,
-        recurrent_init=recurrent_init,
-        bias_init=bias_of(forget_bias, bias_init, default=spread),
-        dtype=dtype,
-    )
+    bias_init = bias_of(forget_bias, bias_init, default=spread)
+    small = jax.nn.initializers.variance_scaling(0.4, "fan_in", "normal")
+    options = {"kernel_init": small, "recurrent_init": jax.nn.initializers.zeros} | options
+    return init(key, input_size, hidden_size, bias_init=bias_init, **options)

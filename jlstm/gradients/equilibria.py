@@ -1,5 +1,6 @@
 """Fixed and slow points: where the state of a network stands still under a constant input."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -19,9 +20,8 @@ class FixedPoints(NamedTuple):
 
     points: states, arrays `[K, …]` as in the starts.
     speeds: `[K]`, q = ½‖F(s) - s‖² of the state as one vector.
-    converged: bool `[K]`, whether the scaled residual is within the tolerance. A point that is not
-      converged is a local minimum of the residual, or the iterations ended too early; where its
-      speed is small it is a slow point.
+    converged: bool `[K]`, whether the scaled residual is within the tolerance. Any other point is a
+      local minimum of the residual, a slow point if its speed is small, or needs more iterations.
     representative: int `[K]`, the smallest index of a converged point that is the same point, and
       the own index of a point that is not converged.
     """
@@ -30,15 +30,6 @@ class FixedPoints(NamedTuple):
     speeds: Array
     converged: Array
     representative: Array
-
-
-class _Search(NamedTuple):
-    """The state of one search: s, its cost, the damping λ, and the iterations so far."""
-
-    point: Array
-    cost: Array
-    damping: Array
-    taken: Array
 
 
 def fixed_points(
@@ -57,24 +48,21 @@ def fixed_points(
 
     (Sussillo & Barak 2013). Each search is a Levenberg–Marquardt iteration. The residual and the
     step are scaled by 1 + |s|, as |c| of a trained LSTM may reach 100 where |h| is below 1. Points
-    are found whether they are stable or not. The searches run in float64 if `jax_enable_x64` is
-    set, otherwise in float32, where a slow direction makes points less accurate.
-
-    Good starts are states that the network visits on data, and after it has run freely from them.
-    The time is O(K N³) an iteration, with N = 2H for an LSTM.
+    are found, stable or not, of which the eigenvalues of `state_jacobians` at a point tell. The
+    searches run in float64 if `jax_enable_x64` is set, otherwise, less accurate, in float32. Good
+    starts are states that the network visits on data, and after it has run freely from them. The
+    time is O(K N³) an iteration, with N = 2H for an LSTM.
 
     Args:
       params, cell: see `jlstm.gradients`.
       x: `[D]`, the input.
       starts: states, arrays `[K, …]`; for a stack a tuple of these.
       iterations: the largest number of iterations.
-      tolerance: the norm of r below which a search ends; None means eps^⅔ of the dtype, 4e-11 or
-        2e-5.
+      tolerance: the norm of r at which a search ends; None means eps^⅔ of the dtype.
       same: two points are one if no component differs by more than this fraction of 1 + |s|.
 
     Returns:
-      `FixedPoints(points, speeds [K], converged [K], representative [K])`. The stability of the
-      points is in the eigenvalues of `state_jacobians`, whose general case JAX has on CPUs alone.
+      `FixedPoints(points, speeds [K], converged [K], representative [K])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom.
@@ -85,15 +73,14 @@ def fixed_points(
     >>> found = jlstm.gradients.fixed_points(params, jax.numpy.zeros(2), starts)
     >>> bool(found.converged.all()), {*found.representative.tolist()}
     (True, {0})
-    >>> xs = jax.numpy.zeros((1, 20, 2))
-    >>> jacobians = jlstm.gradients.state_jacobians(params, xs, found.points).jacobians[0]
-    >>> bool((np.abs(np.linalg.eigvals(jacobians)) < 1).all())           # it is stable
+    >>> jacobians = jlstm.gradients.state_jacobians(params, np.zeros((1, 20, 2), "f"), found.points)
+    >>> bool((np.abs(np.linalg.eigvals(jacobians.jacobians)) < 1).all())     # it is stable
     True
     """
     check_gauge(cell)
     check_size("iterations", iterations)
-    for name, value in {"tolerance": tolerance, "same": same}.items():
-        if not (is_real(value) or (value is None and name == "tolerance")):
+    for name, value in {"tolerance": tolerance or 0.0, "same": same}.items():
+        if not is_real(value):
             raise TypeError(f"{name}: expected a number, got {describe(value)}")
     check_floats("x", x)
     if x.ndim != 1:
@@ -103,62 +90,48 @@ def fixed_points(
         raise ValueError(f"starts: expected arrays [K, …], got {describe(starts)}")
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
     params, x, starts = as_dtype((params, x, starts), dtype)
-    K = jax.tree.leaves(starts)[0].shape[:1]
-    xs = jnp.broadcast_to(x, (1, *K, *x.shape))
+    xs = jnp.broadcast_to(x, (1, *jax.tree.leaves(starts)[0].shape[:1], *x.shape))
     recurrence = read_sequence(params, xs, starts, None, None, None, cell)
-    like = jax.tree.map(lambda leaf: leaf[0], recurrence.state)
 
     def moved(point):
         """F(s) - s."""
-        return ravel(recurrence.step(params, unravel(point, like), x)[0]) - point
+        return ravel(recurrence.step(params, unravel(point, starts), x)[0]) - point
 
     least = jnp.finfo(dtype).eps ** (2 / 3) if tolerance is None else tolerance
-    searches = jax.vmap(lambda start: _search(moved, start, least, iterations))(ravel(starts))
-    points, converged = searches.point, searches.cost <= least**2 / 2
+    search = jax.vmap(lambda start: _search(moved, start, least**2 / 2, iterations))
+    points, converged = search(ravel(starts))
     speeds = (jax.vmap(moved)(points) ** 2).sum(-1) / 2
-    indices = jnp.arange(len(points))
 
     def first(k):
         point = points[k][None]
-        near = (jnp.abs(points - point) <= same * _scale(point)).all(-1)
+        near = (jnp.abs(points - point) <= same * (1 + jnp.abs(point))).all(-1)
         return jnp.where(converged[k], jnp.argmax(near & converged), k)
 
-    representative = jax.lax.map(first, indices)
-    return FixedPoints(
-        unravel(points, recurrence.state), speeds, converged, representative[representative]
-    )
+    representative = jax.lax.map(first, jnp.arange(len(points)))
+    points = unravel(points, recurrence.state)
+    return FixedPoints(points, speeds, converged, representative[representative])
 
 
-def _search(moved, start, tolerance, iterations) -> _Search:
-    """Minimises ½‖r‖² from one start."""
+def _search(moved, start, least, iterations):
+    """Minimises ½‖r‖²; returns the point, and whether the minimum is at most `least`."""
+
+    def cost(still, point):
+        return ((still / (1 + jnp.abs(point))) ** 2).sum() / 2
 
     def step(search):
-        point, cost, damping, taken = search
-        scale = _scale(point)  # held fixed in a step, as its growth alone would lower the cost
+        point, before, damping, taken = search
+        scale = 1 + jnp.abs(point)  # held fixed in a step, as its growth alone would lower the cost
         A = jax.jacfwd(moved)(point) * scale[None] / scale[:, None]
         damped = A.T @ A + damping * jnp.eye(len(point), dtype=point.dtype)
         after = point - scale * jnp.linalg.solve(damped, A.T @ (moved(point) / scale))
         still = moved(after)
-        better = _cost(still, scale) < cost
-        return _Search(
-            jnp.where(better, after, point),
-            jnp.where(better, _cost(still, _scale(after)), cost),
-            jnp.where(better, damping / 4, damping * 4),
-            taken + 1,
-        )
+        better = cost(still, point) < before
+        kept = after, cost(still, after), damping / 4
+        kept = jax.tree.map(partial(jnp.where, better), kept, (point, before, damping * 4))
+        return *kept, taken + 1
 
-    def going(search):
-        return (search.cost > tolerance**2 / 2) & (search.taken < iterations)
-
-    damping = jnp.asarray(1e-2, start.dtype)
-    first = _Search(start, _cost(moved(start), _scale(start)), damping, jnp.int32(0))
-    return jax.lax.while_loop(going, step, first)
-
-
-def _scale(point):
-    return 1 + jnp.abs(point)
-
-
-def _cost(still, scale):
-    """Returns ½‖r‖² of F(s) - s."""
-    return ((still / scale) ** 2).sum() / 2
+    first = start, cost(moved(start), start), jnp.asarray(1e-2, start.dtype), jnp.int32(0)
+    point, value, *_ = jax.lax.while_loop(
+        lambda search: (search[1] > least) & (search[3] < iterations), step, first
+    )
+    return point, value <= least

@@ -1,8 +1,4 @@
-"""The flip-flop: several bits, each of which holds the sign of its last pulse.
-
-Sussillo & Barak, "Opening the black box: low-dimensional dynamics in high-dimensional recurrent
-neural networks", Neural Computation 25(3), 2013.
-"""
+"""The flip-flop of Sussillo & Barak, "Opening the black box", Neural Computation 25(3), 2013."""
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +12,8 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
 
     Each channel of `xs [T, B, bits]` has a pulse of 1 or -1 at the first step, and at each later
     step with probability `rate`; it is 0 elsewhere. Normal noise with the standard deviation
-    `noise` is added. The target is the last pulse of each channel, at every step. A sequence is
-    correct if every output is within 0.5 of its target. A solved network has to hold 2^bits states,
-    for which it can make a stable fixed point each.
-
-    The paper gives no criterion of success; here it is 2,000 correct sequences in a row.
-
-    Raises:
-      TypeError, ValueError: a size is not a positive int, or the rate is no probability.
+    `noise` is added. The target is the last pulse of each channel, at every step. The paper gives
+    no criterion; here a sequence is correct if every output is within 0.5 of its target.
 
     >>> import jax
     >>> flip_flop().sample(jax.random.key(0), 64).targets.shape
@@ -44,18 +34,15 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
         xs = jnp.where(pulsed, signs, 0) + noise * jax.random.normal(noise_key, shape)
         return Batch(xs, jnp.take_along_axis(signs, last, axis=0))
 
-    def error(outputs, batch):
-        return outputs - batch.targets
-
     return synthetic(
         sample,
-        lambda outputs, batch: (abs(error(outputs, batch)) < 0.5).all(axis=(0, 2)),
+        lambda outputs, batch: (abs(outputs - batch.targets) < 0.5).all(axis=(0, 2)),
         name="flip-flop",
         steps=length,
         input_size=bits,
         output_size=bits,
         answers="every",
-        loss=lambda outputs, batch: (error(outputs, batch) ** 2).mean(),
+        loss=lambda outputs, batch: ((outputs - batch.targets) ** 2).mean(),
         metric_name="share of sequences with every output within 0.5",
         recent=2000,
         criterion="2,000 sequences in a row with every output within 0.5 (of jlstm)",
