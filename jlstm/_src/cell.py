@@ -44,12 +44,14 @@ class Layout:
     params_shapes: the shape of each of its fields.
     state: a NamedTuple of arrays, with `h`, which is also the output, among them.
     state_shapes: the shape of each of its fields, without the batch.
+    gauge: says which different states are one, so that the state has no Jacobian of use; or None.
     """
 
     params: Any
     params_shapes: tuple[str, ...]
     state: Any
     state_shapes: tuple[str, ...]
+    gauge: str | None = None
 
 
 class DeclaredCell(Protocol):

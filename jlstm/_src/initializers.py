@@ -87,7 +87,7 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     return init
 
 
-def bias_of(value: Any, bias_init: Initializer | None, default: float = 1.0) -> Initializer:
+def bias_of(value: Any, bias_init: Initializer | None, default: Any = 1.0) -> Initializer:
     """The initializer of a bias, from a forget bias or a `bias_init`, of which one may be given."""
     if bias_init is None:
         return forget_bias(default if value is None else value)

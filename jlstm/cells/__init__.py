@@ -47,6 +47,7 @@ from jlstm.cells.peephole import (
     peephole,
 )
 from jlstm.cells.projected import ProjectedParams, init_projected, projected
+from jlstm.cells.slstm import SLSTMState, init_slstm, slstm, slstm_exponential_forget
 
 __all__ = [
     "Activation",
@@ -60,6 +61,7 @@ __all__ = [
     "PeepholeParams",
     "ProjectedParams",
     "RNNState",
+    "SLSTMState",
     "affine",
     "affine_in_closed_form",
     "cell_of",
@@ -84,6 +86,7 @@ __all__ = [
     "init_no_output_gate",
     "init_peephole",
     "init_projected",
+    "init_slstm",
     "layer_norm",
     "lstm",
     "no_forget_gate",
@@ -94,6 +97,8 @@ __all__ = [
     "peephole",
     "preactivation",
     "projected",
+    "slstm",
+    "slstm_exponential_forget",
 ]
 
 publish(__name__, globals())

@@ -10,7 +10,7 @@ CELLS = (
     *("lstm", "peephole", "coupled_forget", "coupled_input"),
     *("no_input_gate", "no_forget_gate", "no_output_gate"),
     *("no_input_activation", "no_output_activation", "full_gate_recurrence"),
-    *("layer_norm", "elman", "gru"),
+    *("layer_norm", "slstm", "elman", "gru"),
 )
 LATER: dict[str, Any] = {"cell": ["lstm"], "header": None, "delimiter": None}  # than 0.1
 DEFAULTS: dict[str, Any] = {

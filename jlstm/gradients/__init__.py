@@ -31,6 +31,7 @@ from jlstm.gradients.curvature import (
     hessian_vector_product,
     leading_eigenvalue,
 )
+from jlstm.gradients.equilibria import FixedPoints, fixed_points
 from jlstm.gradients.flow import GradientFlow, gradient_flow
 from jlstm.gradients.initialisation import InitialisationStudy, initialisation_study
 from jlstm.gradients.jacobians import (
@@ -58,6 +59,7 @@ from jlstm.gradients.truncation import (
 )
 
 __all__ = [
+    "FixedPoints",
     "GradientFlow",
     "HessianTrace",
     "InitialisationStudy",
@@ -72,6 +74,7 @@ __all__ = [
     "StateJacobians",
     "TruncatedGradient",
     "TruncationStudy",
+    "fixed_points",
     "gauss_newton_vector_product",
     "gradient_flow",
     "hessian_trace",

@@ -12,7 +12,7 @@ from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import read_sequence, take
+from jlstm.gradients.sequence import check_gauge, read_sequence, take
 from jlstm.gradients.vectors import check_vectors, identity, push_columns
 
 
@@ -75,7 +75,7 @@ def state_jacobians(
       `StateJacobians(jacobians [T, *B, N, N], states)`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed.
+      TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom, as the sLSTM.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -83,6 +83,7 @@ def state_jacobians(
     >>> jlstm.gradients.state_jacobians(params, xs).jacobians.shape
     (10, 5, 6, 6)
     """
+    check_gauge(cell)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_vectors(recurrence.state)
     columns = identity(recurrence.state)

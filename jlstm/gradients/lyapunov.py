@@ -13,7 +13,7 @@ from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import read_sequence, take
+from jlstm.gradients.sequence import check_gauge, read_sequence, take
 from jlstm.gradients.vectors import check_vectors, push_columns, ravel
 
 
@@ -75,8 +75,8 @@ def lyapunov_spectrum(
       if no step is counted, and -inf if its direction is lost, as with a singular Jacobian.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, k is above N, or the warm-up leaves no step,
-        as far as that is known.
+      TypeError, ValueError: an argument is malformed, k is above N, the warm-up leaves no step, as
+        far as that is known, or `cell` has a gauge freedom, as the sLSTM.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -87,6 +87,7 @@ def lyapunov_spectrum(
     >>> bool(spectrum.exponents[0] < 0)                               # small changes decay
     True
     """
+    check_gauge(cell)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     _, _, state, first, steps = recurrence
     check_vectors(state)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import check_choice, check_floats, describe
+from jlstm._src.checks import check_choice, check_floats, describe, describe_tree
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -49,6 +49,7 @@ def rtrl_gradient(
     state: Any = None,
     *,
     approximation: str = "exact",
+    influence: Any = None,
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
@@ -71,12 +72,17 @@ def rtrl_gradient(
     declared elementwise, takes O(T P) time, as backpropagation does, and O(P) memory. For a stack
     or any other cell, SnAp-1 costs as much as the exact gradient.
 
+    To learn online, pass the final state and influence to the next call. With the same parameters,
+    two calls are equal to one over the whole sequence. After an update the influence is stale: it
+    is made of Jacobians at earlier parameters, and near the true one if updates are small.
+
     Args:
       step_loss: `(h_t, target_t) -> scalar`, of the outputs `[*B, H]` of one step, which are zero
         at a skipped step.
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
+      influence: ∂state/∂θ from the call that returned `state`; None if it does not depend on θ.
 
     Returns:
       `RTRLResult(loss, gradient, state, influence)`.
@@ -108,7 +114,8 @@ def rtrl_gradient(
         method = snap_elementwise
     else:
         method = _snap
-    follow, influence = method(step_loss, params, recurrence)
+    follow, none = method(step_loss, params, recurrence)
+    influence = none if influence is None else _checked(influence, none, state)
 
     def one(carry, inputs):
         state, influence, gradient = carry
@@ -219,6 +226,15 @@ def _pulled(vectors, S):
 def _at_a_step(tree):
     """Returns the shapes that arrays `[T, …]` have at one t."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
+def _checked(influence, like, state):
+    """Returns an influence that has the form `like` and comes with a state."""
+    if state is None:
+        raise ValueError("state: expected the state that influence belongs to, got None")
+    if describe_tree(influence) != describe_tree(like):
+        raise ValueError(f"influence: expected {describe(like)}, got {describe(influence)}")
+    return jax.tree.map(jnp.asarray, influence)
 
 
 def _check(step_loss, params, recurrence, targets):

@@ -76,6 +76,13 @@ def is_stack(params: Any, cell: Cell) -> bool:
     return stack.is_stack(params) and layout_of(cell) is not None
 
 
+def check_gauge(cell: Cell) -> None:
+    """Checks that no two states of a cell are one, which its Jacobian would tell apart."""
+    gauge = getattr(layout_of(cell), "gauge", None)
+    if gauge:
+        raise ValueError(f"cell: expected one without gauge freedom, got one in which {gauge}")
+
+
 def run(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
     """Returns `(final_state, hs)`, by `unroll` or `unroll_stack`."""
     cell, _, state, initial_state, (xs, reset, mask, _) = recurrence

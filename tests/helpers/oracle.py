@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jlstm import Bidirectional, LSTMState, cells
-from jlstm.cells import Activation, FullGateState, Options, RNNState
+from jlstm.cells import Activation, FullGateState, Options, RNNState, SLSTMState
 
 # --- arithmetic, of NumPy or of JAX, whichever made the array
 
@@ -192,6 +192,21 @@ def gru(params, state, x):
     return ((1 - u) * n + u * h,)
 
 
+def slstm(params, state, x, forget=sigmoid):
+    """Beck et al. (2024), equations 8 to 17; the first step of a sequence has n = 0."""
+    h, c, n, m = state
+    i, f, g, o = blocks(affine(params, h, x), 4)
+    log_f = library(f).log(forget(f))
+    m_t = library(f).where(n == 0, i, library(f).maximum(log_f + m, i))
+    i_t, f_t = library(f).exp(i - m_t), library(f).exp(log_f + m - m_t)
+    c_t, n_t = f_t * c + i_t * tanh(g), f_t * n + i_t
+    return sigmoid(o) * c_t / n_t, c_t, n_t, m_t
+
+
+def slstm_exponential_forget(params, state, x):
+    return slstm(params, state, x, forget=lambda f: library(f).exp(f))
+
+
 def lstm_backwards(params, state, x, d_state):
     """The derivative of `lstm` written out: from what d_state is by the new state to the old one.
 
@@ -233,6 +248,11 @@ def with_peepholes(step):
     return Cell(getattr(cells, name), partial(getattr(cells, f"init_{name}"), peepholes=True), step)
 
 
+def with_normaliser(step):
+    cell = getattr(cells, step.__name__)
+    return Cell(cell, cells.init_slstm, step, SLSTMState, lambda params: (params.U.shape[0],) * 4)
+
+
 OPTIONS = Options(
     Activation("softsign"),
     Activation("scaled_tanh", 1.3, 0.7),
@@ -272,6 +292,8 @@ CELLS = {
     "elman": Cell(
         cells.elman, cells.init_elman, elman, RNNState, lambda params: params.U.shape[:1]
     ),
+    "slstm": with_normaliser(slstm),
+    "slstm_exponential_forget": with_normaliser(slstm_exponential_forget),
     "gru": Cell(cells.gru, cells.init_gru, gru, RNNState, lambda params: params.U.shape[:1]),
 }
 

@@ -5,6 +5,7 @@ from jlstm.experiments.tasks.data import digits, forecast
 from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
 from jlstm.experiments.tasks.named import NAMES, named
+from jlstm.experiments.tasks.pulses import flip_flop
 from jlstm.experiments.tasks.task import Batch, Task
 
 NAMES: tuple[str, ...]
@@ -18,6 +19,7 @@ __all__ = [
     "copy_memory",
     "digits",
     "embedded_reber",
+    "flip_flop",
     "forecast",
     "named",
     "temporal_order",

@@ -9,6 +9,7 @@ from jlstm._src.dtypes import Array
 from jlstm.experiments.tasks.data import digits, forecast
 from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
+from jlstm.experiments.tasks.pulses import flip_flop
 from jlstm.experiments.tasks.task import Task
 
 # The function that makes each task, and its argument for the length.
@@ -18,6 +19,7 @@ _TASKS: dict[str, tuple[Callable[..., Task], str | None]] = {
     "copy": (copy_memory, "length"),
     "order-6a": (partial(temporal_order, "6a"), "length"),
     "order-6b": (partial(temporal_order, "6b"), "length"),
+    "flip-flop": (flip_flop, "length"),
     "reber": (embedded_reber, "longest"),
     "forecast": (forecast, "window"),
     "digits-rows": (partial(digits, "rows"), None),

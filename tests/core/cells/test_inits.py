@@ -147,7 +147,7 @@ def test_biases_that_are_drawn_for_a_baseline():
     assert not r.any() and not n.any()
 
 
-@pytest.mark.parametrize("name", [*GATES, "projected", "elman", "gru"])
+@pytest.mark.parametrize("name", [*GATES, "projected", "slstm", "elman", "gru"])
 def test_every_parameter_has_the_dtype_asked_for(name):
     options = {"projected_size": R} if name == "projected" else {}
     params = getattr(cells, f"init_{name}")(KEY, D, H, dtype=jnp.bfloat16, **options)

@@ -154,6 +154,7 @@ COUNTS = {
     # Sak et al. 2014: n_c n_r 4 + n_i n_c 4 + n_c n_r + 3 n_c, and the biases.
     "projected": 4 * N * PROJECTED + 4 * M * N + N * PROJECTED + 3 * N + 4 * N,
     "layer_norm": 4 * (M * N + N * N + N) + 2 * 4 * N + 2 * N,
+    "slstm": 4 * (M * N + N * N + N),
     "elman": M * N + N * N + N,
     "gru": 3 * (M * N + N * N + N) + N,
     "no_forget_gate, 1997": 3 * (M * N + N * N + N),

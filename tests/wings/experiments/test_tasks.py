@@ -323,6 +323,35 @@ def test_forecasts_are_of_the_next_value_and_never_of_what_is_kept():
 LENGTHS = {"adding": 40, "adding-2016": 40, "copy": 7}
 
 
+# --- flip-flop
+
+
+def test_a_flip_flop_holds_the_sign_of_the_last_pulse():
+    task, batch = drawn("flip-flop")
+    pulses = np.where(abs(batch.xs) > 0.5, np.sign(batch.xs), 0)  # beside noise of 0.1
+    assert pulses[0].all()
+    held = np.zeros_like(pulses[0])
+    for t, now in enumerate(pulses):
+        held = np.where(now == 0, held, now)
+        np.testing.assert_array_equal(batch.targets[t], held)
+    later = pulses[1:]
+    assert abs((later != 0).mean() - 0.1) < 0.002 and abs(later.mean()) < 0.002
+    noise = batch.xs - pulses
+    assert abs(noise.std() - 0.1) < 0.001 and abs(noise.mean()) < 0.001
+    clean = tasks.flip_flop(5, bits=2, rate=1.0, noise=0.0).sample(jax.random.key(0), 4)
+    np.testing.assert_array_equal(clean.xs, clean.targets)
+
+
+def test_a_flip_flop_is_correct_within_a_half():
+    task, batch = drawn("flip-flop")
+    errors = np.zeros(batch.targets.shape)
+    errors[3, :, 1] = np.resize([0.0, 0.49, -0.49, 0.51, -0.51], MANY)
+    loss, metric, correct = judge(task, batch.targets + errors, batch)
+    np.testing.assert_array_equal(correct, abs(errors[3, :, 1]) < 0.5)
+    assert metric == pytest.approx(0.6) and loss == pytest.approx((errors**2).mean(), rel=1e-4)
+    assert judge(task, 0 * errors, batch)[0] == task.baseline == 1
+
+
 @pytest.mark.parametrize("name", [name for name in tasks.NAMES if name != "forecast"])
 def test_tasks_say_what_they_are(name):
     drawn_at = (name, LENGTHS[name]) if name in LENGTHS else (name,)
@@ -361,6 +390,7 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
     ),
     "order": (partial(tasks.temporal_order, length=9), ValueError, "length: expected at least 20"),
     "form": (partial(tasks.adding, form="1998"), ValueError, "form: expected '1997' or '2016'"),
+    "rate": (partial(tasks.flip_flop, rate=1.5), ValueError, "rate: expected a probability"),
     "by": (partial(tasks.digits, "columns"), ValueError, "by: expected 'rows' or 'pixels'"),
     "name": (partial(tasks.named, "xor"), ValueError, "name: expected 'adding' or"),
     "fixed": (partial(tasks.named, "digits-rows", length=9), ValueError, "length: the task digits"),

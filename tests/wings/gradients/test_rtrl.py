@@ -99,6 +99,36 @@ def test_equals_it_for_cells_of_ones_own(x64, name):
     assert_close(ours[2:], expected[2:])
 
 
+def in_two(run, cut, params, xs, targets, state, flags):
+    """`run` over the steps before and after `cut`, with what it went on from: one result."""
+    early, late = (
+        {k: f[part] if k in ("reset", "mask") else f for k, f in flags.items()}
+        for part in (slice(cut), slice(cut, None))
+    )
+    first = run(params, xs[:cut], targets[:cut], state, **early)
+    onwards = {"influence": first.influence, **late}
+    last = run(params, xs[cut:], targets[cut:], first.state, **onwards)
+    gradient = jax.tree.map(jnp.add, first.gradient, last.gradient)
+    return last._replace(loss=first.loss + last.loss, gradient=gradient)
+
+
+@pytest.mark.parametrize("approximation", ["exact", "snap-1"])
+@pytest.mark.parametrize("of", ["lstm", "stack"])
+def test_two_pieces_are_the_whole(x64, approximation, of):
+    """The cut is where a row begins anew, where one is skipped, and where neither is so."""
+    params, xs, targets, state = draw((4,))
+    flags = draw_flags((4,))
+    flags["reset"] = flags["reset"].at[3].set(jnp.array([True, False, False, True]))
+    flags["mask"] = flags["mask"].at[3].set(jnp.array([True, False, True, False]))
+    if of == "stack":
+        params, state = (params, draw_params(8, H, H, F64)), (state, draw_state(9, (4, H), F64))
+        flags["initial_state"] = (flags["initial_state"], draw_state(7, (4, H), F64))
+    run = partial(rtrl_gradient, step_loss, approximation=approximation)
+    arguments = params, xs, targets, state
+    whole = jax.jit(run)(*arguments, **flags)
+    assert_close(jax.jit(partial(in_two, run, 3))(*arguments, flags), whole, 1e-12)
+
+
 def kept_entries(by_h, by_c, direct, kept, S_h, S_c):
     """`(J S + I) ⊙ kept` of some rows of J, over h and over c."""
     return kept * (direct + jnp.tensordot(by_h, S_h, 1) + jnp.tensordot(by_c, S_c, 1))
@@ -285,6 +315,48 @@ def test_memory_does_not_grow_with_time(optimised, approximation):
     assert long < 8 * 4 * entries + 10_000 * 4 * 4
 
 
+def stream(approximation, params, xs, targets):
+    """Online learning by gradient descent, an update a step: the losses, and the parameters."""
+    run = partial(rtrl_gradient, step_loss, approximation=approximation)
+
+    def step(carry, now):
+        params, state, influence = carry
+        x, target = now
+        result = run(params, x[None], target[None], state, influence=influence)
+        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, result.gradient)
+        return (params, result.state, result.influence), result.loss
+
+    first = run(params, xs[:1], targets[:1])
+    carry = params, first.state, first.influence
+    (params, *_), losses = jax.lax.scan(step, carry, (xs[1:], targets[1:]))
+    return losses, params
+
+
+@pytest.mark.parametrize("approximation", ["exact", "snap-1"])
+def test_memory_of_a_stream_does_not_grow(optimised, approximation):
+    """Beyond the losses of its steps."""
+
+    def memory_of(steps):
+        params = jax.eval_shape(lambda: draw_params(0, D, H))
+        xs, targets = (jax.ShapeDtypeStruct((steps, n), jnp.float32) for n in (D, H))
+        return temporary_memory(
+            jax.jit(partial(stream, approximation)).lower(params, xs, targets).compile()
+        )
+
+    assert memory_of(100_000) - memory_of(100) <= 100_000 * 4 * (1 + D + H)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("approximation", ["exact", "snap-1"])
+def test_a_stream_of_100_000_steps_is_learned(optimised, approximation):
+    """The loss of the last hundredth is a fraction of the first."""
+    times = jnp.arange(100_000.0)[:, None]
+    xs = jnp.sin(times / 5 + jnp.arange(0.0, D)[None])
+    targets = jnp.sin(times / 5 + 1 + jnp.arange(0.0, H)[None]) / 2
+    losses, _ = jax.jit(partial(stream, approximation))(draw_params(0, D, H), xs, targets)
+    assert losses[-1000:].mean() < 0.05 * losses[:1000].mean()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("approximation", ["exact", "snap-1"])
 def test_10_000_steps_of_64_units(optimised, approximation):
@@ -323,6 +395,9 @@ def test_half_precision_is_added_up_in_float32(dtype, approximation):
 
 
 NO_FLOATS = jlstm.LSTMParams(*(np.zeros(s, int) for s in ((D, 12), (3, 12), (12,))))
+INFLUENCE = jlstm.LSTMParams(
+    *(np.zeros((2 * H, *s), np.float32) for s in ((D, 4 * H), (H, 4 * H), (4 * H,)))
+)
 MALFORMED = {
     "approximation": (dict(approximation="snap-2"), "approximation: expected 'exact' or 'snap-1'"),
     "a vector": (dict(step_loss=lambda y, t: y - t), "step_loss: .* without axes"),
@@ -333,6 +408,19 @@ MALFORMED = {
     ),
     "no targets": (dict(targets=None), "targets: expected"),
     "all skipped": (dict(mask=np.zeros(T, bool)), "mask: expected a step"),
+    "influence without a state": (dict(influence=INFLUENCE), "state: expected .* got None"),
+    "influence of SnAp-1": (
+        dict(influence=gradients.SnapInfluence(INFLUENCE, INFLUENCE), state=draw_state(4, (H,))),
+        r"influence: expected LSTMParams\(W=float32\[6, 2, .* got Snap",
+    ),
+    "exact influence": (
+        dict(influence=INFLUENCE, state=draw_state(4, (H,)), approximation="snap-1"),
+        r"influence: expected SnapInfluence\(.* got LSTMParams\(W=f",
+    ),
+    "influence of another batch": (
+        dict(influence=jax.tree.map(lambda s: s[None], INFLUENCE), state=draw_state(4, (H,))),
+        r"influence: expected .* got LSTMParams\(W=float32\[1, 6, 2, 12\]",
+    ),
     "ints": (dict(params=NO_FLOATS), "params.W: expected an array of floats"),
 }
 
