@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 import jlstm
-from jlstm import LSTMState
-from jlstm.plans import Plan
+from jlstm import LSTMState, cells
+from jlstm.plans import Plan, chunk_for
 from tests.helpers.draws import draw_array, draw_params, temporary_memory
+from tests.helpers.jaxprs import scan_lengths
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,28 @@ from tests.helpers.draws import draw_array, draw_params, temporary_memory
 def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):
     assert jlstm.plans.plan_for(*sizes[1:]) == plan
     assert jlstm.plans.chunk_for(*sizes) == chunk
+
+
+@pytest.mark.parametrize("name, lengths", [("gru", {20}), ("lstm", {4, 5})])
+def test_a_chunk_is_planned_for_the_blocks_of_the_cell(name, lengths):
+    """At this shape, the three blocks of a GRU stay below 32 MB, and the four of an LSTM do not."""
+    T, B, D, H = 20, 256, 8, 128
+    assert [chunk_for(T, B, D, H, blocks) for blocks in (3, 4)] == [None, 5]
+    cell, init = getattr(cells, name), getattr(cells, f"init_{name}")
+    params = jax.eval_shape(lambda key: init(key, D, H), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    loss = jax.grad(lambda p, xs: jlstm.unroll(p, xs, cell=cell)[1].sum())
+    assert scan_lengths(loss, params, xs) == lengths
+
+
+def test_a_stack_recomputes_in_the_chunks_that_it_is_given():
+    params = jlstm.init_stack(jax.random.key(0), 2, (3, 3), bidirectional=True)
+
+    def gradient(chunk):
+        return jax.grad(lambda p, xs: jlstm.unroll_stack(p, xs, chunk=chunk)[1].sum())
+
+    assert scan_lengths(gradient(5), params, jnp.ones((35, 2))) == {5, 7}
+    assert scan_lengths(gradient(None), params, jnp.ones((35, 2))) == {35}
 
 
 def test_a_plan_is_a_value():
