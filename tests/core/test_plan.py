@@ -35,9 +35,9 @@ def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):
     assert jlstm.plans.chunk_for(*sizes) == chunk
 
 
-@pytest.mark.parametrize("name, lengths", [("gru", {20}), ("lstm", {4, 5})])
+@pytest.mark.parametrize("name, lengths", [("coupled_forget", {20}), ("lstm", {4, 5})])
 def test_a_chunk_is_planned_for_the_blocks_of_the_cell(name, lengths):
-    """At this shape, the three blocks of a GRU stay below 32 MB, and the four of an LSTM do not."""
+    """At this shape, three blocks stay below 32 MB, and the four of the LSTM do not."""
     T, B, D, H = 20, 256, 8, 128
     assert [chunk_for(T, B, D, H, blocks) for blocks in (3, 4)] == [None, 5]
     cell, init = getattr(cells, name), getattr(cells, f"init_{name}")
