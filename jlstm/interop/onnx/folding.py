@@ -4,8 +4,6 @@ The origin of a value is a tensor of the model, an array that the caller gave, a
 or a node. `origins` maps the names of values to their origins.
 """
 
-from __future__ import annotations
-
 import graphlib
 import math
 from collections.abc import Iterator, Mapping
@@ -42,7 +40,7 @@ def shape_of(known: Any) -> tuple[int, ...] | None:
     return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
 
 
-def describe_origin(value: str, origins: Mapping[str, Any]) -> str:
+def origin_of(value: str, origins: Mapping[str, Any]) -> str:
     """Describes where a value comes from, and the inputs on whose values it depends."""
     import onnx
 
@@ -84,12 +82,12 @@ def _read(origin, values) -> Iterator[str]:
     if isinstance(origin, onnx.NodeProto):
         skipped = BY_TYPE.get(origin.op_type) if values else None
         yield from (name for k, name in enumerate(origin.input) if name and k != skipped)
-        for graph in graphs_inside(origin):
+        for graph in subgraphs(origin):
             for node in graph.node:
                 yield from _read(node, values)
 
 
-def graphs_inside(node) -> list[Any]:
+def subgraphs(node) -> list[Any]:
     """Returns the graphs inside a node, such as the body of a Loop."""
     return [graph for a in node.attribute for graph in (a.g, *a.graphs) if graph.node]
 
@@ -165,7 +163,7 @@ def _run(node, known, opset, left) -> int:
         known |= made
         sizes = [math.inf if (s := shape_of(t)) is None else math.prod(s) for t in made.values()]
         arrays = all(isinstance(value, np.ndarray) for value in given.values())
-        if not arrays or graphs_inside(node) or sum(sizes) > left:
+        if not arrays or subgraphs(node) or sum(sizes) > left:
             return 0
         ins, outs = (list(map(helper.make_value_info, t, t.values())) for t in (types, made))
         graph = helper.make_graph([node], "node", ins, outs)

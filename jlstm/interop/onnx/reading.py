@@ -1,10 +1,8 @@
 """Reads the LSTM nodes of an ONNX model: their attributes, and the arrays that it holds."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,23 +12,11 @@ from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
 from jlstm.cells.activations import options_of
 from jlstm.interop.onnx.convert import NAMES
-from jlstm.interop.onnx.folding import (
-    DOMAINS,
-    describe_origin,
-    first_line,
-    fold,
-    graphs_inside,
-    shape_of,
-)
-
-if TYPE_CHECKING:
-    import onnx
+from jlstm.interop.onnx.folding import DOMAINS, first_line, fold, origin_of, shape_of, subgraphs
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-STATES = ("initial_h", "initial_c")
 OLDEST_OPSET = 7
-DIRECTIONS = (b"forward", b"reverse", b"bidirectional")
-
+DIRECTIONS = ("forward", "reverse", "bidirectional")
 # For these the operator's specification and onnxruntime disagree on the default alpha and beta.
 NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
@@ -86,17 +72,14 @@ def read_nodes(
         ends = (f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM"))
         came = ", ".join(sorted(set(ends))) or "none"
         raise ValueError(f"{source}: expected a node LSTM, got {came}")
+    entries = [(name, *pair) for name, pair in zip(names, found, strict=True)]
     if wanted is not None:
-        chosen = [k for k, (n, _) in enumerate(found) if wanted in (names[k], *n.output)]
-        if len(chosen) != 1:
+        entries = [entry for entry in entries if wanted in (entry[0], *entry[1].output)]
+        if len(entries) != 1:
             raise ValueError(f"node: expected one of {', '.join(names)}, got {wanted!r}")
-        names, found = [names[chosen[0]]], [found[chosen[0]]]
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset}
-    return [
-        _describe(f"{source}: LSTM {name!r}", name, node, origins, context)
-        for name, (node, origins) in zip(names, found, strict=True)
-    ]
+    return [_describe(source, *entry, context) for entry in entries]
 
 
 def _names(nodes) -> list[str]:
@@ -109,7 +92,7 @@ def _names(nodes) -> list[str]:
     ]
 
 
-def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
+def _open(model_or_path) -> tuple[str, Any]:
     """Returns the model and its name for messages."""
     import onnx
 
@@ -127,10 +110,7 @@ def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
 
 
 def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yields the nodes of a graph and of the graphs inside its nodes, with the origins of values.
-
-    `given` are the arrays of some inputs of the graph.
-    """
+    """Yields the nodes of a graph and of its subgraphs, each with the origins of values."""
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
     origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
@@ -138,37 +118,34 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     origins |= given
     for node in graph.node:
         yield node, origins
-        for inner in graphs_inside(node):
+        for inner in subgraphs(node):
             yield from _walk(inner, origins, {})
 
 
-def _describe(label, name, node, origins, context) -> Description:
+def _describe(source, name, node, origins, context) -> Description:
     import onnx
 
+    label = f"{source}: LSTM {name!r}"
     try:
         onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"{label}: {first_line(error)}") from None
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    _check_attributes(label, given)
-    options = _options(label, given, 2 if given["direction"] == b"bidirectional" else 1)
+    direction, layout = given["direction"].decode(errors="replace"), given["layout"]
+    _check_attributes(label, direction, given)
+    options = _options(label, given, 2 if direction == "bidirectional" else 1)
     opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
-    arrays, required = _arrays(label, node, origins, opset, given["layout"])
+    arrays, required = _arrays(label, node, origins, opset, layout)
     _check_shapes(label, given, len(options), arrays)
-    direction, layout = given["direction"].decode(), given["layout"]
     return Description(name, direction, layout, options, arrays, required)
 
 
-# --- attributes
-
-
-def _check_attributes(label, given) -> None:
+def _check_attributes(label, direction, given) -> None:
     """Checks the values of attributes; onnx's own check covers only their types."""
-    if given["direction"] not in DIRECTIONS:
-        expected = ", ".join(d.decode() for d in DIRECTIONS)
-        came = given["direction"].decode(errors="replace")
-        raise ValueError(f"{label}: direction: expected one of {expected}, got {came!r}")
+    if direction not in DIRECTIONS:
+        expected = ", ".join(DIRECTIONS)
+        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
     for name in ("layout", "input_forget"):
         if given[name] not in (0, 1):
             raise ValueError(f"{label}: {name}: expected 0 or 1, got {given[name]}")
@@ -180,11 +157,11 @@ def _options(label, given, directions) -> tuple[Options, ...]:
     """Reads the cell's options for each direction; `activations` lists f, g, h for each."""
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
+    label = f"{label}: activations"
     if len(names) != 3 * directions:
-        came = ", ".join(names)
-        raise ValueError(f"{label}: activations: expected {3 * directions} names, got {came}")
+        raise ValueError(f"{label}: expected {3 * directions} names, got {', '.join(names)}")
     left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
-    made = [_activation(f"{label}: activations", name, left) for name in names]
+    made = [_activation(label, name, left) for name in names]
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
@@ -204,9 +181,6 @@ def _activation(label, name, left) -> Activation:
     return Activation(ours, **values)
 
 
-# --- arrays
-
-
 def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads the inputs whose values the model holds, and describes the others.
 
@@ -221,13 +195,12 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
             held = _held(place, value, node.input[0], origins, opset, layout)
         except ValueError as error:
             raise ValueError(f"{label}: {place}: {error}") from None
-        if held is not None:
-            arrays |= held
-            continue
-        required[place] = describe_origin(value, origins)
-        if place in ("W", "R", "B", "P"):
-            expected = "values in the model or in inputs"
-            raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+        if held is None:
+            required[place] = origin_of(value, origins)
+            if place in "WRBP":
+                expected = "values in the model or in inputs"
+                raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+        arrays |= held or {}
     return arrays, required
 
 
@@ -240,16 +213,16 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
     found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
     if not all(isinstance(array, np.ndarray) for array in found):
         return None
-    if len(found) > 1 and place in STATES and all(array.ndim == 3 for array in found):
+    if len(found) > 1 and place.startswith("initial") and all(a.ndim == 3 for a in found):
         rows = [array.take([0], 1 - layout) for array in found]
         if not all((a == row).all() for a, row in zip(found, rows, strict=True)):
             return None
-        found = rows
-        if not found[0].any():
+        if not rows[0].any():
             return {}
+        found = rows
     if len(found) > 1 and place == "sequence_lens":
-        shapes = [shape_of(run.get(X)) for run in fold(X, origins, opset)]
-        runs = list(zip(found, shapes, strict=False))
+        shapes = (shape_of(run.get(X)) for run in fold(X, origins, opset))
+        runs = zip(found, shapes, strict=False)
         if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in runs):
             return {}
     return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
@@ -258,8 +231,8 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
 def _check_shapes(label, given, directions, arrays) -> None:
     """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
     W, R = arrays["W"], arrays["R"]
-    D = W.shape[-1] if W.ndim else 0
-    H = given.get("hidden_size", R.shape[-1] if R.ndim else 0)
+    D = (0, *W.shape)[-1]
+    H = given.get("hidden_size", (0, *R.shape)[-1])
     state = ["B", directions, H] if given["layout"] else [directions, "B", H]
     shapes = {
         "W": [directions, 4 * H, D],
