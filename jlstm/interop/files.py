@@ -16,6 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -29,7 +30,7 @@ from jlstm._src.modules import extra
 from jlstm._src.stack import Bidirectional
 
 HEADER, VERSION = "jlstm", 1
-
+_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _KINDS = LSTMParams, LSTMState, Bidirectional, *(getattr(cells, name) for name in cells.__all__)
 _CLASSES: dict[str, Callable[..., Any]] = {
     "dict": dict,
@@ -112,19 +113,16 @@ def load_params(path: str, like: Any = None) -> Any:
     return params
 
 
-# --- trees
-
-
 def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     """Describes a tree, each array by dtype and shape; collects the arrays by name."""
     where = f"{source}: {'.'.join(place)}" if place else source
     if tree is None:
         return None
     if hasattr(tree, "dtype"):
-        return _leaf(where, place, tree, arrays)
+        return _leaf(where, ".".join(place), tree, arrays)
+    if isinstance(tree, LSTMParams):
+        _check_lstm(where, tree)
     if hasattr(tree, "_fields"):
-        if isinstance(tree, LSTMParams):
-            _check_lstm(where, tree)
         parts: Any = tree._asdict()
     elif type(tree) in (tuple, list):
         parts = {str(k): part for k, part in enumerate(tree)}
@@ -137,8 +135,8 @@ def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]
     return {type(tree).__name__: inner}
 
 
-def _leaf(where: str, place: tuple, array: Any, arrays: dict[str, np.ndarray]) -> str:
-    array, name = np.asarray(array), ".".join(place)
+def _leaf(where: str, name: str, array: Any, arrays: dict[str, np.ndarray]) -> str:
+    array = np.asarray(array)
     if array.dtype.name not in FLOATS:
         raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
     if not np.isfinite(array).all():
@@ -194,9 +192,8 @@ def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> A
     ((kind, inner),) = node.items()
     if kind not in classes:
         raise ValueError(f"{path}: holds {kind}, which is not jlstm's: pass like=")
-    return classes[kind](
-        **{k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
-    )
+    parts = {k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
+    return classes[kind](**parts)
 
 
 def _classes(like: Any) -> dict[str, Any]:
@@ -228,9 +225,6 @@ def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
     return params
 
 
-# --- formats
-
-
 def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """Writes as `np.savez`, but allows any name, and equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "w") as archive:
@@ -241,8 +235,7 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.namelist()
@@ -266,8 +259,7 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
@@ -281,6 +273,3 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
         array = np.frombuffer(part["data"], np.dtype(_DTYPES[part["dtype"]]))
         arrays[name] = array.reshape(part["shape"])
     return arrays, metadata.get(HEADER)
-
-
-_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}

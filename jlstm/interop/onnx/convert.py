@@ -54,12 +54,10 @@ def _put(array, k, places):
 
 def activation_attributes(activations: Sequence[Activation]) -> dict[str, list]:
     """Makes the operator's attributes: the names, and the alphas and betas that they take."""
-    values: dict[str, list] = {"alpha": [], "beta": []}
+    attributes: dict[str, list] = {"activations": [NAMES[one.name] for one in activations]}
     for activation in activations:
         for which, default in options_of(activation.name).items():
             given = getattr(activation, which)
-            values[which].append(float(default if given is None else given))
-    return {
-        "activations": [NAMES[activation.name] for activation in activations],
-        **{f"activation_{which}": given for which, given in values.items() if given},
-    }
+            values = attributes.setdefault(f"activation_{which}", [])
+            values.append(float(default if given is None else given))
+    return attributes

@@ -155,7 +155,8 @@ def _apply(
     initial_c: Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction; see `load`."""
-    layout, weights = description.layout, directions_of(params.weights)
+    layout = description.layout
+    weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
     check_floats("X", X)
     if X.ndim != 3 or X.shape[-1] != D:

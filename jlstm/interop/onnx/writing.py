@@ -77,8 +77,7 @@ def save(
     size = sum(array.size for array in arrays) * dtype.itemsize
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise ValueError(f"params: a file of ONNX holds less than 2 GiB, got {size} bytes")
-    model = _model(layers, dtype, options, lengths, initial_states)
-    content = model.SerializeToString()
+    content = _model(layers, dtype, options, lengths, initial_states).SerializeToString()
     atomic_write({os.fspath(path): lambda file: file.write(content)})
 
 
@@ -122,15 +121,14 @@ def _model(layers, dtype, options, lengths, initial_states):
         inputs += [declare(f"initial_{name}", *shape) for name, shape in states.items()]
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
     outputs += [declare(f"Y_{name}", *shape) for name, shape in states.items()]
-    tensors = {}
-    for k, directions in enumerate(layers):
+    known = {value.name for value in inputs}
+    tensors, nodes = {}, []
+    for k, (directions, (count, H)) in enumerate(zip(layers, sizes, strict=True)):
         arrays = _arrays(directions, options.coupled, dtype)
-        arrays["shape"] = np.array([0, 0, math.prod(sizes[k])])  # 0 keeps T and B as they are
+        arrays["shape"] = np.array([0, 0, count * H])  # 0 keeps T and B as they are
         tensors |= {f"{name}_{k}": array for name, array in arrays.items()}
-    known = {value.name for value in inputs} | set(tensors)
-    nodes = []
-    for k, (count, H) in enumerate(sizes):
-        nodes += _nodes(k, k == len(sizes) - 1, known, _attributes(options, count, H))
+        last = k == len(layers) - 1
+        nodes += _nodes(k, last, known | set(tensors), _attributes(options, count, H))
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
     # More runtimes read the older versions; later ones only add bfloat16 to the operator.
