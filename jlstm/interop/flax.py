@@ -30,9 +30,10 @@ from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, 
 Layer = LSTMParams | Bidirectional
 
 _DIRECTIONS = "forward_rnn", "backward_rnn"
-
-
-# --- linen
+_ACTIVATIONS = {
+    "gate_fn": ("sigmoid", (jax.nn.sigmoid, jax.lax.logistic)),
+    "activation_fn": ("tanh", (jnp.tanh, jax.nn.tanh, jax.lax.tanh)),
+}
 
 
 def from_linen(params: Mapping, module: Any = None) -> Layer:
@@ -78,12 +79,8 @@ def _eight_layers(params: LSTMParams) -> dict[str, Any]:
     check_lstm("flax's LSTMCell", params)
     W, U, b = (numpy_of(array).split(array, 4, axis=-1) for array in params)
     inputs = {f"i{gate}": {"kernel": W[k]} for k, gate in enumerate(GATE_ORDER)}
-    return inputs | {
-        f"h{gate}": {"kernel": U[k], "bias": b[k]} for k, gate in enumerate(GATE_ORDER)
-    }
-
-
-# --- nnx
+    hidden = {f"h{gate}": {"kernel": U[k], "bias": b[k]} for k, gate in enumerate(GATE_ORDER)}
+    return inputs | hidden
 
 
 def from_nnx(module: Any) -> Layer:
@@ -102,12 +99,10 @@ def from_nnx(module: Any) -> Layer:
     """
     from flax import nnx
 
-    if isinstance(module, nnx.State):
-        state = module
-    else:
+    if not isinstance(module, nnx.State):
         _check_module("nnx", module)
-        state = nnx.state(module, nnx.Param)
-    return _from_tree("module", nnx.to_pure_dict(state))
+        module = nnx.state(module, nnx.Param)
+    return _from_tree("module", nnx.to_pure_dict(module))
 
 
 def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
@@ -144,14 +139,10 @@ def _two_layers(params: LSTMParams) -> dict[str, Any]:
     return {"dense_i": {"kernel": params.W}, "dense_h": {"kernel": params.U, "bias": params.b}}
 
 
-# --- both
-
-
 def _by_direction(params: Any, convert: Any) -> dict[str, Any]:
     if not isinstance(params, Bidirectional):
         return convert(params)
-    both = zip(_DIRECTIONS, params, strict=True)
-    return {name: {"cell": convert(one)} for name, one in both}
+    return {name: {"cell": convert(one)} for name, one in zip(_DIRECTIONS, params, strict=True)}
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
@@ -200,12 +191,6 @@ def _check_module(library: str, module: Any) -> None:
     for field, (name, functions) in _ACTIVATIONS.items():
         if getattr(cell, field) not in functions:
             raise ValueError(f"{field}: expected {name}, got {_name(getattr(cell, field))}")
-
-
-_ACTIVATIONS = {
-    "gate_fn": ("sigmoid", (jax.nn.sigmoid, jax.lax.logistic)),
-    "activation_fn": ("tanh", (jnp.tanh, jax.nn.tanh, jax.lax.tanh)),
-}
 
 
 def _name(function: Any) -> str:

@@ -67,8 +67,7 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
 
     Args:
       params: the parameters of one LSTM.
-      order: four letters, "i", "f", "o", and "g" or "c" for the candidate, such as the notebook's
-        "fioc".
+      order: the letters i, f, o, and g or c for the candidate; the notebook's order is "fioc".
 
     Raises:
       TypeError, ValueError: `params` is malformed, or `order` does not name the four gates.

@@ -3,7 +3,7 @@
     Keras                          jlstm
     kernel [D, 4H]                 W [D, 4H]
     recurrent_kernel [H, 4H]       U [H, 4H]
-    bias [4H]                      b [4H]
+    bias [4H], or none             b [4H], or zeros
     [h, c]                         LSTMState(h, c)
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
@@ -29,8 +29,6 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_o
 
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:
     """Converts an LSTM of Keras to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
-
-    Without a bias b is zero.
 
     Args:
       layer: `keras.layers.LSTM`, `LSTMCell`, `RNN(LSTMCell)`, or `Bidirectional` of one of them; or

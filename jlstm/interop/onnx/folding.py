@@ -59,10 +59,7 @@ def origin_of(value: str, origins: Mapping[str, Any]) -> str:
 
 
 def _ancestors(value, origins, values: bool = False) -> list[str]:
-    """Lists a value after those that it depends on, with `values` not by their shapes alone.
-
-    A circle has no order; the list is then empty.
-    """
+    """Lists a value after those that it depends on, with `values` not by their shapes alone."""
     before: dict[str, list[str]] = {}
     left = [value]
     while left:
@@ -71,7 +68,7 @@ def _ancestors(value, origins, values: bool = False) -> list[str]:
             left += before[name]
     try:
         return list(graphlib.TopologicalSorter(before).static_order())
-    except graphlib.CycleError:
+    except graphlib.CycleError:  # a circle has no order
         return []
 
 

@@ -22,28 +22,20 @@ NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
 
 class Description(NamedTuple):
-    """The model's description of an LSTM node.
-
-    options: the options of the cell, for each direction.
-    arrays: the inputs of `INPUTS` that the model holds, by name.
-    required: where the other inputs are from that the node takes, by name.
-    """
+    """The model's description of an LSTM node."""
 
     name: str
     direction: str
     layout: int
-    options: tuple[Options, ...]
-    arrays: dict[str, np.ndarray]
-    required: dict[str, str]
+    options: tuple[Options, ...]  # of the cell, for each direction
+    arrays: dict[str, np.ndarray]  # the inputs that the model holds, by their names in `INPUTS`
+    required: dict[str, str]  # where the node's other inputs are from, by name
 
 
 def read_nodes(
     model_or_path: Any, wanted: str | None = None, inputs: Mapping[str, Any] | None = None
 ) -> list[Description]:
-    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name.
-
-    `inputs` are values of inputs of the model, by name.
-    """
+    """Reads the LSTM nodes in the order of the graphs, or the wanted one; see `onnx.load`."""
     with extra("interop"):
         import onnx
         from onnx import inliner
@@ -182,10 +174,7 @@ def _activation(label, name, left) -> Activation:
 
 
 def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the inputs whose values the model holds, and describes the others.
-
-    It must hold W, R, B and P. An input that has its default value for any batch is left out.
-    """
+    """Reads the inputs that the model holds, W, R, B and P among them; describes the others."""
     arrays: dict[str, np.ndarray] = {}
     required: dict[str, str] = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
@@ -207,8 +196,8 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
 def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
     """Returns the array of a place, nothing for its default, or None if the model has no values.
 
-    Shapes of inputs are open, so that the array is known at two sizes of the batch. An initial
-    state with equal rows has a batch of one.
+    If the batch is open, the array is known at two sizes of it. An initial state with equal rows
+    has a batch of one.
     """
     found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
     if not all(isinstance(array, np.ndarray) for array in found):
