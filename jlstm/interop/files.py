@@ -1,14 +1,14 @@
 """Saves and loads parameters in .npz and .safetensors files, with checks and without pickles.
 
-Each array has the name of its path in the tree, for example `1.forward.W` for the W of the forward
-direction of the second layer. The header, `jlstm`, is JSON text:
+An array has the name of its path in the tree: `1.forward.W` is the W of the forward direction of
+the second layer. The header, `jlstm`, is JSON text:
 
     {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
         "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
 
-It describes the tuples, lists and dicts of the tree, the dtypes and shapes of the arrays, and the
-order of the gates. The digest covers the rest of the header and all arrays, so every change is
-detected. A file of the arrays W, U and b without a header is read as `LSTMParams`.
+It describes the tree, the dtypes and shapes of the arrays, and the order of the gates. The digest
+covers the rest of the header and all arrays, so every change is detected. A file of the arrays W, U
+and b without a header is read as `LSTMParams`.
 """
 
 import hashlib
@@ -85,8 +85,7 @@ def params_writer(path: str, params: Any) -> Writer:
 def load_params(path: str, like: Any = None) -> Any:
     """Reads parameters from a .npz or .safetensors file.
 
-    Nothing is unpickled. The arrays are NumPy's, in the saved dtypes, so that float64 survives even
-    if JAX computes in float32.
+    Nothing is unpickled. The arrays are NumPy's in the saved dtypes, so float64 always survives.
 
     Args:
       path: a file of `save_params`, or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`,
@@ -98,11 +97,16 @@ def load_params(path: str, like: Any = None) -> Any:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is broken, was changed, or was not written by jlstm; or it holds another
-        tree than `like`.
+      ValueError: the file is broken, was changed, is not jlstm's, or has another tree than `like`.
     """
     arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else read_npz)(path)
-    params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
+    if text is not None:
+        params = _whole(path, text, arrays, like)
+    elif sorted(arrays) == sorted(LSTMParams._fields):
+        params = LSTMParams(**arrays)
+        _outline(path, (), params, {})
+    else:
+        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
     if like is None:
         return params
     shapes, expected = (
@@ -217,14 +221,6 @@ def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
-    if sorted(arrays) != sorted(LSTMParams._fields):
-        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
-    params = LSTMParams(**arrays)
-    _outline(path, (), params, {})
-    return params
-
-
 def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """Writes as `np.savez`, but allows any name, and equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "w") as archive:
@@ -236,23 +232,22 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
     content = Path(path).read_bytes()
+    arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.namelist()
-            arrays = {entry.removesuffix(".npy"): _read_entry(archive, entry) for entry in entries}
+            for entry in entries:
+                with archive.open(entry) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                # .npy has no name for bfloat16 and stores it as two opaque bytes.
+                array = array.view("bfloat16") if array.dtype == np.dtype("V2") else array
+                arrays[entry.removesuffix(".npy")] = array
     except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
         raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
     if len(arrays) < len(entries):
         raise ValueError(f"{path}: more than one array of a name")
     text = arrays.pop(HEADER, None)
     return arrays, None if text is None else str(text)
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
-    with archive.open(entry) as file:
-        stored = np.lib.format.read_array(file, allow_pickle=False)
-    # .npy has no name for bfloat16 and stores it as two opaque bytes.
-    return stored.view("bfloat16") if stored.dtype == np.dtype("V2") else stored
 
 
 def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:

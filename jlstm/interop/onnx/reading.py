@@ -125,24 +125,20 @@ def _describe(source, name, node, origins, context) -> Description:
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     direction, layout = given["direction"].decode(errors="replace"), given["layout"]
-    _check_attributes(label, direction, given)
+    # The check of onnx covers only the types of attributes.
+    if direction not in DIRECTIONS:
+        expected = ", ".join(DIRECTIONS)
+        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
+    for flag in ("layout", "input_forget"):
+        if given[flag] not in (0, 1):
+            raise ValueError(f"{label}: {flag}: expected 0 or 1, got {given[flag]}")
+    if not given.get("clip", 1.0) > 0:
+        raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
     options = _options(label, given, 2 if direction == "bidirectional" else 1)
     opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
     arrays, required = _arrays(label, node, origins, opset, layout)
     _check_shapes(label, given, len(options), arrays)
     return Description(name, direction, layout, options, arrays, required)
-
-
-def _check_attributes(label, direction, given) -> None:
-    """Checks the values of attributes; onnx's own check covers only their types."""
-    if direction not in DIRECTIONS:
-        expected = ", ".join(DIRECTIONS)
-        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
-    for name in ("layout", "input_forget"):
-        if given[name] not in (0, 1):
-            raise ValueError(f"{label}: {name}: expected 0 or 1, got {given[name]}")
-    if not given.get("clip", 1.0) > 0:
-        raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
 
 
 def _options(label, given, directions) -> tuple[Options, ...]:
@@ -153,24 +149,21 @@ def _options(label, given, directions) -> tuple[Options, ...]:
     if len(names) != 3 * directions:
         raise ValueError(f"{label}: expected {3 * directions} names, got {', '.join(names)}")
     left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
-    made = [_activation(label, name, left) for name in names]
+    by_name = {theirs.lower(): ours for ours, theirs in NAMES.items()}
+    made = []
+    for name in names:
+        ours = by_name.get(name.lower())
+        if ours is None:
+            expected = ", ".join(NAMES.values())
+            raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
+        values = {which: next(left[which], None) for which in options_of(ours)}
+        for which, value in values.items():
+            if value is None and ours in NO_DEFAULT:
+                raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
+        made.append(Activation(ours, **values))
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
-
-
-def _activation(label, name, left) -> Activation:
-    """Makes an activation, which takes its alpha and beta from the iterators `left`."""
-    ours = {theirs.lower(): ours for ours, theirs in NAMES.items()}.get(name.lower())
-    if ours is None:
-        expected = ", ".join(NAMES.values())
-        raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
-    values = {}
-    for which in options_of(ours):
-        values[which] = next(left[which], None)
-        if values[which] is None and ours in NO_DEFAULT:
-            raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
-    return Activation(ours, **values)
 
 
 def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
