@@ -48,8 +48,7 @@ def read_series(
     A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1. A .csv file is UTF-8 text.
     `header` says whether its first row holds names; None takes it as names if some cell is neither
     a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
-    `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
-    of other columns may hold anything.
+    `columns` are the D to take, by name or by place from 0; None takes all. Others hold anything.
 
     Raises:
       OSError: the file cannot be read.

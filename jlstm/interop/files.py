@@ -88,8 +88,7 @@ def load_params(path: str, like: Any = None) -> Any:
     Nothing is unpickled. The arrays are NumPy's in the saved dtypes, so float64 always survives.
 
     Args:
-      path: a file of `save_params`, or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`,
-        with gates in the order i, f, g, o.
+      path: a file of `save_params`, or of `W [D, 4H]`, `U [H, 4H]`, `b [4H]` with gates i, f, g, o.
       like: a tree of the expected structure and shapes; required for NamedTuples of your own.
 
     Returns:

@@ -46,8 +46,7 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
 
     Raises:
       TypeError: `params` does not hold arrays by name.
-      ValueError: the names or the sizes do not fit an LSTM, or the module has another activation
-        or merges its directions in another way than by concatenation.
+      ValueError: names or sizes do not fit an LSTM, or another activation or `merge_fn` is set.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -109,9 +108,8 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """Converts to an `nnx.State`, for `nnx.update(module, state)`.
 
     Args:
-      params: `LSTMParams`, for an OptimizedLSTMCell, such as the `cell` of an RNN; or
-        `Bidirectional` of two, for an `nnx.Bidirectional` of RNNs.
-      optimized: False for an LSTMCell instead.
+      params: `LSTMParams` for a cell, `Bidirectional` of two for an `nnx.Bidirectional` of RNNs.
+      optimized: True for an OptimizedLSTMCell, False for an LSTMCell.
 
     Raises:
       TypeError, ValueError: flax cannot hold these parameters.

@@ -12,8 +12,7 @@ how Keras draws its biases: the stored bias contains the 1, and Keras adds nothi
 layers make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
 
 Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
-set; jlstm returns zeros. With `go_backwards` it returns the last step first; jlstm's `reverse=True`
-leaves the outputs in their places.
+set; jlstm returns zeros. With `go_backwards` it returns the last step first, unlike `reverse=True`.
 """
 
 from typing import Any
@@ -36,8 +35,7 @@ def from_keras(layer: Any) -> LSTMParams | Bidirectional:
 
     Raises:
       TypeError: `layer` is another layer.
-      ValueError: the layer has another activation, merges its directions in another way than by
-        concatenation, or has no weights yet.
+      ValueError: the layer has another activation or `merge_mode`, or has no weights yet.
 
     >>> import numpy as np
     >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape

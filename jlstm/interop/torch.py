@@ -4,17 +4,15 @@
     weight_ih_l0 [4H, D]               W [D, 4H], transposed
     weight_hh_l0 [4H, H]               U [H, 4H], transposed
     weight_hr_l0 [R, H]                V [H, R], transposed, of cells.projected
-    bias_ih_l0 + bias_hh_l0 [4H]       b [4H]
+    bias_ih_l0 + bias_hh_l0 [4H]       b [4H], zeros without biases
     …_l0_reverse                       Bidirectional.backward
     h, c [layers * directions, B, H]   an LSTMState for each layer and direction
 
 Both have the same order of gates. `to_torch` puts b into `bias_ih` and zeros into `bias_hh`, so
 params → torch → params is exact to the bit; torch → params → torch keeps the sum of the biases, not
-the two parts. Both biases of torch have the gradient of b, so under plain gradient descent their
-sum moves twice as far as b.
+the two parts. Both have the gradient of b, so plain gradient descent moves their sum twice as far.
 
-In jlstm time leads, whatever `batch_first` is. Dropout between layers is an argument of
-`jlstm.unroll_stack`.
+In jlstm time leads, whatever `batch_first` is. Dropout is an argument of `jlstm.unroll_stack`.
 """
 
 import re
@@ -54,7 +52,6 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     Returns:
       For an LSTM, a stack for `jlstm.unroll_stack` of `LSTMParams`; with `proj_size`, of
       `ProjectedParams`, to be run with `cell=jlstm.cells.projected`. For an LSTMCell, `LSTMParams`.
-      Without biases b is zero.
 
     Raises:
       TypeError: an array does not hold floats, as in a quantised module.
@@ -122,9 +119,8 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     """Converts parameters to a state dict for torch's `load_state_dict(strict=True)`.
 
     Args:
-      params: for `torch.nn.LSTM`, a stack whose layers have one size and the same directions, of
-        `LSTMParams` or of `ProjectedParams` without peepholes; for `torch.nn.LSTMCell`,
-        `LSTMParams`.
+      params: `LSTMParams` for `torch.nn.LSTMCell`; for `torch.nn.LSTM` a stack of them, or of
+        `ProjectedParams` without peepholes, whose layers have one size and the same directions.
       prefix: is put before each name.
       bias: False for a module without biases; the biases of `params` must then be zero.
 

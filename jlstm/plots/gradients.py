@@ -124,8 +124,7 @@ def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
 def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figure:
     """Plots the sensitivity of the last output to each feature of each input, as a heat map.
 
-    The shades are logarithmic, lighter for larger sensitivities. Values below 10⁻¹² of the largest
-    have the darkest shade.
+    Shades are logarithmic, lighter for more. The darkest is for 10⁻¹² of the largest, and below.
 
     Args:
       saliency: `[T, D]`, from `jlstm.gradients.input_sensitivity`.

@@ -68,8 +68,7 @@ def plot_panels(
     Each panel has the median and the band of `plot_training` for each setting.
 
     Args:
-      losses: `[S, steps]` by the name of the setting, by the name of the panel; the settings are
-        the same in all panels.
+      losses: `[S, steps]` by the name of the setting, by panel; all panels have the same settings.
       baseline: the loss of a trivial answer, drawn as a line.
 
     Raises:

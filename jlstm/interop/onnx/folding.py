@@ -1,7 +1,6 @@
 """Computes values of an ONNX graph from its tensors and from the shapes of its inputs.
 
-The origin of a value is a tensor of the model, an array that the caller gave, an input of a graph,
-or a node. `origins` maps the names of values to their origins.
+`origins` maps a value's name to its origin: a tensor, a given array, a graph's input, or a node.
 """
 
 import graphlib

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 class NodeParams(NamedTuple):
     """The arrays of an LSTM node, which you can differentiate with respect to.
 
-    weights: `LSTMParams`, or `PeepholeParams` for another cell than the standard one;
-      `Bidirectional` of two if the node has two directions.
+    weights: `LSTMParams`, or `PeepholeParams` if the cell is another, or `Bidirectional` of two.
     initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, where B is 1
       for a state of all rows; None if the model does not hold them, or if they are zeros.
     """

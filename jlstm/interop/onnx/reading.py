@@ -78,10 +78,8 @@ def _names(nodes) -> list[str]:
     """Names the nodes, by the first output if the own name is missing or not unique."""
     own = [str(node.name) for node in nodes]  # bytes in a broken file
     outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
-    return [
-        name if name and own.count(name) == 1 else output
-        for name, output in zip(own, outputs, strict=True)
-    ]
+    pairs = zip(own, outputs, strict=True)
+    return [name if name and own.count(name) == 1 else output for name, output in pairs]
 
 
 def _open(model_or_path) -> tuple[str, Any]:
@@ -189,8 +187,7 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
 def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
     """Returns the array of a place, nothing for its default, or None if the model has no values.
 
-    If the batch is open, the array is known at two sizes of it. An initial state with equal rows
-    has a batch of one.
+    An open batch is tried at two sizes. An initial state with equal rows gets a batch of one.
     """
     found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
     if not all(isinstance(array, np.ndarray) for array in found):

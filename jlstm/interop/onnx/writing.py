@@ -16,7 +16,8 @@ from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
 from jlstm._src.stack import Bidirectional, directions_of
 from jlstm.cells import Options, PeepholeParams, general
-from jlstm.interop.onnx.convert import activation_attributes, to_onnx
+from jlstm.cells.activations import options_of
+from jlstm.interop.onnx.convert import NAMES, to_onnx
 
 STANDARD = Options()
 
@@ -45,8 +46,7 @@ def save(
 
     Args:
       path: an existing file is replaced after all has been written.
-      params: a stack, from `jlstm.init_stack`; `(params,)` for a single layer. Layers may be
-        `PeepholeParams` as well.
+      params: a stack of `LSTMParams` or `PeepholeParams`; `(params,)` for a single layer.
       options: options of the cell, as in `jlstm.cells.general`.
       lengths: whether the model takes the lengths of rows.
       initial_states: whether the model takes initial states.
@@ -55,8 +55,7 @@ def save(
       OSError: the file cannot be written; an existing file is unchanged.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError, ValueError: `params` is not a stack, its layers do not fit each other, the two
-        directions of a layer have different sizes, which the operator cannot express, or the file
-        would exceed the limit of ONNX, 2 GiB.
+        directions of a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -155,8 +154,14 @@ def _attributes(options, count, H) -> dict[str, Any]:
         "input_forget": 1 if options.coupled else None,
     }
     activations = options.f, options.g, options.h
-    if activations != (Options.f, Options.g, Options.h):
-        attributes |= activation_attributes(activations * count)
+    if activations == (Options.f, Options.g, Options.h):
+        return attributes
+    attributes["activations"] = [NAMES[activation.name] for activation in activations * count]
+    for activation in activations * count:
+        for which, default in options_of(activation.name).items():
+            given = getattr(activation, which)
+            values = attributes.setdefault(f"activation_{which}", [])
+            values.append(float(default if given is None else given))
     return attributes
 
 
