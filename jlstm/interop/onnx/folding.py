@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper
 
 LIMIT = 2**27  # elements computed for one value, half a GiB of float32
 STARTS = 2, 5  # the smallest size given to a dimension that the model leaves open
@@ -22,8 +24,6 @@ def fold(value: str, origins: Mapping[str, Any], opset: int) -> list[dict[str, A
 
     A name gets an array, or a type if its value depends on values of inputs.
     """
-    import onnx
-
     names = _ancestors(value, origins)
     free = any(isinstance(origins.get(name), onnx.ValueInfoProto) for name in names)
     return [_evaluate(names, origins, opset, start) for start in STARTS[: 1 + free]]
@@ -41,8 +41,6 @@ def shape_of(known: Any) -> tuple[int, ...] | None:
 
 def origin_of(value: str, origins: Mapping[str, Any]) -> str:
     """Describes where a value comes from, and the inputs on whose values it depends."""
-    import onnx
-
     origin = origins.get(value)
     if isinstance(origin, onnx.SparseTensorProto):
         return f"the sparse tensor {value!r}"
@@ -73,8 +71,6 @@ def _ancestors(value, origins, values: bool = False) -> list[str]:
 
 def _read(origin, values) -> Iterator[str]:
     """Yields the names of values that a node reads, in the graphs inside it too."""
-    import onnx
-
     if isinstance(origin, onnx.NodeProto):
         skipped = BY_TYPE.get(origin.op_type) if values else None
         yield from (name for k, name in enumerate(origin.input) if name and k != skipped)
@@ -89,8 +85,6 @@ def subgraphs(node) -> list[Any]:
 
 
 def _evaluate(names, origins, opset, start) -> dict[str, Any]:
-    import onnx
-
     known: dict[str, Any] = {}
     sizes: dict[Any, int] = {}
     left = LIMIT
@@ -114,8 +108,6 @@ def _evaluate(names, origins, opset, start) -> dict[str, Any]:
 
 def to_array(tensor) -> np.ndarray:
     """Reads a tensor of the model; raises ValueError if its values are not there, or broken."""
-    import onnx
-
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError("its values are in another file: load the model from its path")
     try:
@@ -131,8 +123,6 @@ def first_line(error: Exception) -> str:
 
 def _run(node, known, opset, left) -> int:
     """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
-    import onnx
-    from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
     given = {name: known.get(name) for name in node.input if name}

@@ -13,14 +13,16 @@ from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.masks import length_mask, select
+from jlstm._src.modules import extra
 from jlstm._src.unroll import unroll
 from jlstm.cells import Options, general, lstm
 from jlstm.interop.onnx.convert import from_onnx
-from jlstm.interop.onnx.reading import Description, read_nodes
 from jlstm.interop.weights import as_stack, directions_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from jlstm.interop.onnx.reading import Description
 
 
 class NodeParams(NamedTuple):
@@ -96,7 +98,7 @@ def load(
     >>> Y.shape, Y_h.shape
     ((10, 2, 5, 3), (2, 5, 3))
     """
-    descriptions = read_nodes(model_or_path, node, inputs)
+    descriptions = _read_nodes(model_or_path, node, inputs)
     if len(descriptions) > 1:
         names = ", ".join(description.name for description in descriptions)
         raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
@@ -121,11 +123,17 @@ def load_all(
     >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
     (['lstm_0', 'lstm_1'], (3, 16))
     """
-    descriptions = read_nodes(model_or_path, None, inputs)
+    descriptions = _read_nodes(model_or_path, None, inputs)
     return {description.name: _node(description) for description in descriptions}
 
 
-def _node(description: Description) -> Node:
+def _read_nodes(*arguments: Any) -> "list[Description]":
+    with extra("interop"):
+        from jlstm.interop.onnx.reading import read_nodes
+    return read_nodes(*arguments)
+
+
+def _node(description: "Description") -> Node:
     arrays, cells, weights = description.arrays, [], []
     for d, options in enumerate(description.options):
         one = {name: arrays[name][d] for name in "WRBP" if name in arrays}
@@ -133,19 +141,15 @@ def _node(description: Description) -> Node:
         cells.append(general(options))
     if "P" not in arrays and set(description.options) == {Options()}:
         cells, weights = [lstm] * len(cells), [LSTMParams(*one[:3]) for one in weights]
-    both = description.direction == "bidirectional"
-    reverse = (False, True) if both else (description.direction == "reverse",)
-    (layer,) = as_stack(weights, both)
+    (layer,) = as_stack(weights, description.direction == "bidirectional")
     params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
     lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
-    description = description._replace(arrays=lengths)
-    return Node(params, partial(_apply, description, tuple(cells), reverse))
+    return Node(params, partial(_apply, description._replace(arrays=lengths), tuple(cells)))
 
 
 def _apply(
-    description: Description,
+    description: "Description",
     cells: tuple[Cell, ...],
-    reverse: tuple[bool, ...],
     params: NodeParams,
     X: Array,
     *,
@@ -177,7 +181,8 @@ def _apply(
     finals, ys = [], []
     for d, one in enumerate(weights):
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
-        final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse[d])
+        reverse = d == 1 or description.direction == "reverse"
+        final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse)
         finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)

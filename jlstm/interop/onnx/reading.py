@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
+from onnx import inliner
 
 from jlstm._src.checks import describe
 from jlstm._src.files import FLOATS
-from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
 from jlstm.cells.activations import options_of
 from jlstm.interop.onnx.convert import NAMES
@@ -36,10 +37,6 @@ def read_nodes(
     model_or_path: Any, wanted: str | None = None, inputs: Mapping[str, Any] | None = None
 ) -> list[Description]:
     """Reads the LSTM nodes in the order of the graphs, or the wanted one; see `onnx.load`."""
-    with extra("interop"):
-        import onnx
-        from onnx import inliner
-
     source, model = _open(model_or_path)
     if not model.HasField("graph"):
         raise ValueError(f"{source}: not an ONNX model: it has no graph")
@@ -84,8 +81,6 @@ def _names(nodes) -> list[str]:
 
 def _open(model_or_path) -> tuple[str, Any]:
     """Returns the model and its name for messages."""
-    import onnx
-
     if isinstance(model_or_path, onnx.ModelProto):
         return "model", model_or_path
     if not isinstance(model_or_path, str | os.PathLike):
@@ -113,8 +108,6 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _describe(source, name, node, origins, context) -> Description:
-    import onnx
-
     label = f"{source}: LSTM {name!r}"
     try:
         onnx.checker.check_node(node, context)
