@@ -33,8 +33,7 @@ def save(
     """Writes a stack as an ONNX model for other runtimes.
 
     The model computes `jlstm.unroll_stack(params, X)`, except that a row of length 0 ends in a zero
-    state. Layer k is the node `lstm_k`. T and B are free; D, H and the dtype are those of `params`.
-    onnxruntime runs float32 on a CPU.
+    state. Layer k is the node `lstm_k`. T and B are free. onnxruntime runs float32 on a CPU.
 
     | | name | shape |
     |---|---|---|
