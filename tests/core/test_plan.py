@@ -142,7 +142,7 @@ SPLITS = [
 
 
 @pytest.mark.parametrize("B, dtype, precompute, product, cut", SPLITS)
-def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product, cut):
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(optimised, B, dtype, precompute, product, cut):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
     run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
@@ -154,7 +154,7 @@ def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, produ
 
 
 @pytest.mark.parametrize("precompute, reverse", [(False, True), (True, False)])
-def test_a_step_that_chunks_leave_over_rounds_as_the_others(precompute, reverse):
+def test_a_step_that_chunks_leave_over_rounds_as_the_others(optimised, precompute, reverse):
     """13 = 3 · 4 + 1: XLA takes the loop off a single step, and would round it in another way."""
     params, xs = draw_params(0, 3, 5), draw_array(1, (13, 2, 3))
     plan = Plan(precompute, "columns")
