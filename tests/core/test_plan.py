@@ -145,7 +145,8 @@ SPLITS = [
 def test_a_run_split_in_two_is_the_whole_bit_for_bit(optimised, B, dtype, precompute, product, cut):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
-    run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
+    whole = partial(jlstm.unroll, plan=Plan(precompute, product))
+    run = jax.jit(whole, compiler_options=optimised)
     final, hs = run(params, xs)
     state, first = run(params, xs[:cut])
     state, second = run(params, xs[cut:], state)
@@ -159,7 +160,7 @@ def test_a_step_that_chunks_leave_over_rounds_as_the_others(optimised, precomput
     params, xs = draw_params(0, 3, 5), draw_array(1, (13, 2, 3))
     plan = Plan(precompute, "columns")
 
-    @partial(jax.jit, static_argnums=2)
+    @partial(jax.jit, static_argnums=2, compiler_options=optimised)
     @partial(jax.value_and_grad, has_aux=True)  # without a derivative there are no chunks
     def run(params, xs, chunk):
         _, hs = jlstm.unroll(params, xs, reverse=reverse, chunk=chunk, plan=plan)
