@@ -5,8 +5,8 @@ The matrices are never formed. At the parameters θ, with J = ∂outputs/∂θ,
     Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂outputs_k ∂²outputs_k/∂θ²
     Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂outputs²
 
-The Gauss-Newton matrix is positive semi-definite wherever the loss is convex in the outputs. The
-functions here take closures of the parameters alone, which hold sequences, states, masks and cells.
+The Gauss-Newton matrix is positive semi-definite if the loss is convex in the outputs. All
+functions take closures of the parameters alone, which hold sequences, states, masks and cells.
 """
 
 from collections.abc import Callable
@@ -125,9 +125,8 @@ def leading_eigenvalue(
     2021 for the sharpness). The largest eigenvalue is the most positive one; for the most negative,
     take minus the largest of minus the loss. The value exceeds the true one by at most rounding.
     The residual bounds its distance to an eigenvalue: raise `iterations` until it is small enough.
-
-    Each iteration takes one product with C. With P parameters, they add O(P · iterations) memory
-    and O(P · iterations²) time.
+    Besides a product with C each, they take O(P · iterations) memory and O(P · iterations²) time
+    for P parameters.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
@@ -175,8 +174,7 @@ def hessian_trace(
         value = mean_k v_kᵀ C v_k,    standard_error = std_k(v_kᵀ C v_k) / √samples
 
     Each v_k holds independent random signs (Hutchinson 1990). The estimate is then unbiased, and
-    its variance is 2 Σ_{i≠j} C_ij² / samples. Each sample takes one product with C, one after the
-    other, in the memory of one.
+    its variance is 2 Σ_{i≠j} C_ij² / samples. The products with C run one after the other.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
@@ -239,9 +237,8 @@ def _lanczos(product, key, like, m):
     """Returns `(basis [m, P], alpha [m], beta [m - 1])`; in the basis, C is tridiagonal."""
 
     def orthogonalised(v, basis):  # twice, as rounding spoils a single pass
-        for _ in range(2):
-            v = v - (basis @ v) @ basis
-        return v
+        v = v - (basis @ v) @ basis
+        return v - (basis @ v) @ basis
 
     def unit(v):
         length = jnp.linalg.norm(v)
@@ -269,9 +266,10 @@ def _lanczos(product, key, like, m):
 
 def _check_vector(vector, params):
     """Checks that a vector has the structure, shapes and dtypes of the parameters."""
-    same = jax.tree.structure(vector) == jax.tree.structure(params)
-    pairs = zip(jax.tree.leaves(vector), jax.tree.leaves(params), strict=same)
-    if not same or any(
-        (jnp.shape(v), getattr(v, "dtype", None)) != (p.shape, p.dtype) for v, p in pairs
-    ):
+
+    def form(tree):
+        leaves, structure = jax.tree.flatten(tree)
+        return structure, [(jnp.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves]
+
+    if form(vector) != form(params):
         raise ValueError(f"vector: expected {describe(params)}, got {describe(vector)}")

@@ -68,17 +68,16 @@ def rtrl_gradient(
     entry is kept once I has not been zero there at some step.
 
     With P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H,
-    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM, or of another cell that is
-    declared elementwise, takes O(T P) time, as backpropagation does, and O(P) memory. For a stack
-    or any other cell, SnAp-1 costs as much as the exact gradient.
+    and O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes
+    O(T P) time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as
+    much as the exact gradient.
 
-    To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls are equal to one over the whole sequence. After an update the influence is stale: it
-    is made of Jacobians at earlier parameters, and near the true one if updates are small.
+    To learn online, pass the final state and influence to the next call. Two calls with the same
+    parameters equal one over the whole sequence. After a small update the influence, which is made
+    of Jacobians at earlier parameters, is still near the true one.
 
     Args:
-      step_loss: `(h_t, target_t) -> scalar`, of the outputs `[*B, H]` of one step, which are zero
-        at a skipped step.
+      step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
@@ -96,9 +95,8 @@ def rtrl_gradient(
     >>> targets = jax.numpy.sin(jax.numpy.arange(50.0))
     >>> squared = lambda h, target: ((h - target) ** 2).sum()
     >>> result = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
-    >>> through_time = jax.grad(lambda p: squared(jlstm.unroll(p, xs)[1], targets[:, None]))
-    >>> expected = through_time(params).U
-    >>> bool(jax.numpy.allclose(result.gradient.U, expected, rtol=1e-3, atol=1e-3))
+    >>> through_time = jax.grad(lambda p: squared(jlstm.unroll(p, xs)[1], targets[:, None]))(params)
+    >>> bool(jax.numpy.allclose(result.gradient.U, through_time.U, rtol=1e-3, atol=1e-3))
     True
     >>> result.state.h.shape, result.influence.U.shape                # of h and c, by each U
     ((3,), (6, 3, 12))
@@ -245,10 +243,9 @@ def _check(step_loss, params, recurrence, targets):
     leaves = jax.tree.leaves(targets)
     if not leaves or any(leaf.shape[:1] != (T,) for leaf in leaves):
         raise ValueError(f"targets: expected shape [{T}, …], got {describe(targets)}")
-    check_scalar(
-        "step_loss",
-        step_loss,
-        "(h_t, target_t)",
-        lambda now, target: (take(recurrence, params, recurrence.state, now)[1], target),
-        *_at_a_step((recurrence.steps, targets)),
-    )
+
+    def arguments(now, target):
+        return take(recurrence, params, recurrence.state, now)[1], target
+
+    at_a_step = _at_a_step((recurrence.steps, targets))
+    check_scalar("step_loss", step_loss, "(h_t, target_t)", arguments, *at_a_step)

@@ -1,8 +1,4 @@
-"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags.
-
-`read_sequence` reads the arguments that the experiments share, and everything else here takes the
-`Recurrence` that it returns.
-"""
+"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +23,7 @@ Loss = Callable[[Any, Any], Any]
 
 
 class Recurrence(NamedTuple):
-    """A cell or a stack with the sequence that it runs over, checked and converted.
-
-    The parameters are left out, as most experiments differentiate with respect to them.
+    """A cell or a stack with its sequence, but without its parameters, checked and converted.
 
     cell: the cell, of every layer of a stack.
     step: `(params, state, x) -> (state, y)`, the cell itself, or one step through all layers.

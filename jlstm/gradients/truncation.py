@@ -5,8 +5,7 @@ the state and the output of step t, and the transposed step
 
     λᵏ⁺¹_t = (∂s_t+1/∂s_t)ᵀ λᵏ_t+1,      ∂loss/∂θ = Σ_k Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t.
 
-Truncation after K steps keeps k = 0 … K - 1. So the loop here runs over the lag k, and each
-iteration takes all t at once.
+Truncation after K steps keeps k = 0 … K - 1. The loop here runs over k, for all t at once.
 """
 
 from typing import Any, NamedTuple
@@ -20,15 +19,7 @@ from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import (
-    Loss,
-    check_loss,
-    flags_of,
-    lags,
-    read_sequence,
-    run,
-    steps_of,
-)
+from jlstm.gradients.sequence import Loss, check_loss, flags_of, lags, read_sequence, run, steps_of
 
 
 class TruncatedGradient(NamedTuple):
@@ -75,10 +66,9 @@ def truncated_gradient(
         g_K = Σ_{k < K} Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t,    λ⁰ = ∂loss/∂(s, y),    K = `steps`
 
     K = 1 is the gradient through each step alone, and K ≥ T is the full gradient (truncated
-    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). A term of the loss
-    at step t reaches back through exactly K steps, for any t. Training on pieces of K steps, with
-    the gradient stopped in between, is a different truncation: there a term reaches back through 1
-    to K steps.
+    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). The term of the
+    loss at any step t reaches back through exactly K steps. In training on pieces of K steps, with
+    the gradient stopped in between, it would reach back through 1 to K steps.
 
     Skipped steps do not count. There are K passes over all T steps, each with one product for all
     t: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On one core in float32, with
@@ -178,11 +168,10 @@ def truncation_study(
 
 
 def _by_lag(loss, recurrence, params):
-    """Returns the loss, its λ⁰, and the two halves of a transposed step, for all t at once.
+    """Returns the loss, its λ⁰, and the two halves `pull` and `earlier` of a transposed step.
 
-    Returns:
-      `(value, first, pull, earlier)`: `pull` maps cotangents of `(s_t, y_t)` to cotangents of
-      `(params, s_tm1)`. `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
+    `pull` maps cotangents of `(s_t, y_t)`, for all t at once, to cotangents of `(params, s_tm1)`.
+    `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
     """
     check_loss(loss, recurrence, params)
     final, ys = run(recurrence, params)
