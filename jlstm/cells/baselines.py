@@ -25,9 +25,7 @@ class RNNState(NamedTuple):
 class ElmanParams(NamedTuple):
     """The weights of an Elman network.
 
-    W: `[D, H]`, from the input.
-    U: `[H, H]`, from the hidden state.
-    b: `[H]`, the bias.
+    W, U, b: `[D, H]`, `[H, H]`, `[H]`.
     """
 
     W: Array
@@ -36,11 +34,9 @@ class ElmanParams(NamedTuple):
 
 
 class GRUParams(NamedTuple):
-    """The weights of a GRU, three blocks r, u, n side by side.
+    """The weights of a GRU.
 
-    W: `[D, 3H]`, from the input.
-    U: `[H, 3H]`, from the hidden state.
-    b: `[3H]`, the bias.
+    W, U, b: `[D, 3H]`, `[H, 3H]`, `[3H]`, the blocks r, u, n.
     b_n: `[H]`, the bias of the candidate n inside the reset gate.
     """
 
