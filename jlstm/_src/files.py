@@ -21,7 +21,7 @@ import numpy as np
 Writer = Callable[[BinaryIO], object]  # writes the content of a file
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
-
+BROKEN = "it is broken, or holds Python objects"
 
 # Texts of a missing cell in lower case, those of pandas and "?".
 MISSING = {"", "?", "<na>", "#n/a", "#na", "-nan", "n/a", "na", "nan", "none", "null"}
@@ -48,14 +48,13 @@ def read_series(
     A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints. A .csv file is UTF-8
     text. `header` is whether its first row holds names; None takes it as names if some cell is
     neither a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
-
     `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
     of other columns may hold anything.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is empty, ragged or broken, has no such column, or a cell in the columns
-        taken is not a finite number. The message names the file, the row and the column.
+      ValueError: the file is empty, ragged or broken, has no such column, or a cell taken is not a
+        finite number.
     """
     check_suffix(path, ".csv", ".npy")
     if suffix(path) == ".csv":
@@ -230,14 +229,10 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     return series
 
 
-BROKEN = "it is broken, or holds Python objects"
-
-
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
     """Makes a writer of the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
 
-    A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
-    a step, with as many digits as give the same numbers back.
+    A .csv file has the header h0, h1, …, c0, c1, … and a row a step, in full precision.
     """
     # Neither format has bfloat16; float32 holds each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
@@ -281,11 +276,8 @@ def check_writable(path: str, *endings: str) -> None:
 def atomic_write(writers: Mapping[str, Writer]) -> None:
     """Writes files, all of them completely or none of them.
 
-    All files are written beside their places and synced to the disk before the first is renamed.
-    A failure leaves existing files unchanged and no temporary files.
-
-    Raises:
-      OSError: a file cannot be written; the error has its path.
+    All files are written beside their places and synced to the disk before the first is renamed. A
+    failure leaves existing files unchanged and no temporary files. Its `OSError` has the path.
     """
     temporaries: list[tuple[str, str]] = []
     path = ""

@@ -102,8 +102,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
 
         b_f = log(U(1, T - 1)),   b_i = -b_f,   b_g = b_o = 0,   T = `longest_lag`
 
-    Use it as the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018). Put it into existing
-    parameters with
+    It is for the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018), or for given parameters:
     `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
 
     Raises:

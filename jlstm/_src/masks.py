@@ -51,8 +51,7 @@ def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
 
     Args:
       done: bool `[T, *B]`.
-      previous_done: bool `[*B]`, `done[-1]` of the previous rollout, whose final state is carried
-        in. None for the first rollout, which has no state to drop.
+      previous_done: bool `[*B]`, `done[-1]` of the previous rollout; None for the first rollout.
 
     Returns:
       bool `[T, *B]`, the `reset` of `unroll`.

@@ -16,10 +16,7 @@ from jlstm._src.scan import Noise
 
 
 class Rates(NamedTuple):
-    """The rate of each kind of noise, from 0, which turns it off, to below 1.
-
-    A rate may be traced, so that one compiled program serves many.
-    """
+    """The rates of each kind of noise, from 0, which is off, to below 1. They may be traced."""
 
     dropout: chex.Numeric
     recurrent_dropout: chex.Numeric
@@ -70,8 +67,7 @@ def is_off(rate: chex.Numeric) -> bool:
 def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
     """Checks that rates are in [0, 1), that dropout has a key, and that cells carry `LSTMState`.
 
-    Recurrent dropout and zoneout are noise on h and c. For a cell with another state they would be
-    something that has not been published.
+    Recurrent dropout and zoneout have been published for states of h and c alone.
     """
     others = [layout.state for layout in layouts if layout.state is not LSTMState]
     named = {

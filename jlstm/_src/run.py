@@ -1,8 +1,7 @@
 """How a sequence runs: by the derivative rule or a plain scan, compiled once for each cell.
 
-`run` decides from what can be known before anything is computed. A cell with a layout is compiled
-once for each set of static options, so an eager call runs as fast as one under `jit`. A function of
-your own runs by a plain scan, and is traced at each call, as by `jax.lax.scan`.
+A cell with a layout is compiled once for each set of static options, so an eager call runs as fast
+as one under `jit`. A function of your own runs by a plain scan, and is traced at each call.
 """
 
 from dataclasses import replace
@@ -16,13 +15,7 @@ from jax.core import Tracer
 from jlstm._src.cell import Cell, equations_of, is_elementwise, layout_of
 from jlstm._src.derivative import Options, run_affine
 from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
-from jlstm._src.sharding import (
-    explicit_mesh,
-    parts_of,
-    result_shardings,
-    spec_of,
-    with_auto_axes,
-)
+from jlstm._src.sharding import explicit_mesh, parts_of, result_shardings, spec_of, with_auto_axes
 
 CONFIG: Any = jax.config  # whose attributes are made at run time
 
@@ -48,7 +41,9 @@ def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     could it order effects; a cell that has either takes a plain scan. So does any cell under
     `jax.disable_jit`, which is there to look at each step.
     """
-    _check_chunk(options.chunk, arguments.steps)
+    T = jax.tree.leaves(arguments.steps)[0].shape[0]
+    if isinstance(options.chunk, int) and not isinstance(T, int):
+        raise ValueError(f"chunk: expected None or 'auto' for a symbolic T, got {options.chunk}")
     layout = layout_of(cell)
     if layout is None or CONFIG.jax_disable_jit or not _is_pure(cell, arguments):
         return _scan(cell, options, arguments)
@@ -145,10 +140,3 @@ def _platform(arguments):
             return next(iter(leaf.devices())).platform
     device = CONFIG.jax_default_device
     return getattr(device, "platform", device) or jax.default_backend()
-
-
-def _check_chunk(chunk, steps):
-    """Checks that time has a known size if it is cut into chunks of a given length."""
-    T = jax.tree.leaves(steps)[0].shape[0]
-    if isinstance(chunk, int) and not isinstance(T, int):
-        raise ValueError(f"chunk: expected None or 'auto' for a symbolic T, got {chunk}")
