@@ -49,7 +49,7 @@ class HessianTrace(NamedTuple):
 
 
 def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
-    """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`.
+    """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`, a tree like `params`.
 
     Forward over reverse (Pearlmutter 1994), at the cost of a few gradients: O(T H (D + H)) time and
     O(T H) memory for each row. On one core in float32, with D = 4 and one row, 1,000 steps of
@@ -58,11 +58,7 @@ def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
 
     Args:
       loss: `params -> scalar`.
-      params: θ, any pytree of floats.
-      vector: v, a tree like `params`.
-
-    Returns:
-      A tree like `params`.
+      params, vector: θ, any pytree of floats, and v, a tree like it.
 
     Raises:
       TypeError, ValueError: the vector does not fit, or the loss is not a scalar.
@@ -83,16 +79,13 @@ def gauss_newton_vector_product(outputs: Function, loss: Function, params: Any, 
     """Product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
 
     J is the Jacobian of the outputs by the parameters, and L the Hessian of the loss by the outputs
-    (Schraudolph 2002; Martens & Sutskever 2011). The cost is about half of a Hessian product.
+    (Schraudolph 2002; Martens & Sutskever 2011). The product is a tree like `params`, at about half
+    the cost of one with the Hessian.
 
     Args:
       outputs: `params -> outputs`, any pytree of floats.
       loss: `outputs -> scalar`.
-      params: θ, any pytree of floats.
-      vector: v, a tree like `params`.
-
-    Returns:
-      A tree like `params`.
+      params, vector: θ, any pytree of floats, and v, a tree like it.
 
     Raises:
       TypeError, ValueError: the vector does not fit, or the loss is not a scalar.

@@ -73,11 +73,10 @@ def gradient_flow(
     The memory is O(T H): 4H numbers a step, for the states, the outputs and ∂loss/∂hs.
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
-      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. h and c are the
-        fields of these names in the state of a cell of your own. Without an h, `h` is for the whole
-        state as one vector; without a c, `c` is None. `gates` is None unless `jlstm.cells.affine`
-        made the cell. The output counts as h_t if it is the same array, as in `return State(h), h`.
+      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. h and c are
+        the fields of these names in the state of a cell of your own. Without an h, `h` is for the
+        whole state; without a c, `c` is None. `gates` is None unless `jlstm.cells.affine` made the
+        cell. The output counts as h_t if it is the same array, as in `return State(h), h`.
       vectors: return the gradients themselves instead of their Euclidean norms.
 
     Returns:

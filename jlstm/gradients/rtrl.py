@@ -1,11 +1,9 @@
 """Real-time recurrent learning: the gradient through time, accumulated forwards.
 
-The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state,
+The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state:
 
     S_t = J_t S_tm1 + I_t,    J_t = ∂s_t/∂s_tm1,    I_t = ∂s_t/∂θ with s_tm1 held fixed
     ∂loss/∂θ = Σ_t ∂loss_t/∂s_tm1 S_tm1 + ∂loss_t/∂θ with s_tm1 held fixed
-
-so that nothing of the past is kept. SnAp-1 keeps the entries of S_t where I_t is not zero.
 """
 
 from collections.abc import Callable
@@ -30,8 +28,8 @@ class RTRLResult(NamedTuple):
     loss: the sum of the losses of all steps.
     gradient: its derivative by the parameters, a tree like the parameters.
     state: the final state.
-    influence: S_T. If exact it is ∂s_T/∂θ, a tree like the parameters with `[*B, N, …]` for a
-      parameter of shape `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
+    influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
+      `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
 
     loss: Array
@@ -113,7 +111,11 @@ def rtrl_gradient(
     else:
         method = _snap
     follow, none = method(step_loss, params, recurrence)
-    influence = none if influence is None else _checked(influence, none, state)
+    if influence is not None and state is None:
+        raise ValueError("state: expected the state that influence belongs to, got None")
+    if influence is not None and describe_tree(influence) != describe_tree(none):
+        raise ValueError(f"influence: expected {describe(none)}, got {describe(influence)}")
+    influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
         state, influence, gradient = carry
@@ -224,15 +226,6 @@ def _pulled(vectors, S):
 def _at_a_step(tree):
     """Returns the shapes that arrays `[T, …]` have at one t."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
-
-
-def _checked(influence, like, state):
-    """Returns an influence that has the form `like` and comes with a state."""
-    if state is None:
-        raise ValueError("state: expected the state that influence belongs to, got None")
-    if describe_tree(influence) != describe_tree(like):
-        raise ValueError(f"influence: expected {describe(like)}, got {describe(influence)}")
-    return jax.tree.map(jnp.asarray, influence)
 
 
 def _check(step_loss, params, recurrence, targets):

@@ -134,8 +134,7 @@ def memory_horizon(
 
         lag = min {τ : ‖∂h_T/∂x_T-υ‖ < fraction · max_t ‖∂h_T/∂x_t‖ for all υ ≥ τ}
 
-    The lag counts steps taken: the last one has lag 0, and skipped steps do not count. It costs
-    as much as `input_sensitivity`.
+    Steps taken count, the last one with lag 0. The cost is that of `input_sensitivity`.
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
