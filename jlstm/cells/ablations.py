@@ -1,7 +1,6 @@
 """The LSTM with one part removed, from "LSTM: a search space odyssey" (Greff et al. 2017).
 
-The paper removes each part from the LSTM with peepholes. Here every variant has optional peepholes.
-With P = None it is the standard cell of jlstm without that part.
+The paper removes each part from the LSTM with peepholes, which are optional here.
 """
 
 import jax.numpy as jnp

@@ -118,8 +118,7 @@ def leading_eigenvalue(
     2021 for the sharpness). The largest eigenvalue is the most positive one; for the most negative,
     take minus the largest of minus the loss. The value exceeds the true one by at most rounding.
     The residual bounds its distance to an eigenvalue: raise `iterations` until it is small enough.
-    Besides a product with C each, they take O(P · iterations) memory and O(P · iterations²) time
-    for P parameters.
+    Besides the products, P parameters take O(P · iterations) memory and O(P · iterations²) time.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
@@ -127,9 +126,6 @@ def leading_eigenvalue(
       key: a key, for q_1.
       iterations: the number of products with C, at least 1; at most P are taken.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
-
-    Returns:
-      `LeadingEigenvalue(value [], vector, residual [])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
@@ -175,9 +171,6 @@ def hessian_trace(
       key: a key, for the signs.
       samples: the number of vectors v_k, at least 2.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
-
-    Returns:
-      `HessianTrace(value [], standard_error [])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.

@@ -42,7 +42,7 @@ def fixed_points(
     same: chex.Numeric = 1e-3,
     cell: Cell = lstm,
 ) -> FixedPoints:
-    """Fixed points of a network at a constant input, searched from many starts at once.
+    """Fixed points of a network at a constant input, searched from K starts at once.
 
         F(s) = cell(params, s, x),    r(s) = (F(s) - s) / (1 + |s|),    minimise ½‖r(s)‖²
 
@@ -59,9 +59,6 @@ def fixed_points(
       iterations: the largest number of iterations.
       tolerance: the norm of r at which a search ends; None means eps^⅔ of the dtype.
       same: two points are one if no component differs by more than this fraction of 1 + |s|.
-
-    Returns:
-      `FixedPoints(points, speeds [K], converged [K], representative [K])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom.

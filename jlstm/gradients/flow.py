@@ -125,10 +125,7 @@ def gradient_flow(
 
 
 def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
-    """Returns a step `(added, params, state, x) -> (state, y)`, and the zeros to call it with.
-
-    The zeros are `_Added`, or for a stack a tuple of these.
-    """
+    """Returns a step `(added, params, state, x) -> (state, y)`, and the zeros `added`."""
     if is_stack(params, cell):
         layers = [_with_zeros(layer, s, None, cell) for layer, s in zip(params, state, strict=True)]
         steps, added = zip(*layers, strict=True)

@@ -37,7 +37,7 @@ def initialisation_study(
     hidden_size: int = 32,
     forget_biases: Sequence[float] = (0.0, 1.0),
 ) -> InitialisationStudy:
-    """Norm of the gradient against the lag at initialisation, as one vmapped program.
+    """Norm `[I, L, S, T]` of the gradient against the lag at initialisation, in one program.
 
         norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
 
@@ -55,9 +55,6 @@ def initialisation_study(
       lengths: the L lengths T, each at least 3.
       seeds, input_size, hidden_size: S, D and H.
       forget_biases: the constant forget biases to compare.
-
-    Returns:
-      `InitialisationStudy(lag [T], norm [I, L, S, T])`.
 
     Raises:
       TypeError, ValueError: the key is not typed, a size is not positive, or a length is below 3.

@@ -59,7 +59,7 @@ def state_jacobians(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> StateJacobians:
-    """Jacobian of each state by the state before (Pascanu et al. 2013).
+    """Jacobian `[T, *B, N, N]` of each state by the state before (Pascanu et al. 2013).
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
@@ -68,9 +68,6 @@ def state_jacobians(
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
-
-    Returns:
-      `StateJacobians(jacobians [T, *B, N, N], states)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom, as the sLSTM.
@@ -97,7 +94,7 @@ def state_jacobians(
 
 @on_any_mesh("jacobians", 2, "TB")
 def jacobian_products(jacobians: Array) -> JacobianProducts:
-    """Jacobian of the last state by the state before each step.
+    """Jacobian of the last state by the state before each step, `[T, *B, N, N]` of norm 1.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = exp(log_norms[t]) * matrices[t]
 
@@ -107,9 +104,6 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
 
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
-
-    Returns:
-      `JacobianProducts(matrices [T, *B, N, N], log_norms [T, *B])`.
 
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front.
@@ -134,7 +128,7 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
 
 @on_any_mesh("jacobians", 2, "TB")
 def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
-    """Singular values of the products, without the products.
+    """Singular values `[T, *B, N]` of the products, without the products.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = U_t Σ_t V_tᵀ
 
@@ -146,9 +140,6 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
       sweeps: how often each pair of columns is turned at each t.
-
-    Returns:
-      `SingularValues(logs [T, *B, N], residual [T, *B])`.
 
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front, or sweeps below 1.

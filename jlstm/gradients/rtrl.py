@@ -70,9 +70,8 @@ def rtrl_gradient(
     O(T P) time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as
     much as the exact gradient.
 
-    To learn online, pass the final state and influence to the next call. Two calls with the same
-    parameters equal one over the whole sequence. After a small update the influence, which is made
-    of Jacobians at earlier parameters, is still near the true one.
+    To learn online, pass the final state and influence to the next call. With the same parameters,
+    two calls equal one. After a small update, S of the earlier parameters is still near the true S.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
@@ -80,9 +79,6 @@ def rtrl_gradient(
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
       influence: ∂state/∂θ from the call that returned `state`; None if it does not depend on θ.
-
-    Returns:
-      `RTRLResult(loss, gradient, state, influence)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.

@@ -58,7 +58,7 @@ def input_sensitivity(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> InputSensitivity:
-    """Jacobian of the last output by each input, as norms: the saliency of each feature.
+    """Jacobian of the last output by each input: norms `[T, *B]`, and saliencies `[T, *B, D]`.
 
         norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
 
@@ -73,9 +73,6 @@ def input_sensitivity(
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       vectors: also return the Jacobian, `[T, *B, H, D]`.
-
-    Returns:
-      `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.
@@ -130,7 +127,7 @@ def memory_horizon(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> MemoryHorizon:
-    """Smallest lag beyond which the sensitivity stays below a fraction of its maximum.
+    """Smallest lag `[*B]` beyond which the sensitivity stays below a fraction of its maximum.
 
         lag = min {τ : ‖∂h_T/∂x_T-υ‖ < fraction · max_t ‖∂h_T/∂x_t‖ for all υ ≥ τ}
 
@@ -139,9 +136,6 @@ def memory_horizon(
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       fraction: a fraction of the largest sensitivity, above 0 and below 1.
-
-    Returns:
-      `MemoryHorizon(lag [*B], reached [*B])`, in steps.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.

@@ -39,13 +39,7 @@ class Recurrence(NamedTuple):
 
 
 def read_sequence(
-    params: Any,
-    xs: Any,
-    state: Any,
-    initial_state: Any,
-    reset: Array | None,
-    mask: Array | None,
-    cell: Cell,
+    params: Any, xs: Any, state: Any, initial_state: Any, reset: Any, mask: Any, cell: Cell
 ) -> Recurrence:
     """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes."""
     if hasattr(mask, "dtype") and not isinstance(mask, Tracer) and not np.asarray(mask).any():
@@ -93,10 +87,7 @@ def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[
 
 
 def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
-    """Returns the state before each step, `[T, *B, …]`, and the inputs.
-
-    Both are safe to compute with at skipped steps.
-    """
+    """Returns the state before each step and the inputs, both safe at skipped steps."""
     _, step, state, initial_state, (xs, reset, mask, _) = recurrence
     # For `unroll`, the step of a stack is a cell of your own.
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
@@ -139,11 +130,9 @@ def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shap
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
-    """Returns the Euclidean norm, in at least float32; its derivative at 0 is 0.
-
-    Numbers are scaled before they are squared, as the squares of small gradients underflow.
-    """
+    """Returns the Euclidean norm, in at least float32; its derivative at 0 is 0."""
     array = array.astype(at_least_float32(array.dtype))
+    # Squares of small gradients would underflow.
     scale = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, jnp.ones_like(scale))
     square = ((array / scale) ** 2).sum(axis)
