@@ -112,9 +112,8 @@ def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations]
             …
             return LSTMState(h_t, c_t)
 
-    Here z = x W + h_tm1 U + b. The equations receive z and the state in at least float32, and may
-    use vectors besides W, U and b, in the common dtype of `params` and x. `name.equations` gives
-    them back.
+    Here z = x W + h_tm1 U + b. The equations receive z and the state in at least float32. They may
+    use vectors besides W, U and b. `name.equations` gives them back.
 
     Args:
       layout: its parameters include `W [D, kH]`, `U [H, kH]` and `b [kH]`.
@@ -182,10 +181,8 @@ def _affine(layout, plain, equations, elementwise) -> AffineCell:
 
 
 def _as_row(x):
-    """The last batch axis and the units as one axis; further batch axes may be sharded.
-
-    XLA on a CPU vectorises along the last axis, and few units make a short one.
-    """
+    """The last batch axis and the units as one axis, as XLA on a CPU vectorises along the last."""
+    # Further batch axes may be sharded.
     return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 

@@ -157,8 +157,7 @@ def describe_tree(tree: Any) -> str:
 
 def _static(value):
     """Says how to make an option static that `jax.jit` was given as an argument."""
-    traced = isinstance(value, Tracer)
-    return "; bind options by functools.partial before jax.jit" if traced else ""
+    return "; bind options by functools.partial before jax.jit" if isinstance(value, Tracer) else ""
 
 
 class _Bare(str):

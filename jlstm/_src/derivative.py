@@ -183,9 +183,9 @@ def _run(*leaves, equations, options, form):
     return jax.tree.leaves(out)
 
 
-def _run_forward(*leaves, equations, options, form):
+def _run_forward(*leaves, options, **static):
     """The recurrence when no derivative is taken: nothing is saved, so it has no time chunks."""
-    return _run(*leaves, equations=equations, options=replace(options, chunk=None), form=form)
+    return _run(*leaves, options=replace(options, chunk=None), **static)
 
 
 def _result_types(*avals, equations, options, form):

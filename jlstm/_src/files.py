@@ -133,7 +133,7 @@ def _parse(path: str, reader, rows, places: Sequence[int], names: list[str] | No
 def _expected_number(got: Any) -> str:
     """Says what is wrong with a cell, and what can be done."""
     hints = [hint for mark, hint in HINTS.items() if mark in str(got)]
-    if _is_missing(str(got)):
+    if str(got).strip().lower() in MISSING:
         hints = ["a missing cell; fill it in, or leave out its row or column"]
     text = shorten(got) if isinstance(got, str) else got
     return ": ".join([f"expected a finite number, got {text}", *hints[:1]])
@@ -156,10 +156,6 @@ def _number(cell: str) -> float | None:
     return float(cell) if NUMBER.fullmatch(cell.strip(" \t")) else None
 
 
-def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in MISSING
-
-
 def _names(where: str, first: list[str], header: bool | None, delimiter: str | None):
     """Returns the names of the columns, or None if the first row holds data."""
     names = [cell.strip() for cell in first]
@@ -172,7 +168,7 @@ def _names(where: str, first: list[str], header: bool | None, delimiter: str | N
     if header is not None:
         return names if header else None
     numbers = [number for cell in first if (number := _number(cell)) is not None]
-    missing = sum(map(_is_missing, first))
+    missing = sum(cell.strip().lower() in MISSING for cell in first)
     if len(numbers) + missing < len(first):
         return names
     if not numbers:

@@ -21,9 +21,8 @@ GATES = 4
 def per_gate(initializer: Initializer) -> Initializer:
     """Per-gate initializer: draws each block `[..., H]` of a packed array `[..., 4H]` separately.
 
-    An orthogonal matrix drawn on `[H, 4H]` at once has blocks that are not orthogonal, and a
-    variance scaled by the fan of `[H, 4H]` differs from that of `[H, H]`. Drawn gate by gate, both
-    agree with their papers (Saxe et al. 2014 for the orthogonal initialisation).
+    Drawn at once, `[H, 4H]` has blocks that are not orthogonal, or have variances of another fan.
+    Gate by gate, both agree with their papers (Saxe et al. 2014 for orthogonal matrices).
 
     >>> import jax, jax.numpy as jnp
     >>> U = per_gate(jax.nn.initializers.orthogonal())(jax.random.key(0), (3, 12))

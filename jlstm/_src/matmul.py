@@ -31,15 +31,11 @@ def row(vector: Array, z: Array) -> Array:
 
 @set_module("jlstm.cells")
 def preactivation(params: Any, x: Array, h: Array) -> Array:
-    """Preactivations of the gates, `z = x W + h U + b`, accumulated in float32 at least.
+    """Preactivations `[*B, kH]` of the gates, `z = x W + h U + b`, in float32 at least.
 
     Args:
       params: the parameters of a cell, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them.
-      x: `[*B, D]`.
-      h: `[*B, H]`.
-
-    Returns:
-      `[*B, kH]`, k blocks side by side.
+      x, h: `[*B, D]` and `[*B, H]`.
 
     >>> import jax, jlstm
     >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((5, 2))

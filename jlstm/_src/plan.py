@@ -98,8 +98,8 @@ def settle(
 ) -> tuple[Plan, int | None]:
     """The plan and the chunk of a run, with the defaults filled in.
 
-    The caller's own chunk saves nothing, unless the caller's own plan does. With symbolic sizes,
-    which cannot be compared, each step is computed as the equations stand, and all is saved.
+    Your own chunk saves nothing, unless your own plan does. With symbolic sizes, which cannot be
+    compared, each step is computed as the equations stand, and all is saved.
     """
     if not all(isinstance(size, int) for size in (T, B, D, H)):
         plan = plan or Plan()
@@ -111,19 +111,15 @@ def settle(
     return chosen, length
 
 
-# What a chunk can save, by the names that the policies of `jax.checkpoint` know.
-_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}
-
-
 def save_as(what: Literal["states", "z"], tree: Any) -> Any:
     """Marks what a chunk saves under a plan with that `save`."""
-    return checkpoint_name(tree, _SAVED[what])
+    return checkpoint_name(tree, f"jlstm {what}")
 
 
 def checkpoint_policy(plan: Plan) -> Callable[..., bool] | None:
     """The policy of `jax.checkpoint` for a chunk; None saves nothing."""
-    save = plan.save
-    return jax.checkpoint_policies.save_only_these_names(_SAVED[save]) if save else None
+    save = jax.checkpoint_policies.save_only_these_names
+    return save(f"jlstm {plan.save}") if plan.save else None
 
 
 def check_plan(plan: Plan | None) -> None:

@@ -37,9 +37,8 @@ class Arguments(NamedTuple):
 def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     """Runs a cell over a sequence, and returns `(final_state, out)`.
 
-    The derivative rule would not see a dependence on an array that the equations close over, nor
-    could it order effects; a cell that has either takes a plain scan. So does any cell under
-    `jax.disable_jit`, which is there to look at each step.
+    The derivative rule neither sees arrays that the equations close over nor orders effects. A cell
+    with either takes a plain scan, as does any cell under `jax.disable_jit`.
     """
     T = jax.tree.leaves(arguments.steps)[0].shape[0]
     if isinstance(options.chunk, int) and not isinstance(T, int):
@@ -120,10 +119,9 @@ def _is_pure(cell, arguments):
 
 
 def _varying_like(inputs, state):
-    """`state`, marked as varying over every axis of a `shard_map` over which an input varies.
+    """`state`, varying over every axis of a `shard_map` over which inputs vary, as a carry must.
 
-    Inside `shard_map`, the carry of a scan must vary over the same axes as its inputs from the
-    first step. Choosing between equals marks it, and XLA removes the choice.
+    Choosing between equals marks it, and XLA removes the choice.
     """
     if explicit_mesh(inputs) is not None:
         return state

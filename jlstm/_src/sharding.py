@@ -42,7 +42,7 @@ def parts_of(mesh: Any, spec: tuple) -> int:
 def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[Any, Any]:
     """Returns the shardings of a state, and of its fields with a time axis in front.
 
-    Time and batch are sharded as those of `xs`, and the units of each field as the columns of the
+    Time and batch are sharded as in `xs`, and the units of each field as the columns of the
     parameter that makes them, U first. One mesh axis for both raises `ValueError`.
     """
     T, *B, _ = spec_of(xs)

@@ -55,8 +55,7 @@ def init_stack(
       **options: passed to `init`: kernel_init, recurrent_init, forget_bias, bias_init, dtype.
 
     Returns:
-      A tuple with an entry a layer: `LSTMParams`, or whatever `init` draws; with `bidirectional`
-      a `Bidirectional(forward, backward)` of two of these.
+      A tuple with an entry a layer: what `init` draws, or `Bidirectional(forward, backward)`.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -126,7 +125,7 @@ def step_stack(
 def zero_state(
     params: Any, batch_shape: tuple[int, ...] = (), *, cell: Cell | tuple[Cell, ...] = lstm
 ) -> Any:
-    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`, or one for each layer of a stack.
+    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`; of a stack, a tuple like `params`.
 
     h has the dtype of the parameters; c is at least float32.
 
@@ -134,9 +133,6 @@ def zero_state(
       params: `LSTMParams`, the parameters of `cell`, or a stack of either.
       batch_shape: `B`.
       cell: the LSTM or a variant of `jlstm.cells`; for a stack, one for all layers, or a tuple.
-
-    Returns:
-      The state of `cell`; of a stack, a tuple with one entry a layer, `Bidirectional` like it.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` is a function of your own.

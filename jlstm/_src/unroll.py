@@ -98,13 +98,7 @@ def unroll(
 
 
 def read_arguments(
-    cell: Cell,
-    params: Any,
-    xs: Any,
-    state: Any,
-    initial_state: Any,
-    reset: Array | None,
-    mask: Array | None,
+    cell: Cell, params: Any, xs: Any, state: Any, initial_state: Any, reset: Any, mask: Any
 ) -> Arguments:
     """Checks the arguments of `unroll`, and converts them to what is scanned."""
     given = {"state": state, "initial_state": initial_state}
@@ -156,8 +150,13 @@ def _own_carry_like(cell, params, xs, given):
     if again != like:
         raise TypeError(f"cell: expected a state of one type, got {like} and then {again}")
     for name, state in given.items():
-        if state is not None:
-            _check_like(name, state, like)
+        if state is None:
+            continue
+        if jax.tree.structure(state) != jax.tree.structure(like):
+            raise TypeError(f"{name}: expected {describe(like)}, got {describe(state)}")
+        for leaf, to in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+            if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
+                raise ValueError(f"{name}: expected {describe(like)}, got {describe(state)}")
     return like
 
 
@@ -226,12 +225,3 @@ def _check_own_rows(like, reset, mask, initial_state):
     if reset is not None and initial_state is None and any(map(is_key, jax.tree.leaves(like))):
         expected = "a state that resets restore, as keys have no zero"
         raise ValueError(f"initial_state: expected {expected}, got None")
-
-
-def _check_like(name, tree, like):
-    """Checks that a tree can be broadcast, leaf by leaf, to the shapes of `like`."""
-    if jax.tree.structure(tree) != jax.tree.structure(like):
-        raise TypeError(f"{name}: expected {describe(like)}, got {describe(tree)}")
-    for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
-        if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
-            raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")

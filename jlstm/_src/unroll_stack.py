@@ -163,8 +163,12 @@ def read_stack(
         given = {f"{name}[{k}]": s[k] for name, s in every.items()}
         parts = {name: directions_of(name, state, layer) for name, state in given.items()}
         for which, one in directions_of(f"params[{k}]", layer, layer).items():
-            sizes = sizes_of(f"params[{k}]{which}", one, layout)
-            _check_width(f"params[{k}]{which}", one, layout, width, source)
+            name = f"params[{k}]{which}"
+            sizes = sizes_of(name, one, layout)
+            if one.W.shape[0] != width:
+                columns = layout.params_shapes[0].split()[1]
+                expected = f"shape [{width}, {columns}] after {source} of {width} features"
+                raise ValueError(f"{name}.W: expected {expected}, got {describe(one.W)}")
             chosen = {name + which: both[which] for name, both in parts.items()}
             like = carry_like(layout, sizes, xs.shape[1:-1], common_dtype(one, below), chosen)
             directions.append((cell, one, chosen, like))
@@ -177,11 +181,3 @@ def read_stack(
 
     read = [[converted(*direction) for direction in layer] for layer in layers]
     return tuple(Bidirectional(*both) if len(both) > 1 else both[0] for both in read)
-
-
-def _check_width(name, params, layout, width, source):
-    """Checks that the input of a layer is as wide as the output of `source`, the layer below."""
-    if params.W.shape[0] != width:
-        columns = layout.params_shapes[0].split()[1]
-        expected = f"shape [{width}, {columns}] after {source} of {width} features"
-        raise ValueError(f"{name}.W: expected {expected}, got {describe(params.W)}")
