@@ -111,15 +111,18 @@ def settle(
     return chosen, length
 
 
+_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}  # names for `jax.checkpoint`
+
+
 def save_as(what: Literal["states", "z"], tree: Any) -> Any:
     """Marks what a chunk saves under a plan with that `save`."""
-    return checkpoint_name(tree, f"jlstm {what}")
+    return checkpoint_name(tree, _SAVED[what])
 
 
 def checkpoint_policy(plan: Plan) -> Callable[..., bool] | None:
     """The policy of `jax.checkpoint` for a chunk; None saves nothing."""
-    save = jax.checkpoint_policies.save_only_these_names
-    return save(f"jlstm {plan.save}") if plan.save else None
+    save = plan.save
+    return jax.checkpoint_policies.save_only_these_names(_SAVED[save]) if save else None
 
 
 def check_plan(plan: Plan | None) -> None:
