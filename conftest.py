@@ -11,7 +11,8 @@ import pytest
 
 # Most of the time goes into compiling programs that run once. XLA's older emitters of fusions
 # compile three times as fast; newer versions have no such choice, and abort on an unknown flag.
-if jaxlib.version.__version_info__ < (0, 11):
+OLD_EMITTERS = jaxlib.version.__version_info__ < (0, 11)
+if OLD_EMITTERS:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
 
@@ -50,9 +51,12 @@ def x64():
 
 @pytest.fixture
 def optimised():
-    """Compiles as for a user, where memory or a compiled program is looked at."""
+    """Compiles as for a user, where memory, bits or a compiled program are looked at.
+
+    The value is the `compiler_options` of a `jax.jit` whose bits are looked at.
+    """
     jax.config.update("jax_disable_most_optimizations", False)
-    yield
+    yield {"xla_cpu_use_fusion_emitters": True} if OLD_EMITTERS else None
     jax.config.update("jax_disable_most_optimizations", True)
 
 

@@ -45,11 +45,10 @@ def read_series(
 ) -> np.ndarray:
     """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
-    A .npy file holds an array `[T, D]`, or `[T]` for D = 1, of floats or ints. A .csv file is UTF-8
-    text. `header` is whether its first row holds names; None takes it as names if some cell is
-    neither a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
-    `columns` are the D columns to take, by name or by place counted from 0; None takes all. Cells
-    of other columns may hold anything.
+    A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1. A .csv file is UTF-8 text.
+    `header` says whether its first row holds names; None takes it as names if some cell is neither
+    a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
+    `columns` are the D to take, by name or by place from 0; None takes all. Others hold anything.
 
     Raises:
       OSError: the file cannot be read.
@@ -80,23 +79,21 @@ def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
                 raise ValueError(f"{path}: the file is empty")
             names = _names(f"{path}: row 1", first, header, delimiter)
             rows = rows if names else itertools.chain([first], rows)
-            series = _parse(path, reader, rows, _places(path, columns, names, len(first)), names)
+            places = _places(path, columns, names, len(first))
+            series = _parse(path, reader, rows, len(first), places, names)
         except UnicodeDecodeError as error:
             utf16 = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
         except csv.Error as error:
             raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
-    if names is None and header is None and _is_odd(series):
-        advice = "is read as data; pass --header if it has names, or --no-header"
-        note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
+    if names is None and header is None:
+        # The first row may be names: 0 in a single column, or integers above fractions.
+        whole = series % 1 == 0
+        above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
+        if above or (series.shape[1] == 1 and series[0, 0] == 0):
+            advice = "is read as data; pass --header if it has names, or --no-header"
+            note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
     return series
-
-
-def _is_odd(series: np.ndarray) -> bool:
-    """Whether the first row may be names: 0 in a single column, or integers above fractions."""
-    whole = series % 1 == 0
-    above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
-    return bool(above) or (series.shape[1] == 1 and series[0, 0] == 0)
 
 
 def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
@@ -111,12 +108,11 @@ def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _parse(path: str, reader, rows, places: Sequence[int], names: list[str] | None) -> np.ndarray:
+def _parse(path, reader, rows, width, places, names) -> np.ndarray:
     """Streams the rows into a flat buffer of doubles, 8 bytes a cell; nothing else grows."""
-    values, width = array("d"), len(names or ())
+    values = array("d")
     for cells in rows:
         row = f"{path}: row {reader.line_num}"
-        width = width or len(cells)
         if len(cells) != width:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
         for k in places:
@@ -168,7 +164,7 @@ def _names(where: str, first: list[str], header: bool | None, delimiter: str | N
     if header is not None:
         return names if header else None
     numbers = [number for cell in first if (number := _number(cell)) is not None]
-    missing = sum(cell.strip().lower() in MISSING for cell in first)
+    missing = sum(name.lower() in MISSING for name in names)
     if len(numbers) + missing < len(first):
         return names
     if not numbers:
@@ -182,21 +178,20 @@ def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, w
     """Returns the places of the columns to take."""
     if columns is None:
         return range(width)
-    places = [_place(path, column, names or [], width) for column in columns]
+    names, places = names or [], []
+    for column in columns:
+        if names.count(column) > 1:
+            raise ValueError(f"{path}: more than one column is named {column!r}")
+        if column in names:
+            places.append(names.index(column))
+        elif column.isdecimal() and int(column) < width:
+            places.append(int(column))
+        else:
+            known = f"{', '.join(names)}, or by place " if names else ""
+            raise ValueError(f"{path}: no column {column!r}; expected {known}0 to {width - 1}")
     if len(set(places)) < len(places):
         raise ValueError(f"{path}: a column is asked for twice in {', '.join(columns)}")
     return places
-
-
-def _place(path: str, column: str, names: list[str], width: int) -> int:
-    if names.count(column) > 1:
-        raise ValueError(f"{path}: more than one column is named {column!r}")
-    if column in names:
-        return names.index(column)
-    if column.isdecimal() and int(column) < width:
-        return int(column)
-    known = f"{', '.join(names)}, or by place " if names else ""
-    raise ValueError(f"{path}: no column {column!r}; expected {known}0 to {width - 1}")
 
 
 def shorten(text: str) -> str:

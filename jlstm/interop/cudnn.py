@@ -42,10 +42,8 @@ def from_cudnn(
 
     Args:
       weights: `[N]`, N = `rnn.get_num_params_in_lstm` of these sizes.
-      input_size: D.
-      hidden_size: H.
-      num_layers: L.
-      bidirectional: two directions a layer.
+      input_size, hidden_size, num_layers: D, H, L.
+      bidirectional: whether a layer has two directions.
 
     Raises:
       TypeError, ValueError: `weights` does not hold floats, or has another length.

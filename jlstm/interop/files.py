@@ -1,14 +1,14 @@
 """Saves and loads parameters in .npz and .safetensors files, with checks and without pickles.
 
-Each array has the name of its path in the tree, for example `1.forward.W` for the W of the forward
-direction of the second layer. The header, `jlstm`, is JSON text:
+An array has the name of its path in the tree: `1.forward.W` is the W of the forward direction of
+the second layer. The header, `jlstm`, is JSON text:
 
     {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
         "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
 
-It describes the tuples, lists and dicts of the tree, the dtypes and shapes of the arrays, and the
-order of the gates. The digest covers the rest of the header and all arrays, so every change is
-detected. A file of the arrays W, U and b without a header is read as `LSTMParams`.
+It describes the tree, the dtypes and shapes of the arrays, and the order of the gates. The digest
+covers the rest of the header and all arrays, so every change is detected. A file of the arrays W, U
+and b without a header is read as `LSTMParams`.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -29,7 +30,7 @@ from jlstm._src.modules import extra
 from jlstm._src.stack import Bidirectional
 
 HEADER, VERSION = "jlstm", 1
-
+_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _KINDS = LSTMParams, LSTMState, Bidirectional, *(getattr(cells, name) for name in cells.__all__)
 _CLASSES: dict[str, Callable[..., Any]] = {
     "dict": dict,
@@ -84,12 +85,10 @@ def params_writer(path: str, params: Any) -> Writer:
 def load_params(path: str, like: Any = None) -> Any:
     """Reads parameters from a .npz or .safetensors file.
 
-    Nothing is unpickled. The arrays are NumPy's, in the saved dtypes, so that float64 survives even
-    if JAX computes in float32.
+    Nothing is unpickled. The arrays are NumPy's in the saved dtypes, so float64 always survives.
 
     Args:
-      path: a file of `save_params`, or a file of the arrays `W [D, 4H]`, `U [H, 4H]` and `b [4H]`,
-        with gates in the order i, f, g, o.
+      path: a file of `save_params`, or of `W [D, 4H]`, `U [H, 4H]`, `b [4H]` with gates i, f, g, o.
       like: a tree of the expected structure and shapes; required for NamedTuples of your own.
 
     Returns:
@@ -97,11 +96,16 @@ def load_params(path: str, like: Any = None) -> Any:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is broken, was changed, or was not written by jlstm; or it holds another
-        tree than `like`.
+      ValueError: the file is broken, was changed, is not jlstm's, or has another tree than `like`.
     """
     arrays, text = (_read_safetensors if suffix(path) == ".safetensors" else read_npz)(path)
-    params = _bare(path, arrays) if text is None else _whole(path, text, arrays, like)
+    if text is not None:
+        params = _whole(path, text, arrays, like)
+    elif sorted(arrays) == sorted(LSTMParams._fields):
+        params = LSTMParams(**arrays)
+        _outline(path, (), params, {})
+    else:
+        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
     if like is None:
         return params
     shapes, expected = (
@@ -112,19 +116,16 @@ def load_params(path: str, like: Any = None) -> Any:
     return params
 
 
-# --- trees
-
-
 def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     """Describes a tree, each array by dtype and shape; collects the arrays by name."""
     where = f"{source}: {'.'.join(place)}" if place else source
     if tree is None:
         return None
     if hasattr(tree, "dtype"):
-        return _leaf(where, place, tree, arrays)
+        return _leaf(where, ".".join(place), tree, arrays)
+    if isinstance(tree, LSTMParams):
+        _check_lstm(where, tree)
     if hasattr(tree, "_fields"):
-        if isinstance(tree, LSTMParams):
-            _check_lstm(where, tree)
         parts: Any = tree._asdict()
     elif type(tree) in (tuple, list):
         parts = {str(k): part for k, part in enumerate(tree)}
@@ -137,8 +138,8 @@ def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]
     return {type(tree).__name__: inner}
 
 
-def _leaf(where: str, place: tuple, array: Any, arrays: dict[str, np.ndarray]) -> str:
-    array, name = np.asarray(array), ".".join(place)
+def _leaf(where: str, name: str, array: Any, arrays: dict[str, np.ndarray]) -> str:
+    array = np.asarray(array)
     if array.dtype.name not in FLOATS:
         raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
     if not np.isfinite(array).all():
@@ -194,9 +195,8 @@ def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> A
     ((kind, inner),) = node.items()
     if kind not in classes:
         raise ValueError(f"{path}: holds {kind}, which is not jlstm's: pass like=")
-    return classes[kind](
-        **{k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
-    )
+    parts = {k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
+    return classes[kind](**parts)
 
 
 def _classes(like: Any) -> dict[str, Any]:
@@ -220,17 +220,6 @@ def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
-def _bare(path: str, arrays: dict[str, np.ndarray]) -> LSTMParams:
-    if sorted(arrays) != sorted(LSTMParams._fields):
-        raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
-    params = LSTMParams(**arrays)
-    _outline(path, (), params, {})
-    return params
-
-
-# --- formats
-
-
 def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """Writes as `np.savez`, but allows any name, and equal arrays give equal bytes."""
     with zipfile.ZipFile(file, "w") as archive:
@@ -241,12 +230,17 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
+    arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.namelist()
-            arrays = {entry.removesuffix(".npy"): _read_entry(archive, entry) for entry in entries}
+            for entry in entries:
+                with archive.open(entry) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
+                # .npy has no name for bfloat16 and stores it as two opaque bytes.
+                array = array.view("bfloat16") if array.dtype == np.dtype("V2") else array
+                arrays[entry.removesuffix(".npy")] = array
     except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
         raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
     if len(arrays) < len(entries):
@@ -255,19 +249,11 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     return arrays, None if text is None else str(text)
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
-    with archive.open(entry) as file:
-        stored = np.lib.format.read_array(file, allow_pickle=False)
-    # .npy has no name for bfloat16 and stores it as two opaque bytes.
-    return stored.view("bfloat16") if stored.dtype == np.dtype("V2") else stored
-
-
 def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
@@ -281,6 +267,3 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
         array = np.frombuffer(part["data"], np.dtype(_DTYPES[part["dtype"]]))
         arrays[name] = array.reshape(part["shape"])
     return arrays, metadata.get(HEADER)
-
-
-_DTYPES = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}

@@ -30,9 +30,12 @@ from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, 
 Layer = LSTMParams | Bidirectional
 
 _DIRECTIONS = "forward_rnn", "backward_rnn"
-
-
-# --- linen
+_FUSED = ["dense_i"], ["dense_h"]  # the layers of x and of h
+_SPLIT = [f"i{gate}" for gate in GATE_ORDER], [f"h{gate}" for gate in GATE_ORDER]
+_ACTIVATIONS = {
+    "gate_fn": ("sigmoid", (jax.nn.sigmoid, jax.lax.logistic)),
+    "activation_fn": ("tanh", (jnp.tanh, jax.nn.tanh, jax.lax.tanh)),
+}
 
 
 def from_linen(params: Mapping, module: Any = None) -> Layer:
@@ -45,8 +48,7 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
 
     Raises:
       TypeError: `params` does not hold arrays by name.
-      ValueError: the names or the sizes do not fit an LSTM, or the module has another activation
-        or merges its directions in another way than by concatenation.
+      ValueError: names or sizes do not fit an LSTM, or another activation or `merge_fn` is set.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -71,19 +73,7 @@ def to_linen(params: Layer) -> dict[str, Any]:
     >>> list(to_linen(jlstm.init(jax.random.key(0), 2, 3)))
     ['ii', 'if', 'ig', 'io', 'hi', 'hf', 'hg', 'ho']
     """
-    return _by_direction(params, _eight_layers)
-
-
-def _eight_layers(params: LSTMParams) -> dict[str, Any]:
-    check_lstm("flax's LSTMCell", params)
-    W, U, b = (numpy_of(array).split(array, 4, axis=-1) for array in params)
-    inputs = {f"i{gate}": {"kernel": W[k]} for k, gate in enumerate(GATE_ORDER)}
-    return inputs | {
-        f"h{gate}": {"kernel": U[k], "bias": b[k]} for k, gate in enumerate(GATE_ORDER)
-    }
-
-
-# --- nnx
+    return _to_tree(params, "LSTMCell", *_SPLIT)
 
 
 def from_nnx(module: Any) -> Layer:
@@ -102,21 +92,18 @@ def from_nnx(module: Any) -> Layer:
     """
     from flax import nnx
 
-    if isinstance(module, nnx.State):
-        state = module
-    else:
+    if not isinstance(module, nnx.State):
         _check_module("nnx", module)
-        state = nnx.state(module, nnx.Param)
-    return _from_tree("module", nnx.to_pure_dict(state))
+        module = nnx.state(module, nnx.Param)
+    return _from_tree("module", nnx.to_pure_dict(module))
 
 
 def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """Converts to an `nnx.State`, for `nnx.update(module, state)`.
 
     Args:
-      params: `LSTMParams`, for an OptimizedLSTMCell, such as the `cell` of an RNN; or
-        `Bidirectional` of two, for an `nnx.Bidirectional` of RNNs.
-      optimized: False for an LSTMCell instead.
+      params: `LSTMParams` for a cell, `Bidirectional` of two for an `nnx.Bidirectional` of RNNs.
+      optimized: True for an OptimizedLSTMCell, False for an LSTMCell.
 
     Raises:
       TypeError, ValueError: flax cannot hold these parameters.
@@ -131,27 +118,21 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """
     from flax import nnx
 
-    tree = _by_direction(params, _two_layers if optimized else _eight_nnx_layers)
+    names = _FUSED if optimized else (["ii", "if_", "ig", "io"], _SPLIT[1])
+    tree = _to_tree(params, "OptimizedLSTMCell" if optimized else "LSTMCell", *names)
     return nnx.State(jax.tree.map(nnx.Param, tree))
 
 
-def _eight_nnx_layers(params: LSTMParams) -> dict[str, Any]:
-    return {"if_" if name == "if" else name: v for name, v in _eight_layers(params).items()}
-
-
-def _two_layers(params: LSTMParams) -> dict[str, Any]:
-    check_lstm("flax's OptimizedLSTMCell", params)
-    return {"dense_i": {"kernel": params.W}, "dense_h": {"kernel": params.U, "bias": params.b}}
-
-
-# --- both
-
-
-def _by_direction(params: Any, convert: Any) -> dict[str, Any]:
-    if not isinstance(params, Bidirectional):
-        return convert(params)
-    both = zip(_DIRECTIONS, params, strict=True)
-    return {name: {"cell": convert(one)} for name, one in both}
+def _to_tree(params: Any, cell: str, inputs: list[str], hidden: list[str]) -> dict[str, Any]:
+    """Splits the arrays of each direction among layers of these names."""
+    if isinstance(params, Bidirectional):
+        both = zip(_DIRECTIONS, params, strict=True)
+        return {name: {"cell": _to_tree(one, cell, inputs, hidden)} for name, one in both}
+    check_lstm(f"flax's {cell}", params)
+    W, U, b = (numpy_of(array).split(array, len(inputs), axis=-1) for array in params)
+    tree = {name: {"kernel": kernel} for name, kernel in zip(inputs, W, strict=True)}
+    leaves = zip(hidden, U, b, strict=True)
+    return tree | {name: {"kernel": kernel, "bias": bias} for name, kernel, bias in leaves}
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
@@ -164,9 +145,7 @@ def _from_tree(source: str, tree: Any) -> Layer:
     if set(tree) == {*_DIRECTIONS}:
         return Bidirectional(*(_from_tree(f"{source}.{name}", tree[name]) for name in _DIRECTIONS))
     tree = {name.removesuffix("_"): leaves for name, leaves in tree.items()}
-    inputs, hidden = ["dense_i"], ["dense_h"]
-    if set(tree) != {"dense_i", "dense_h"}:
-        inputs, hidden = ([side + gate for gate in GATE_ORDER] for side in "ih")
+    inputs, hidden = _FUSED if set(tree) == {"dense_i", "dense_h"} else _SPLIT
     expected = dict.fromkeys(inputs, {"kernel"}) | dict.fromkeys(hidden, {"kernel", "bias"})
     found = {name: set(part) if isinstance(part, Mapping) else set() for name, part in tree.items()}
     if found != expected:
@@ -202,12 +181,6 @@ def _check_module(library: str, module: Any) -> None:
             raise ValueError(f"{field}: expected {name}, got {_name(getattr(cell, field))}")
 
 
-_ACTIVATIONS = {
-    "gate_fn": ("sigmoid", (jax.nn.sigmoid, jax.lax.logistic)),
-    "activation_fn": ("tanh", (jnp.tanh, jax.nn.tanh, jax.lax.tanh)),
-}
-
-
 def _name(function: Any) -> str:
     return getattr(function, "__name__", None) or repr(function)
 
@@ -218,10 +191,10 @@ def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
     >>> state_from_flax(("c", "h"))
     LSTMState(h='h', c='c')
     """
-    first, second = carry
-    if isinstance(first, tuple):
-        return Bidirectional(state_from_flax(first), state_from_flax(second))
-    return LSTMState(h=second, c=first)
+    c, h = carry
+    if isinstance(c, tuple):
+        return Bidirectional(*map(state_from_flax, carry))
+    return LSTMState(h, c)
 
 
 def state_to_flax(state: LSTMState | Bidirectional) -> tuple:

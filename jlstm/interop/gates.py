@@ -28,8 +28,7 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     """Packs four named gates into one set of parameters.
 
     Args:
-      gates: `(W [H, D], U [H, H], b [H, 1])` by name: "i", "f", "o", and the candidate as "g" or
-        "c", in any order.
+      gates: `(W [H, D], U [H, H], b [H, 1])` by name: i, f, o, and g or c for the candidate.
 
     Raises:
       TypeError: `gates` is not a mapping of triples of float arrays.
@@ -67,8 +66,7 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
 
     Args:
       params: the parameters of one LSTM.
-      order: four letters, "i", "f", "o", and "g" or "c" for the candidate, such as the notebook's
-        "fioc".
+      order: the letters i, f, o, and g or c for the candidate; the notebook's order is "fioc".
 
     Raises:
       TypeError, ValueError: `params` is malformed, or `order` does not name the four gates.

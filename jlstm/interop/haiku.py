@@ -7,8 +7,7 @@
 
 Haiku's cell adds 1 to the forget gate, so `from_haiku` adds 1 to its bias and `to_haiku` subtracts
 1. W, U and the other biases are exact to the bit. The first conversion rounds the forget bias by at
-most half a unit in the last place of the sum (6e-8 for biases of size 1 in float32); further
-conversions change nothing.
+most half a unit in the last place, 6e-8 for sums near 1 in float32; later ones change nothing.
 """
 
 from collections.abc import Mapping

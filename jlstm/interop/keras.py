@@ -3,7 +3,7 @@
     Keras                          jlstm
     kernel [D, 4H]                 W [D, 4H]
     recurrent_kernel [H, 4H]       U [H, 4H]
-    bias [4H]                      b [4H]
+    bias [4H], or none             b [4H], or zeros
     [h, c]                         LSTMState(h, c)
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
@@ -12,8 +12,7 @@ how Keras draws its biases: the stored bias contains the 1, and Keras adds nothi
 layers make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
 
 Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
-set; jlstm returns zeros. With `go_backwards` it returns the last step first; jlstm's `reverse=True`
-leaves the outputs in their places.
+set; jlstm returns zeros. With `go_backwards` it returns the last step first, unlike `reverse=True`.
 """
 
 from typing import Any
@@ -30,16 +29,13 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_o
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:
     """Converts an LSTM of Keras to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
 
-    Without a bias b is zero.
-
     Args:
       layer: `keras.layers.LSTM`, `LSTMCell`, `RNN(LSTMCell)`, or `Bidirectional` of one of them; or
         a list of weights, as `layer.get_weights()` returns and `stateless_call` takes.
 
     Raises:
       TypeError: `layer` is another layer.
-      ValueError: the layer has another activation, merges its directions in another way than by
-        concatenation, or has no weights yet.
+      ValueError: the layer has another activation or `merge_mode`, or has no weights yet.
 
     >>> import numpy as np
     >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape

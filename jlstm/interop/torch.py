@@ -4,17 +4,15 @@
     weight_ih_l0 [4H, D]               W [D, 4H], transposed
     weight_hh_l0 [4H, H]               U [H, 4H], transposed
     weight_hr_l0 [R, H]                V [H, R], transposed, of cells.projected
-    bias_ih_l0 + bias_hh_l0 [4H]       b [4H]
+    bias_ih_l0 + bias_hh_l0 [4H]       b [4H], zeros without biases
     …_l0_reverse                       Bidirectional.backward
     h, c [layers * directions, B, H]   an LSTMState for each layer and direction
 
 Both have the same order of gates. `to_torch` puts b into `bias_ih` and zeros into `bias_hh`, so
 params → torch → params is exact to the bit; torch → params → torch keeps the sum of the biases, not
-the two parts. Both biases of torch have the gradient of b, so under plain gradient descent their
-sum moves twice as far as b.
+the two parts. Both have the gradient of b, so plain gradient descent moves their sum twice as far.
 
-In jlstm time leads, whatever `batch_first` is. Dropout between layers is an argument of
-`jlstm.unroll_stack`.
+In jlstm time leads, whatever `batch_first` is. Dropout is an argument of `jlstm.unroll_stack`.
 """
 
 import re
@@ -32,7 +30,6 @@ from jlstm.interop.weights import (
     as_stack,
     check_bias,
     check_layers,
-    check_lstm,
     first_few,
     lstm_params,
     no_bias,
@@ -53,10 +50,8 @@ def from_torch(module: Any, prefix: str = "") -> Any:
       prefix: the prefix of the LSTM's names in the state dict, for example "encoder.lstm.".
 
     Returns:
-      For an LSTM, a stack for `jlstm.unroll_stack`: a tuple with `LSTMParams` for each layer, or
-      `Bidirectional` of them; with `proj_size`, `ProjectedParams`, to be run with
-      `cell=jlstm.cells.projected`. For an LSTMCell, `LSTMParams` for `jlstm.cell` and
-      `jlstm.unroll`. Without biases b is zero.
+      For an LSTM, a stack for `jlstm.unroll_stack` of `LSTMParams`; with `proj_size`, of
+      `ProjectedParams`, to be run with `cell=jlstm.cells.projected`. For an LSTMCell, `LSTMParams`.
 
     Raises:
       TypeError: an array does not hold floats, as in a quantised module.
@@ -74,9 +69,8 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     weights = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     if derived := sorted(filter(DERIVED.match, weights)):
         removal = "remove_parametrizations, or remove_weight_norm or remove_spectral_norm"
-        raise ValueError(
-            f"{prefix}{derived[0]}: of a normalised weight; first call torch's {removal}"
-        )
+        advice = f"of a normalised weight; first call torch's {removal}"
+        raise ValueError(f"{prefix}{derived[0]}: {advice}")
     if "weight_ih" not in weights and "weight_ih_l0" not in weights:
         raise ValueError(_no_lstm(prefix, state_dict))
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)
@@ -90,11 +84,7 @@ def from_torch(module: Any, prefix: str = "") -> Any:
         raise ValueError(f"{prefix}: expected {first_few(sorted(missing))}, which is not there")
     if foreign := set(weights) - expected:
         raise ValueError(f"{prefix}{first_few(sorted(foreign))}: not of a standard LSTM")
-    directions = []
-    for suffix in suffixes:
-        names = {kind: f"{prefix}{kind}{suffix}" for kind in kinds}
-        arrays = {kind: as_array(name, state_dict[name]) for kind, name in names.items()}
-        directions.append(_direction(names["weight_ih"], arrays))
+    directions = [_direction(prefix, weights, kinds, suffix) for suffix in suffixes]
     return as_stack(directions, bidirectional) if depth else directions[0]
 
 
@@ -111,7 +101,11 @@ def _suffixes(depth: int, bidirectional: bool) -> list[str]:
     return [f"_l{k}{way}" for k in range(depth) for way in ways]
 
 
-def _direction(source: str, arrays: Mapping) -> LSTMParams | ProjectedParams:
+def _direction(prefix: str, weights: Mapping, kinds: list[str], suffix: str) -> Any:
+    """Makes `LSTMParams` or `ProjectedParams` of the weights with a suffix."""
+    names = {kind: kind + suffix for kind in kinds}
+    arrays = {kind: as_array(prefix + name, weights[name]) for kind, name in names.items()}
+    source = prefix + names["weight_ih"]
     W, U = arrays["weight_ih"].T, arrays["weight_hh"].T
     b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else None
     if "weight_hr" not in arrays:
@@ -125,9 +119,8 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     """Converts parameters to a state dict for torch's `load_state_dict(strict=True)`.
 
     Args:
-      params: for `torch.nn.LSTM`, a stack whose layers have one size and the same directions, of
-        `LSTMParams` or of `ProjectedParams` without peepholes; for `torch.nn.LSTMCell`,
-        `LSTMParams`.
+      params: `LSTMParams` for `torch.nn.LSTMCell`; for `torch.nn.LSTM` a stack of them, or of
+        `ProjectedParams` without peepholes, whose layers have one size and the same directions.
       prefix: is put before each name.
       bias: False for a module without biases; the biases of `params` must then be zero.
 
@@ -144,7 +137,7 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     <All keys matched successfully>
     """
     if isinstance(params, LSTMParams):
-        check_lstm("torch.nn.LSTMCell", params)
+        sizes_of("params", params, LSTM)
         directions, suffixes = [params], [""]
     else:
         directions = check_layers("torch.nn.LSTM", params, LSTM, projected.layout)
@@ -157,8 +150,8 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
             arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
         if isinstance(one, ProjectedParams):
             if one.P is not None:
-                P = describe(one.P)
-                raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {P}")
+                expected = "P=None for torch.nn.LSTM"
+                raise ValueError(f"params: expected {expected}, got {describe(one.P)}")
             arrays["weight_hr"] = one.V.T
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict

@@ -70,7 +70,7 @@ def check_lstm(library: str, params: Any) -> None:
 
 def check_bias(bias: bool, directions: Iterable) -> None:
     """Checks that biases to leave out are zero; traced biases pass."""
-    known = [one.b for one in directions if not isinstance(one.b, Tracer)]
+    known = (one.b for one in directions if not isinstance(one.b, Tracer))
     if not bias and any(np.any(np.asarray(b)) for b in known):
         raise ValueError("bias: expected True for biases that are not zero, got False")
 
@@ -88,10 +88,8 @@ def check_layers(library: str, params: Any, *kinds: Layout) -> list:
         name = f"params[{k}]"
         if isinstance(layer, Bidirectional) != bidirectional:
             expected = "both directions" if bidirectional else "one direction"
-            raise ValueError(
-                f"{name}: expected {expected} as in the first layer, since {library} has "
-                f"one kind, got {type(layer).__name__}"
-            )
+            expected += f" as in the first layer, since {library} has one kind"
+            raise ValueError(f"{name}: expected {expected}, got {type(layer).__name__}")
         for one in directions_of(layer):
             kind = next((kind for kind in kinds if isinstance(one, kind.params)), None)
             if kind is None:
@@ -100,10 +98,8 @@ def check_layers(library: str, params: Any, *kinds: Layout) -> list:
             first = first or own
             if own != first:
                 letters = ", ".join(f"{letter} = {size}" for letter, size in first[1].items())
-                raise ValueError(
-                    f"{name}: expected {first[0]} of {letters}, since "
-                    f"{library} has one size for all layers, got {describe(one)}"
-                )
+                expected = f"{first[0]} of {letters}, since {library} has one size for all layers"
+                raise ValueError(f"{name}: expected {expected}, got {describe(one)}")
             directions.append(one)
         first[1]["D"] = len(directions_of(layer)) * directions[-1].U.shape[0]
     return directions

@@ -22,8 +22,7 @@ def plot_norms(
 ) -> Figure:
     """Plots norms against lag or time on a logarithmic axis: the median of seeds and a band.
 
-    The band covers the seeds from the 10 % to the 90 % quantile. NaN and medians of zero are left
-    out.
+    The band runs from the 10 % to the 90 % quantile. NaN and medians of zero are left out.
 
     Args:
       norms: `[T]`, or `[S, T]` for S seeds, by the name of the line.
@@ -31,8 +30,7 @@ def plot_norms(
       xlabel, ylabel: the labels of x and of the norms, with their units.
 
     Raises:
-      ValueError: there are no norms, their shapes differ from `[T]` or `[S, T]`, or none is
-        above 0.
+      ValueError: there are no norms, none is above 0, or a shape is not `[T]` or `[S, T]`.
 
     >>> import jax, jlstm
     >>> study = jlstm.gradients.initialisation_study(jax.random.key(0), (30,), seeds=3)
@@ -126,8 +124,7 @@ def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
 def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figure:
     """Plots the sensitivity of the last output to each feature of each input, as a heat map.
 
-    The shades are logarithmic, lighter for larger sensitivities. Values below 10⁻¹² of the largest
-    have the darkest shade.
+    Shades are logarithmic, lighter for more. The darkest is for 10⁻¹² of the largest, and below.
 
     Args:
       saliency: `[T, D]`, from `jlstm.gradients.input_sensitivity`.

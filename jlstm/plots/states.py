@@ -17,10 +17,9 @@ SHADES = ("#14284f", "#c2703d")  # for alternate units; they differ in greyscale
 def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     """Plots the histories of the hidden and the cell state, one line a unit.
 
-    A few short lines share one axis. Many or long lines are drawn above each other instead, each on
-    its own zero line, labelled with its unit. With more than 1,000 steps each line is the mean over
-    short spans of time, within the range of the values in the span. The labels of the axes give the
-    length of the spans and the distance of the zero lines.
+    A few short lines share one axis. Many or long lines are drawn above each other, each on its own
+    zero line, labelled with its unit. Above 1,000 steps each line is the mean over short spans,
+    within the span's range of values. Labels give the length of spans and the distance of lines.
 
     Args:
       H, C: `[T, H]`, hidden states and cell states.
@@ -62,8 +61,7 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
       gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).
 
     Raises:
-      ValueError: `gates` is empty, or the shapes are not `[T, H]`, differ, or have no step or no
-        unit.
+      ValueError: `gates` or an array is empty, or the shapes are not `[T, H]`, or differ.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,8 +68,7 @@ def plot_panels(
     Each panel has the median and the band of `plot_training` for each setting.
 
     Args:
-      losses: `[S, steps]` by the name of the setting, by the name of the panel; the settings are
-        the same in all panels.
+      losses: `[S, steps]` by the name of the setting, by panel; all panels have the same settings.
       baseline: the loss of a trivial answer, drawn as a line.
 
     Raises:
@@ -151,26 +149,21 @@ def _curve_span(steps: int) -> int:
 
 
 def _draw_losses(figure: Figure, axes: Axes, losses, baseline: float | None) -> None:
-    """Draws the curves of all settings and the baseline, with one legend above the figure."""
+    """Draws a median and a band for each setting, and the baseline; one legend is above."""
     for curves, style in zip(losses.values(), styles(losses), strict=True):
-        _draw_band(axes, curves, style)
+        curves = np.asarray(curves, np.float64)
+        curves = curves[:, ~np.isnan(curves).all(axis=0)]
+        starts = np.arange(0, curves.shape[1], _curve_span(curves.shape[1]))
+        counts = np.diff(starts, append=curves.shape[1])
+        curves = np.where(np.isfinite(curves), curves, np.inf)  # a diverged run counts as the worst
+        means = np.add.reduceat(curves, starts, axis=1) / counts
+        x = starts + (counts + 1) / 2  # the first step is step 1
+        ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
+        low, median, high = np.sort(means, axis=0)[ranks]
+        fill_band(axes, x, low, high, style)
+        axes.plot(x, median, **style)
     if len(losses) > 1 and not figure.legends:
         figure.legend(handles=axes.get_lines(), loc="outside upper center", ncols=2)
     if baseline is not None:
         mark_level(axes, baseline, "baseline")
     axes.set_yscale("log")
-
-
-def _draw_band(axes: Axes, curves: np.ndarray, style: dict[str, Any]) -> None:
-    """Draws the median and the band of the middle four fifths of seeds, of means over spans."""
-    curves = np.asarray(curves, np.float64)
-    curves = curves[:, ~np.isnan(curves).all(axis=0)]
-    starts = np.arange(0, curves.shape[1], _curve_span(curves.shape[1]))
-    counts = np.diff(starts, append=curves.shape[1])
-    curves = np.where(np.isfinite(curves), curves, np.inf)  # a diverged run counts as the worst
-    means = np.add.reduceat(curves, starts, axis=1) / counts
-    x = starts + (counts + 1) / 2  # the first step is step 1
-    ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
-    low, median, high = np.sort(means, axis=0)[ranks]
-    fill_band(axes, x, low, high, style)
-    axes.plot(x, median, **style)

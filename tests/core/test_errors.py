@@ -409,6 +409,11 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         ValueError,
         "hidden_size: expected at least 1, got -1",
     ),
+    "init, size a text": (
+        init("typed", D, "3"),
+        TypeError,
+        "hidden_size: expected an int, got str '3'",
+    ),
     "init, size a float": (
         init("typed", D, 3.0),
         TypeError,
@@ -555,16 +560,14 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         "gates: expected a mapping from names to gates"
         ", got LSTMParams(W=float32[2, 12], U=float32[3, 12], b=float32[12])",
     ),
-    "pack_gates, one missing": (
-        lambda: pack_gates({k: v for k, v in gates().items() if k != "o"}),
-        ValueError,
-        "gates: expected the names i, f, o, and g or c, got i, f, g",
-    ),
-    "pack_gates, g and c": (
-        lambda: pack_gates(gates(c=gates()["g"])),
-        ValueError,
-        "gates: expected the names i, f, o, and g or c, got i, f, g, o, c",
-    ),
+    **{
+        f"pack_gates, {names}": (
+            lambda names=names: pack_gates(dict.fromkeys(names, gates()["i"])),
+            ValueError,
+            f"gates: expected the names i, f, o, and g or c, got {', '.join(names)}",
+        )
+        for names in ("ifg", "ifgc", "ifgoc", "ifgx")
+    },
     "pack_gates, no triple": (
         lambda: pack_gates(gates(f=(ones(H, D), ones(H, H)))),
         TypeError,
@@ -586,16 +589,14 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
         TypeError,
         "params: expected LSTMParams, got tuple (float32[2, 12], float32[3, 12], float32[12])",
     ),
-    "unpack_gates, one twice": (
-        lambda: unpack_gates(layer(), "iffo"),
-        ValueError,
-        "order: expected the letters i, f, o, and g or c, got 'iffo'",
-    ),
-    "unpack_gates, another letter": (
-        lambda: unpack_gates(layer(), "ifgz"),
-        ValueError,
-        "order: expected the letters i, f, o, and g or c, got 'ifgz'",
-    ),
+    **{
+        f"unpack_gates, {order!r}": (
+            lambda order=order: unpack_gates(layer(), order),
+            ValueError,
+            f"order: expected the letters i, f, o, and g or c, got {order!r}",
+        )
+        for order in ("", "ifg", "ifgg", "ifgc", "iffo", "ifgoo", "ifgz", "IFGO")
+    },
     "unpack_gates, a tuple": (
         lambda: unpack_gates(layer(), tuple("ifgo")),
         TypeError,

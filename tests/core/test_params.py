@@ -129,35 +129,6 @@ def test_zero_state(x64, dtype, batch_shape):
     assert not (h.any() or c.any())
 
 
-@pytest.mark.parametrize(
-    "arguments, error, message",
-    [
-        ((0, 2, 3), TypeError, "key: expected a key from jax.random.key, or .*, got int 0"),
-        ((jax.random.split(jax.random.key(0)), 2, 3), ValueError, r"key: .* keys of shape \[2\]"),
-        ((jax.random.key(0), 2.0, 3), TypeError, "input_size: expected an int, got float 2.0"),
-        ((jax.random.key(0), 2, "3"), TypeError, "hidden_size: expected an int, got str '3'"),
-        ((jax.random.key(0), 0, 3), ValueError, "input_size: expected at least 1, got 0"),
-        ((jax.random.key(0), 2, -1), ValueError, "hidden_size: expected at least 1, got -1"),
-    ],
-)
-def test_init_refuses(arguments, error, message):
-    with pytest.raises(error, match=message):
-        jlstm.init(*arguments)
-
-
-@pytest.mark.parametrize("order", ["", "ifg", "ifgg", "ifgc", "ifgoo", "ifgx", "IFGO"])
-def test_unpack_gates_refuses(order):
-    with pytest.raises(ValueError, match="order: expected the letters i, f, o, and g or c"):
-        unpack_gates(draw_params(0, 2, 3), order)
-
-
-@pytest.mark.parametrize("names", ["ifg", "ifgc", "ifgoc", "ifgx"])
-def test_pack_gates_refuses(names):
-    gate = Gate(np.ones((3, 2)), np.ones((3, 3)), np.ones((3, 1)))
-    with pytest.raises(ValueError, match="gates: expected the names i, f, o, and g or c, got i, f"):
-        pack_gates(dict.fromkeys(names, gate))
-
-
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_the_older_keys_draw_the_same(implementation):
     with jax.default_prng_impl(implementation):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 import jlstm
-from jlstm import LSTMState
-from jlstm.plans import Plan
+from jlstm import LSTMState, cells
+from jlstm.plans import Plan, chunk_for
 from tests.helpers.draws import draw_array, draw_params, temporary_memory
+from tests.helpers.jaxprs import scan_lengths
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,28 @@ from tests.helpers.draws import draw_array, draw_params, temporary_memory
 def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):
     assert jlstm.plans.plan_for(*sizes[1:]) == plan
     assert jlstm.plans.chunk_for(*sizes) == chunk
+
+
+@pytest.mark.parametrize("name, lengths", [("coupled_forget", {20}), ("lstm", {4, 5})])
+def test_a_chunk_is_planned_for_the_blocks_of_the_cell(name, lengths):
+    """At this shape, three blocks stay below 32 MB, and the four of the LSTM do not."""
+    T, B, D, H = 20, 256, 8, 128
+    assert [chunk_for(T, B, D, H, blocks) for blocks in (3, 4)] == [None, 5]
+    cell, init = getattr(cells, name), getattr(cells, f"init_{name}")
+    params = jax.eval_shape(lambda key: init(key, D, H), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, B, D), jnp.float32)
+    loss = jax.grad(lambda p, xs: jlstm.unroll(p, xs, cell=cell)[1].sum())
+    assert scan_lengths(loss, params, xs) == lengths
+
+
+def test_a_stack_recomputes_in_the_chunks_that_it_is_given():
+    params = jlstm.init_stack(jax.random.key(0), 2, (3, 3), bidirectional=True)
+
+    def gradient(chunk):
+        return jax.grad(lambda p, xs: jlstm.unroll_stack(p, xs, chunk=chunk)[1].sum())
+
+    assert scan_lengths(gradient(5), params, jnp.ones((35, 2))) == {5, 7}
+    assert scan_lengths(gradient(None), params, jnp.ones((35, 2))) == {35}
 
 
 def test_a_plan_is_a_value():
@@ -119,10 +142,11 @@ SPLITS = [
 
 
 @pytest.mark.parametrize("B, dtype, precompute, product, cut", SPLITS)
-def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, product, cut):
+def test_a_run_split_in_two_is_the_whole_bit_for_bit(optimised, B, dtype, precompute, product, cut):
     params = jax.tree.map(lambda p: p.astype(dtype), draw_params(0, 12, 96))
     xs = draw_array(1, (23, B, 12)).astype(dtype)
-    run = jax.jit(partial(jlstm.unroll, plan=Plan(precompute, product)))
+    whole = partial(jlstm.unroll, plan=Plan(precompute, product))
+    run = jax.jit(whole, compiler_options=optimised)
     final, hs = run(params, xs)
     state, first = run(params, xs[:cut])
     state, second = run(params, xs[cut:], state)
@@ -131,12 +155,12 @@ def test_a_run_split_in_two_is_the_whole_bit_for_bit(B, dtype, precompute, produ
 
 
 @pytest.mark.parametrize("precompute, reverse", [(False, True), (True, False)])
-def test_a_step_that_chunks_leave_over_rounds_as_the_others(precompute, reverse):
+def test_a_step_that_chunks_leave_over_rounds_as_the_others(optimised, precompute, reverse):
     """13 = 3 · 4 + 1: XLA takes the loop off a single step, and would round it in another way."""
     params, xs = draw_params(0, 3, 5), draw_array(1, (13, 2, 3))
     plan = Plan(precompute, "columns")
 
-    @partial(jax.jit, static_argnums=2)
+    @partial(jax.jit, static_argnums=2, compiler_options=optimised)
     @partial(jax.value_and_grad, has_aux=True)  # without a derivative there are no chunks
     def run(params, xs, chunk):
         _, hs = jlstm.unroll(params, xs, reverse=reverse, chunk=chunk, plan=plan)

@@ -29,6 +29,12 @@ def count(name: str, f, *args) -> int:
     return sum(equation.primitive.name == name for equation in equations(f, *args))
 
 
+def scan_lengths(f, *args) -> set[int]:
+    """The numbers of steps of all scans that `f(*args)` traces to."""
+    found = equations(f, *args)
+    return {equation.params["length"] for equation in found if equation.primitive.name == "scan"}
+
+
 def shapes_in_loops(f, *args):
     """The shapes that scans carry or stack up, and those that products inside of scans make."""
     carried, made = set(), set()

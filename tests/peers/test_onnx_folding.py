@@ -93,7 +93,7 @@ FOLDS = {
 
 @pytest.mark.parametrize("place", [p for p in PLACES if p != "sequence_lens"])
 @pytest.mark.parametrize("how", FOLDS)
-def test_folded_arrays(quick_compilation, place, how):
+def test_folded_arrays(place, how):
     tensors, steps = FOLDS[how]
     array = getattr(ALL, place)
     if how == "Unsqueeze":  # of a node of one direction would be two
@@ -149,7 +149,7 @@ BY_SHAPE = {
 
 @pytest.mark.parametrize("place", ["initial_h", "initial_c"])
 @pytest.mark.parametrize("how", BY_SHAPE)
-def test_states_of_any_batch(quick_compilation, place, how):
+def test_states_of_any_batch(place, how):
     steps, row = BY_SHAPE[how]
     tensors = {**ONES, "row": ROW, "n": np.array([2]), "units": np.array([H])}
     model = build({place: "y"}, steps, tensors, source=ALL._replace(sequence_lens=None))
@@ -222,7 +222,7 @@ FED = {
 
 
 @pytest.mark.parametrize("place", FED)
-def test_values_of_inputs_are_required_by_name(quick_compilation, place):
+def test_values_of_inputs_are_required_by_name(place):
     value, array = FED[place]
     target = TensorProto.INT32 if place == "sequence_lens" else TensorProto.FLOAT
     model = build({place: "y"}, [("Cast", ["fed"], ["y"], ("to", target))], fed=[value])
@@ -414,13 +414,13 @@ DYNAMO = [("expand", True, *flags) for flags in FLAGS] + [("ones", True, True, T
 
 
 @pytest.mark.parametrize("how, dynamo, constant_folding, open_batch", LEGACY + DYNAMO)
-def test_models_of_torch(quick_compilation, how, dynamo, constant_folding, open_batch):
+def test_models_of_torch(how, dynamo, constant_folding, open_batch):
     model = export(how, dynamo, constant_folding, open_batch)
     assert_nodes_run(model, {"x": draw_X(T, B + open_batch)})
 
 
 @pytest.mark.parametrize("name", ["keras_lstm.onnx", "keras_bidirectional.onnx"])
-def test_models_of_keras(quick_compilation, name):
+def test_models_of_keras(name):
     """Keras 3 on TensorFlow wrote them by `Model.export(path, format="onnx")`."""
     model = onnx.load(DATA / name)
     (fed,) = model.graph.input

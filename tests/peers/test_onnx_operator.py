@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from onnx.backend.test.case.node import collect_testcases
 
 import jlstm
@@ -127,6 +128,31 @@ def test_gradients(x64, direction, name):
 
 with warnings.catch_warnings(action="ignore"):  # of operators that overflow on purpose
     NODE_TESTS = {case.name: case for case in collect_testcases("LSTM")}
+
+
+@pytest.mark.parametrize("direction", ["reverse", "bidirectional"])
+def test_an_exported_node_and_its_gradient_take_any_batch_and_time(direction):
+    """Written and read, with symbolic sizes, for three platforms."""
+    inputs, attributes = draw_case(direction, "no bias")
+    node = load(make_model(inputs, **attributes))
+    leaves, form = jax.tree.flatten(node.params)
+
+    def values(params, X):
+        return node.apply(params, X)
+
+    gradient = jax.grad(lambda *at: sum(y.sum() for y in values(*at)), (0, 1))
+    for function in (values, gradient):
+        T, B = export.symbolic_shape("T, B", constraints=["T >= 2", "B >= 2"])
+        X = jax.ShapeDtypeStruct((T, B, inputs.X.shape[2]), jnp.float32)
+        on_leaves = jax.jit(
+            lambda leaves, X, f=function: jax.tree.leaves(f(form.unflatten(leaves), X))
+        )
+        written = export.export(on_leaves, platforms=("cpu", "cuda", "tpu"))(leaves, X)
+        call = export.deserialize(written.serialize()).call
+        for shape in (inputs.X.shape, (3, 5, inputs.X.shape[2])):
+            X = draw_array(7, shape)
+            expected = jax.tree.leaves(function(node.params, X))
+            assert_close(call(leaves, X), expected, 1e-5)
 
 
 def test_the_onnx_package_has_six_tests_of_the_operator():

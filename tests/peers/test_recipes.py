@@ -7,7 +7,6 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import jlstm
 from jlstm import cells
@@ -20,8 +19,6 @@ from tests.peers.keras_on_jax import keras
 
 T, B, D, H = 6, 4, 3, 5
 LENGTHS = np.array([6, 1, 4, 2])
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def draw():

@@ -1,16 +1,15 @@
-"""Converts weights and activations between jlstm and ONNX's operator LSTM.
+"""Converts weights and names of activations between jlstm and ONNX's operator LSTM.
 
 The operator stores gates in the order i, o, f, c with a row a unit, peepholes in the order i, o, f,
-and two biases, which are added. Coupled gates have no weights for f in jlstm; the operator ignores
-those that it has.
+and two biases, which are added. If gates are coupled, it ignores its weights for f; jlstm has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from jlstm.cells import Activation, PeepholeParams
-from jlstm.cells.activations import FUNCTIONS, options_of
+from jlstm.cells import PeepholeParams
+from jlstm.cells.activations import FUNCTIONS
 from jlstm.interop.weights import no_bias
 
 # The places of jlstm's blocks among the operator's, by whether gates are coupled and lack f.
@@ -50,16 +49,3 @@ def _put(array, k, places):
     for part, place in zip(parts, places, strict=True):
         blocks[place] = part
     return np.concatenate(blocks)
-
-
-def activation_attributes(activations: Sequence[Activation]) -> dict[str, list]:
-    """Makes the operator's attributes: the names, and the alphas and betas that they take."""
-    values: dict[str, list] = {"alpha": [], "beta": []}
-    for activation in activations:
-        for which, default in options_of(activation.name).items():
-            given = getattr(activation, which)
-            values[which].append(float(default if given is None else given))
-    return {
-        "activations": [NAMES[activation.name] for activation in activations],
-        **{f"activation_{which}": given for which, given in values.items() if given},
-    }

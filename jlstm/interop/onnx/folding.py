@@ -1,10 +1,7 @@
 """Computes values of an ONNX graph from its tensors and from the shapes of its inputs.
 
-The origin of a value is a tensor of the model, an array that the caller gave, an input of a graph,
-or a node. `origins` maps the names of values to their origins.
+`origins` maps a value's name to its origin: a tensor, a given array, a graph's input, or a node.
 """
-
-from __future__ import annotations
 
 import graphlib
 import math
@@ -12,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper
 
 LIMIT = 2**27  # elements computed for one value, half a GiB of float32
 STARTS = 2, 5  # the smallest size given to a dimension that the model leaves open
@@ -25,8 +24,6 @@ def fold(value: str, origins: Mapping[str, Any], opset: int) -> list[dict[str, A
 
     A name gets an array, or a type if its value depends on values of inputs.
     """
-    import onnx
-
     names = _ancestors(value, origins)
     free = any(isinstance(origins.get(name), onnx.ValueInfoProto) for name in names)
     return [_evaluate(names, origins, opset, start) for start in STARTS[: 1 + free]]
@@ -42,10 +39,8 @@ def shape_of(known: Any) -> tuple[int, ...] | None:
     return tuple(d.dim_value for d in dims) if all(d.HasField("dim_value") for d in dims) else None
 
 
-def describe_origin(value: str, origins: Mapping[str, Any]) -> str:
+def origin_of(value: str, origins: Mapping[str, Any]) -> str:
     """Describes where a value comes from, and the inputs on whose values it depends."""
-    import onnx
-
     origin = origins.get(value)
     if isinstance(origin, onnx.SparseTensorProto):
         return f"the sparse tensor {value!r}"
@@ -61,10 +56,7 @@ def describe_origin(value: str, origins: Mapping[str, Any]) -> str:
 
 
 def _ancestors(value, origins, values: bool = False) -> list[str]:
-    """Lists a value after those that it depends on, with `values` not by their shapes alone.
-
-    A circle has no order; the list is then empty.
-    """
+    """Lists a value after those that it depends on, with `values` not by their shapes alone."""
     before: dict[str, list[str]] = {}
     left = [value]
     while left:
@@ -73,30 +65,26 @@ def _ancestors(value, origins, values: bool = False) -> list[str]:
             left += before[name]
     try:
         return list(graphlib.TopologicalSorter(before).static_order())
-    except graphlib.CycleError:
+    except graphlib.CycleError:  # a circle has no order
         return []
 
 
 def _read(origin, values) -> Iterator[str]:
     """Yields the names of values that a node reads, in the graphs inside it too."""
-    import onnx
-
     if isinstance(origin, onnx.NodeProto):
         skipped = BY_TYPE.get(origin.op_type) if values else None
         yield from (name for k, name in enumerate(origin.input) if name and k != skipped)
-        for graph in graphs_inside(origin):
+        for graph in subgraphs(origin):
             for node in graph.node:
                 yield from _read(node, values)
 
 
-def graphs_inside(node) -> list[Any]:
+def subgraphs(node) -> list[Any]:
     """Returns the graphs inside a node, such as the body of a Loop."""
     return [graph for a in node.attribute for graph in (a.g, *a.graphs) if graph.node]
 
 
 def _evaluate(names, origins, opset, start) -> dict[str, Any]:
-    import onnx
-
     known: dict[str, Any] = {}
     sizes: dict[Any, int] = {}
     left = LIMIT
@@ -120,8 +108,6 @@ def _evaluate(names, origins, opset, start) -> dict[str, Any]:
 
 def to_array(tensor) -> np.ndarray:
     """Reads a tensor of the model; raises ValueError if its values are not there, or broken."""
-    import onnx
-
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError("its values are in another file: load the model from its path")
     try:
@@ -137,8 +123,6 @@ def first_line(error: Exception) -> str:
 
 def _run(node, known, opset, left) -> int:
     """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
-    import onnx
-    from onnx import helper
     from onnx.reference import ReferenceEvaluator
 
     given = {name: known.get(name) for name in node.input if name}
@@ -165,7 +149,7 @@ def _run(node, known, opset, left) -> int:
         known |= made
         sizes = [math.inf if (s := shape_of(t)) is None else math.prod(s) for t in made.values()]
         arrays = all(isinstance(value, np.ndarray) for value in given.values())
-        if not arrays or graphs_inside(node) or sum(sizes) > left:
+        if not arrays or subgraphs(node) or sum(sizes) > left:
             return 0
         ins, outs = (list(map(helper.make_value_info, t, t.values())) for t in (types, made))
         graph = helper.make_graph([node], "node", ins, outs)

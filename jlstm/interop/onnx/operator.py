@@ -13,22 +13,22 @@ from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.masks import length_mask, select
-from jlstm._src.stack import Bidirectional
+from jlstm._src.modules import extra
 from jlstm._src.unroll import unroll
 from jlstm.cells import Options, general, lstm
 from jlstm.interop.onnx.convert import from_onnx
-from jlstm.interop.onnx.reading import Description, read_nodes
-from jlstm.interop.weights import directions_of
+from jlstm.interop.weights import as_stack, directions_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from jlstm.interop.onnx.reading import Description
 
 
 class NodeParams(NamedTuple):
     """The arrays of an LSTM node, which you can differentiate with respect to.
 
-    weights: `LSTMParams`, or `PeepholeParams` for another cell than the standard one;
-      `Bidirectional` of two if the node has two directions.
+    weights: `LSTMParams`, or `PeepholeParams` if the cell is another, or `Bidirectional` of two.
     initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, where B is 1
       for a state of all rows; None if the model does not hold them, or if they are zeros.
     """
@@ -98,7 +98,7 @@ def load(
     >>> Y.shape, Y_h.shape
     ((10, 2, 5, 3), (2, 5, 3))
     """
-    descriptions = read_nodes(model_or_path, node, inputs)
+    descriptions = _read_nodes(model_or_path, node, inputs)
     if len(descriptions) > 1:
         names = ", ".join(description.name for description in descriptions)
         raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
@@ -123,31 +123,33 @@ def load_all(
     >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
     (['lstm_0', 'lstm_1'], (3, 16))
     """
-    descriptions = read_nodes(model_or_path, None, inputs)
+    descriptions = _read_nodes(model_or_path, None, inputs)
     return {description.name: _node(description) for description in descriptions}
 
 
-def _node(description: Description) -> Node:
-    arrays, count = description.arrays, len(description.options)
-    standard = "P" not in arrays and description.options == (Options(),) * count
-    cells = (lstm,) * count if standard else tuple(map(general, description.options))
-    weights: list[Any] = [
-        from_onnx({name: arrays[name][d] for name in "WRBP" if name in arrays}, options.coupled)
-        for d, options in enumerate(description.options)
-    ]
-    if standard:
-        weights = [LSTMParams(W, U, b) for W, U, b, _ in weights]
-    reverse = (False, True) if count == 2 else (description.direction == "reverse",)
-    layer = Bidirectional(*weights) if count == 2 else weights[0]
+def _read_nodes(*arguments: Any) -> "list[Description]":
+    with extra("interop"):
+        from jlstm.interop.onnx.reading import read_nodes
+    return read_nodes(*arguments)
+
+
+def _node(description: "Description") -> Node:
+    arrays, cells, weights = description.arrays, [], []
+    for d, options in enumerate(description.options):
+        one = {name: arrays[name][d] for name in "WRBP" if name in arrays}
+        weights.append(from_onnx(one, options.coupled))
+        cells.append(general(options))
+    if "P" not in arrays and set(description.options) == {Options()}:
+        cells, weights = [lstm] * len(cells), [LSTMParams(*one[:3]) for one in weights]
+    (layer,) = as_stack(weights, description.direction == "bidirectional")
     params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
     lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
-    return Node(params, partial(_apply, description._replace(arrays=lengths), cells, reverse))
+    return Node(params, partial(_apply, description._replace(arrays=lengths), tuple(cells)))
 
 
 def _apply(
-    description: Description,
+    description: "Description",
     cells: tuple[Cell, ...],
-    reverse: tuple[bool, ...],
     params: NodeParams,
     X: Array,
     *,
@@ -163,20 +165,24 @@ def _apply(
     if X.ndim != 3 or X.shape[-1] != D:
         expected = f"[B, T, {D}]" if layout else f"[T, B, {D}]"
         raise ValueError(f"X: expected shape {expected}, got {describe(X)}")
-    _check_required(description, sequence_lens=lengths, initial_h=initial_h, initial_c=initial_c)
+    given = {"sequence_lens": lengths, "initial_h": initial_h, "initial_c": initial_c}
+    for name, source in description.required.items():
+        if given[name] is None:
+            argument = "lengths" if name == "sequence_lens" else name
+            source = f"LSTM {description.name!r} takes {source}"
+            raise ValueError(f"{argument}: expected an array, since {source}; got None")
+    held = description.arrays | params._asdict()
+    values = {name: held.get(name) if value is None else value for name, value in given.items()}
     xs = _time_first(layout, X)
     T, B, _ = xs.shape
-    known = description.arrays.get("sequence_lens")
-    lengths, mask = _lengths(known if lengths is None else lengths, T, B)
+    lengths, mask = _lengths(values.pop("sequence_lens"), T, B)
     dtype = common_dtype(params.weights, xs)
-    h = params.initial_h if initial_h is None else initial_h
-    c = params.initial_c if initial_c is None else initial_c
-    states = {"initial_h": h, "initial_c": c}
-    h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in states.items())
+    h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in values.items())
     finals, ys = [], []
     for d, one in enumerate(weights):
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
-        final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse[d])
+        reverse = d == 1 or description.direction == "reverse"
+        final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse)
         finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
@@ -184,14 +190,6 @@ def _apply(
     if layout:
         return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
     return Y, Y_h, Y_c
-
-
-def _check_required(description, **given) -> None:
-    for name, source in description.required.items():
-        if given[name] is None:
-            argument = "lengths" if name == "sequence_lens" else name
-            source = f"LSTM {description.name!r} takes {source}"
-            raise ValueError(f"{argument}: expected an array, since {source}; got None")
 
 
 def _time_first(layout, array):

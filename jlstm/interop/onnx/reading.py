@@ -1,67 +1,42 @@
 """Reads the LSTM nodes of an ONNX model: their attributes, and the arrays that it holds."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
+from onnx import inliner
 
 from jlstm._src.checks import describe
 from jlstm._src.files import FLOATS
-from jlstm._src.modules import extra
 from jlstm.cells import Activation, Options
 from jlstm.cells.activations import options_of
 from jlstm.interop.onnx.convert import NAMES
-from jlstm.interop.onnx.folding import (
-    DOMAINS,
-    describe_origin,
-    first_line,
-    fold,
-    graphs_inside,
-    shape_of,
-)
-
-if TYPE_CHECKING:
-    import onnx
+from jlstm.interop.onnx.folding import DOMAINS, first_line, fold, origin_of, shape_of, subgraphs
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
-STATES = ("initial_h", "initial_c")
 OLDEST_OPSET = 7
-DIRECTIONS = (b"forward", b"reverse", b"bidirectional")
-
+DIRECTIONS = ("forward", "reverse", "bidirectional")
 # For these the operator's specification and onnxruntime disagree on the default alpha and beta.
 NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
 
 class Description(NamedTuple):
-    """The model's description of an LSTM node.
-
-    options: the options of the cell, for each direction.
-    arrays: the inputs of `INPUTS` that the model holds, by name.
-    required: where the other inputs are from that the node takes, by name.
-    """
+    """The model's description of an LSTM node."""
 
     name: str
     direction: str
     layout: int
-    options: tuple[Options, ...]
-    arrays: dict[str, np.ndarray]
-    required: dict[str, str]
+    options: tuple[Options, ...]  # of the cell, for each direction
+    arrays: dict[str, np.ndarray]  # the inputs that the model holds, by their names in `INPUTS`
+    required: dict[str, str]  # where the node's other inputs are from, by name
 
 
 def read_nodes(
     model_or_path: Any, wanted: str | None = None, inputs: Mapping[str, Any] | None = None
 ) -> list[Description]:
-    """Reads the LSTM nodes of a model in the order of its graphs, or the node of a wanted name.
-
-    `inputs` are values of inputs of the model, by name.
-    """
-    with extra("interop"):
-        import onnx
-        from onnx import inliner
-
+    """Reads the LSTM nodes in the order of the graphs, or the wanted one; see `onnx.load`."""
     source, model = _open(model_or_path)
     if not model.HasField("graph"):
         raise ValueError(f"{source}: not an ONNX model: it has no graph")
@@ -86,33 +61,26 @@ def read_nodes(
         ends = (f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM"))
         came = ", ".join(sorted(set(ends))) or "none"
         raise ValueError(f"{source}: expected a node LSTM, got {came}")
+    entries = [(name, *pair) for name, pair in zip(names, found, strict=True)]
     if wanted is not None:
-        chosen = [k for k, (n, _) in enumerate(found) if wanted in (names[k], *n.output)]
-        if len(chosen) != 1:
+        entries = [entry for entry in entries if wanted in (entry[0], *entry[1].output)]
+        if len(entries) != 1:
             raise ValueError(f"node: expected one of {', '.join(names)}, got {wanted!r}")
-        names, found = [names[chosen[0]]], [found[chosen[0]]]
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset}
-    return [
-        _describe(f"{source}: LSTM {name!r}", name, node, origins, context)
-        for name, (node, origins) in zip(names, found, strict=True)
-    ]
+    return [_describe(source, *entry, context) for entry in entries]
 
 
 def _names(nodes) -> list[str]:
     """Names the nodes, by the first output if the own name is missing or not unique."""
     own = [str(node.name) for node in nodes]  # bytes in a broken file
     outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
-    return [
-        name if name and own.count(name) == 1 else output
-        for name, output in zip(own, outputs, strict=True)
-    ]
+    pairs = zip(own, outputs, strict=True)
+    return [name if name and own.count(name) == 1 else output for name, output in pairs]
 
 
-def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
+def _open(model_or_path) -> tuple[str, Any]:
     """Returns the model and its name for messages."""
-    import onnx
-
     if isinstance(model_or_path, onnx.ModelProto):
         return "model", model_or_path
     if not isinstance(model_or_path, str | os.PathLike):
@@ -127,10 +95,7 @@ def _open(model_or_path) -> tuple[str, onnx.ModelProto]:
 
 
 def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yields the nodes of a graph and of the graphs inside its nodes, with the origins of values.
-
-    `given` are the arrays of some inputs of the graph.
-    """
+    """Yields the nodes of a graph and of its subgraphs, each with the origins of values."""
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
     origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
@@ -138,80 +103,62 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     origins |= given
     for node in graph.node:
         yield node, origins
-        for inner in graphs_inside(node):
+        for inner in subgraphs(node):
             yield from _walk(inner, origins, {})
 
 
-def _describe(label, name, node, origins, context) -> Description:
-    import onnx
-
+def _describe(source, name, node, origins, context) -> Description:
+    label = f"{source}: LSTM {name!r}"
     try:
         onnx.checker.check_node(node, context)
     except onnx.checker.ValidationError as error:
         raise ValueError(f"{label}: {first_line(error)}") from None
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    _check_attributes(label, given)
-    options = _options(label, given, 2 if given["direction"] == b"bidirectional" else 1)
-    opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
-    arrays, required = _arrays(label, node, origins, opset, given["layout"])
-    _check_shapes(label, given, len(options), arrays)
-    direction, layout = given["direction"].decode(), given["layout"]
-    return Description(name, direction, layout, options, arrays, required)
-
-
-# --- attributes
-
-
-def _check_attributes(label, given) -> None:
-    """Checks the values of attributes; onnx's own check covers only their types."""
-    if given["direction"] not in DIRECTIONS:
-        expected = ", ".join(d.decode() for d in DIRECTIONS)
-        came = given["direction"].decode(errors="replace")
-        raise ValueError(f"{label}: direction: expected one of {expected}, got {came!r}")
-    for name in ("layout", "input_forget"):
-        if given[name] not in (0, 1):
-            raise ValueError(f"{label}: {name}: expected 0 or 1, got {given[name]}")
+    direction, layout = given["direction"].decode(errors="replace"), given["layout"]
+    # The check of onnx covers only the types of attributes.
+    if direction not in DIRECTIONS:
+        expected = ", ".join(DIRECTIONS)
+        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
+    for flag in ("layout", "input_forget"):
+        if given[flag] not in (0, 1):
+            raise ValueError(f"{label}: {flag}: expected 0 or 1, got {given[flag]}")
     if not given.get("clip", 1.0) > 0:
         raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
+    options = _options(label, given, 2 if direction == "bidirectional" else 1)
+    opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
+    arrays, required = _arrays(label, node, origins, opset, layout)
+    _check_shapes(label, given, len(options), arrays)
+    return Description(name, direction, layout, options, arrays, required)
 
 
 def _options(label, given, directions) -> tuple[Options, ...]:
     """Reads the cell's options for each direction; `activations` lists f, g, h for each."""
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
+    label = f"{label}: activations"
     if len(names) != 3 * directions:
-        came = ", ".join(names)
-        raise ValueError(f"{label}: activations: expected {3 * directions} names, got {came}")
+        raise ValueError(f"{label}: expected {3 * directions} names, got {', '.join(names)}")
     left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
-    made = [_activation(f"{label}: activations", name, left) for name in names]
+    by_name = {theirs.lower(): ours for ours, theirs in NAMES.items()}
+    made = []
+    for name in names:
+        ours = by_name.get(name.lower())
+        if ours is None:
+            expected = ", ".join(NAMES.values())
+            raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
+        values = {which: next(left[which], None) for which in options_of(ours)}
+        for which, value in values.items():
+            if value is None and ours in NO_DEFAULT:
+                raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
+        made.append(Activation(ours, **values))
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
 
 
-def _activation(label, name, left) -> Activation:
-    """Makes an activation, which takes its alpha and beta from the iterators `left`."""
-    ours = {theirs.lower(): ours for ours, theirs in NAMES.items()}.get(name.lower())
-    if ours is None:
-        expected = ", ".join(NAMES.values())
-        raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
-    values = {}
-    for which in options_of(ours):
-        values[which] = next(left[which], None)
-        if values[which] is None and ours in NO_DEFAULT:
-            raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
-    return Activation(ours, **values)
-
-
-# --- arrays
-
-
 def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the inputs whose values the model holds, and describes the others.
-
-    It must hold W, R, B and P. An input that has its default value for any batch is left out.
-    """
+    """Reads the inputs that the model holds, W, R, B and P among them; describes the others."""
     arrays: dict[str, np.ndarray] = {}
     required: dict[str, str] = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
@@ -221,35 +168,33 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
             held = _held(place, value, node.input[0], origins, opset, layout)
         except ValueError as error:
             raise ValueError(f"{label}: {place}: {error}") from None
-        if held is not None:
-            arrays |= held
-            continue
-        required[place] = describe_origin(value, origins)
-        if place in ("W", "R", "B", "P"):
-            expected = "values in the model or in inputs"
-            raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+        if held is None:
+            required[place] = origin_of(value, origins)
+            if place in "WRBP":
+                expected = "values in the model or in inputs"
+                raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+        arrays |= held or {}
     return arrays, required
 
 
 def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
     """Returns the array of a place, nothing for its default, or None if the model has no values.
 
-    Shapes of inputs are open, so that the array is known at two sizes of the batch. An initial
-    state with equal rows has a batch of one.
+    An open batch is tried at two sizes. An initial state with equal rows gets a batch of one.
     """
     found: list[Any] = [run.get(value) for run in fold(value, origins, opset)]
     if not all(isinstance(array, np.ndarray) for array in found):
         return None
-    if len(found) > 1 and place in STATES and all(array.ndim == 3 for array in found):
+    if len(found) > 1 and place.startswith("initial") and all(a.ndim == 3 for a in found):
         rows = [array.take([0], 1 - layout) for array in found]
         if not all((a == row).all() for a, row in zip(found, rows, strict=True)):
             return None
-        found = rows
-        if not found[0].any():
+        if not rows[0].any():
             return {}
+        found = rows
     if len(found) > 1 and place == "sequence_lens":
-        shapes = [shape_of(run.get(X)) for run in fold(X, origins, opset)]
-        runs = list(zip(found, shapes, strict=False))
+        shapes = (shape_of(run.get(X)) for run in fold(X, origins, opset))
+        runs = zip(found, shapes, strict=False)
         if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in runs):
             return {}
     return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
@@ -258,8 +203,8 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
 def _check_shapes(label, given, directions, arrays) -> None:
     """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
     W, R = arrays["W"], arrays["R"]
-    D = W.shape[-1] if W.ndim else 0
-    H = given.get("hidden_size", R.shape[-1] if R.ndim else 0)
+    D = (0, *W.shape)[-1]
+    H = given.get("hidden_size", (0, *R.shape)[-1])
     state = ["B", directions, H] if given["layout"] else [directions, "B", H]
     shapes = {
         "W": [directions, 4 * H, D],

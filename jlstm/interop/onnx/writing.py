@@ -16,7 +16,8 @@ from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
 from jlstm._src.stack import Bidirectional, directions_of
 from jlstm.cells import Options, PeepholeParams, general
-from jlstm.interop.onnx.convert import activation_attributes, to_onnx
+from jlstm.cells.activations import options_of
+from jlstm.interop.onnx.convert import NAMES, to_onnx
 
 STANDARD = Options()
 
@@ -32,8 +33,7 @@ def save(
     """Writes a stack as an ONNX model for other runtimes.
 
     The model computes `jlstm.unroll_stack(params, X)`, except that a row of length 0 ends in a zero
-    state. Layer k is the node `lstm_k`. T and B are free; D, H and the dtype are those of `params`.
-    onnxruntime runs float32 on a CPU.
+    state. Layer k is the node `lstm_k`. T and B are free. onnxruntime runs float32 on a CPU.
 
     | | name | shape |
     |---|---|---|
@@ -45,8 +45,7 @@ def save(
 
     Args:
       path: an existing file is replaced after all has been written.
-      params: a stack, from `jlstm.init_stack`; `(params,)` for a single layer. Layers may be
-        `PeepholeParams` as well.
+      params: a stack of `LSTMParams` or `PeepholeParams`; `(params,)` for a single layer.
       options: options of the cell, as in `jlstm.cells.general`.
       lengths: whether the model takes the lengths of rows.
       initial_states: whether the model takes initial states.
@@ -55,8 +54,7 @@ def save(
       OSError: the file cannot be written; an existing file is unchanged.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
       TypeError, ValueError: `params` is not a stack, its layers do not fit each other, the two
-        directions of a layer have different sizes, which the operator cannot express, or the file
-        would exceed the limit of ONNX, 2 GiB.
+        directions of a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -77,8 +75,7 @@ def save(
     size = sum(array.size for array in arrays) * dtype.itemsize
     if size > onnx.checker.MAXIMUM_PROTOBUF:
         raise ValueError(f"params: a file of ONNX holds less than 2 GiB, got {size} bytes")
-    model = _model(layers, dtype, options, lengths, initial_states)
-    content = model.SerializeToString()
+    content = _model(layers, dtype, options, lengths, initial_states).SerializeToString()
     atomic_write({os.fspath(path): lambda file: file.write(content)})
 
 
@@ -122,15 +119,14 @@ def _model(layers, dtype, options, lengths, initial_states):
         inputs += [declare(f"initial_{name}", *shape) for name, shape in states.items()]
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
     outputs += [declare(f"Y_{name}", *shape) for name, shape in states.items()]
-    tensors = {}
-    for k, directions in enumerate(layers):
+    known = {value.name for value in inputs}
+    tensors, nodes = {}, []
+    for k, (directions, (count, H)) in enumerate(zip(layers, sizes, strict=True)):
         arrays = _arrays(directions, options.coupled, dtype)
-        arrays["shape"] = np.array([0, 0, math.prod(sizes[k])])  # 0 keeps T and B as they are
+        arrays["shape"] = np.array([0, 0, count * H])  # 0 keeps T and B as they are
         tensors |= {f"{name}_{k}": array for name, array in arrays.items()}
-    known = {value.name for value in inputs} | set(tensors)
-    nodes = []
-    for k, (count, H) in enumerate(sizes):
-        nodes += _nodes(k, k == len(sizes) - 1, known, _attributes(options, count, H))
+        last = k == len(layers) - 1
+        nodes += _nodes(k, last, known | set(tensors), _attributes(options, count, H))
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
     # More runtimes read the older versions; later ones only add bfloat16 to the operator.
@@ -157,8 +153,14 @@ def _attributes(options, count, H) -> dict[str, Any]:
         "input_forget": 1 if options.coupled else None,
     }
     activations = options.f, options.g, options.h
-    if activations != (Options.f, Options.g, Options.h):
-        attributes |= activation_attributes(activations * count)
+    if activations == (Options.f, Options.g, Options.h):
+        return attributes
+    attributes["activations"] = [NAMES[activation.name] for activation in activations * count]
+    for activation in activations * count:
+        for which, default in options_of(activation.name).items():
+            given = getattr(activation, which)
+            values = attributes.setdefault(f"activation_{which}", [])
+            values.append(float(default if given is None else given))
     return attributes
 
 

@@ -17,8 +17,6 @@ T, B, D, H = 6, 4, 2, 3
 F64 = jnp.float64
 unroll: Any = jlstm.unroll
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def draw(dtype=F64):
     return draw_params(0, D, H, dtype), draw_array(1, (T, B, D), dtype)

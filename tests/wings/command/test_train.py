@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import matplotlib.image
 import numpy as np
+import optax
 import pytest
 from matplotlib.figure import Figure
 
-from jlstm import LSTMParams, cli
+from jlstm import LSTMParams, cells, cli
 from jlstm.cli import outcomes, settings, train
-from jlstm.experiments import Curves, Run, tasks
+from jlstm.experiments import Config, Curves, Run, tasks
 from jlstm.interop.files import save_params
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
@@ -107,6 +108,20 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_was(finished, capsys):
     out, err = capsys.readouterr()
     assert "learning rate 0.03, forget bias chrono: 0 of 3 seeds solved; loss " in out
     assert "12 runs in " in out and err == ""  # no bar, as this is no terminal
+
+
+def test_every_setting_reaches_the_program_that_it_names():
+    chosen = {"task": "adding", "length": 30, "hidden_size": 5, "layers": 2, "batch_size": 7}
+    chosen |= {"steps": 9, "optimizer": "sgd", "cell": ["gru"], "seeds": 2}
+    chosen |= {"learning_rate": [0.1], "forget_bias": [3.0], "clip_norm": [2.0], "dropout": [0.5]}
+    task, configs, runs = train._programs({**settings.DEFAULTS, **chosen})
+    assert (task.name, task.steps) == ("adding", 33)
+    assert configs == {"gru": Config(5, 2, 7, 9, optax.sgd, cells.gru, cells.init_gru)}
+    given = dict(runs.hyperparams._asdict(), chrono=0)
+    assert {n: a.tolist() for n, a in jax.tree.map(np.asarray, given).items()} == {
+        **{"learning_rate": [np.float32(0.1)] * 2, "forget_bias": [3] * 2, "chrono": 0},
+        **{"clip_norm": [2] * 2, "dropout": [0.5] * 2},
+    }
 
 
 SOLVED_AT = [[-1, -1, -1], [7, -1, -1], [3, 9, -1], [80, 5, 6]]

@@ -17,7 +17,6 @@ from tests.helpers.draws import draw_array, draw_params, draw_state
 D, H, K = 2, 3, 40
 F64 = jnp.float64
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 search: Any = jax.jit(fixed_points, static_argnames=("cell", "iterations"))
 
 
