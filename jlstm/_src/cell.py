@@ -1,14 +1,12 @@
 """Cells: what a cell declares, and how equations become one.
 
 A cell is any pure function `cell(params, state, x) -> (state, y)`. A cell of jlstm also declares
-its `layout`: the shapes of its parameters and of its state. The layout gives the sizes, the checks
-and the state of zeros. There are three ways to make such a cell:
+its `layout`, from which sizes, checks and the state of zeros follow. Three decorators make one:
 
 - `cell_of` takes equations `(params, state, x) -> state` of any form. JAX differentiates them.
-- `affine` takes equations `(params, state, z) -> state` behind `z = x W + h_tm1 U + b`. The
-  derivative rule of `unroll` serves such a cell.
-- `affine_in_closed_form` takes equations that also return their partial derivatives, and the
-  tangent made of these. The rule then saves the partial derivatives.
+- `affine` takes equations `(params, state, z) -> state` behind `z = x W + h_tm1 U + b`. They are
+  differentiated by the derivative rule of `unroll`.
+- `affine_in_closed_form` takes equations that return partial derivatives, which the rule saves.
 """
 
 import inspect
@@ -76,8 +74,7 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
     """Decorator that makes a cell of equations `(params, state, x) -> state`.
 
     The equations receive all arrays in the common dtype of `params` and `x`, and a state `[*B, …]`
-    of at least float32. The cell returns the state in the dtypes in which it came, and `h` in the
-    common dtype.
+    of at least float32. The cell keeps the dtypes of its state, and its output has the common one.
     """
 
     def decorate(equations: Equations) -> DeclaredCell:
@@ -115,13 +112,11 @@ def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations]
             …
             return LSTMState(h_t, c_t)
 
-    The cell computes z = x W + h_tm1 U + b, and the equations make the new state of it. They
-    receive all arrays in the common dtype of `params` and x, but z and the state in
-    at least float32. They may use vectors besides W, U and b. `name.equations` gives them back.
+    Here z = x W + h_tm1 U + b. The equations receive z and the state in at least float32. They may
+    use vectors besides W, U and b. `name.equations` gives them back.
 
     Args:
-      layout: the shapes of the parameters, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them,
-        and of the state.
+      layout: its parameters include `W [D, kH]`, `U [H, kH]` and `b [kH]`.
       elementwise: declares that each unit depends on its own entries of the state, of each block
         of z and of each vector, and on no other unit. Some gradient experiments then cost less.
     """
@@ -145,10 +140,9 @@ def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., Aff
             …
             return LSTMState(dh_t, dc_t)
 
-    The derivative rule of `unroll` saves the arrays of `partials` at each step, where `affine`
-    leaves to JAX what is saved. All arrays of `partials` and of the arguments of `tangent` have
-    one shape, and `tangent` is elementwise and linear in its last two arguments. The equations use
-    no parameter besides W, U and b.
+    The derivative rule of `unroll` saves the arrays of `partials` at each step. They and all
+    arguments of `tangent` have one shape, and `tangent` is elementwise and linear in its last two
+    arguments. The equations use no parameter besides W, U and b.
     """
 
     def decorate(equations: Callable[[Any, Array], tuple[Any, Any]]) -> AffineCell:
@@ -187,10 +181,8 @@ def _affine(layout, plain, equations, elementwise) -> AffineCell:
 
 
 def _as_row(x):
-    """The last batch axis and the units as one axis; further batch axes may be sharded.
-
-    XLA on a CPU vectorises along the last axis, and few units make a short one.
-    """
+    """The last batch axis and the units as one axis, as XLA on a CPU vectorises along the last."""
+    # Further batch axes may be sharded.
     return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 
@@ -259,26 +251,21 @@ def blocks(layout: Layout) -> int:
 
 
 def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
-    """Reads the size of each letter from parameters.
-
-    Raises:
-      TypeError, ValueError: the parameters are of another type, or their sizes do not agree.
-    """
+    """Reads the size of each letter from parameters, and checks that their shapes agree."""
     if not isinstance(params, layout.params):
         raise TypeError(f"{name}: expected {layout.params.__name__}, got {describe(params)}")
     fields = zip(params._fields, params, layout.params_shapes, strict=True)
     given = [field for field in fields if not (field[1] is None and field[2].endswith("?"))]
     for field, array, _ in given:
         check_floats(f"{name}.{field}", array)
-    sizes = dict.fromkeys("".join(letter for _, _, shape in given for _, letter in _axes(shape)), 0)
+    sizes = {letter: 0 for _, _, shape in given for _, letter in _axes(shape)}
     for _, array, shape in given:
         for (factor, letter), size in zip(_axes(shape), array.shape, strict=False):
             sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
         shapes = zip(params._fields, layout.params_shapes, strict=True)
         named = (f"{f}={_brackets(s)}{' or None' * s.endswith('?')}" for f, s in shapes)
-        expected = ", ".join(named)
-        expected = f"{layout.params.__name__}({expected})"
+        expected = f"{layout.params.__name__}({', '.join(named)})"
         raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
     return sizes
 
@@ -300,10 +287,9 @@ def zeros_like(like: Any) -> Any:
 def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
     """Checks that the arrays of a state are `[*B, H]` or `[H]`, given the types it should have."""
     if not isinstance(state, type(like)):
-        fields = ", ".join(like._fields)
         hint = " (flax's order is (c, h): jlstm.interop.state_from_flax)"
         hint = hint if type(state) is tuple and like._fields == ("h", "c") else ""
-        expected = f"{type(like).__name__}({fields})"
+        expected = f"{type(like).__name__}({', '.join(like._fields)})"
         raise TypeError(f"{name}: expected {expected}, got {describe(state)}{hint}")
     for field, array, to in zip(like._fields, state, like, strict=True):
         check_floats(f"{name}.{field}", array)

@@ -15,13 +15,11 @@ from jax.core import Tracer
 
 from jlstm._src.dtypes import Array
 
+_ARRAYS = Array | np.generic | jax.ShapeDtypeStruct  # arrays, and the types of arrays
+
 
 def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
-    """Returns one key of `jax.random.key` or `jax.random.PRNGKey` as a typed key.
-
-    Raises:
-      TypeError, ValueError: `key` is neither, or several keys.
-    """
+    """Checks that `key` is one of `jax.random.key` or `PRNGKey`, and returns it as a typed key."""
     if is_legacy_key(key):
         shape, to_typed = key.shape[:-1], jax.random.wrap_key_data
     elif isinstance(key, jax.Array) and is_key(key):
@@ -134,20 +132,15 @@ def check_chunk(chunk: int | str | None) -> None:
 
 def check_arrays(name: str, tree: Any) -> None:
     """Checks that a tree has leaves, all of them arrays or types of arrays."""
-    kinds = Array | np.generic | jax.ShapeDtypeStruct
     leaves = jax.tree.leaves(tree)
-    if not leaves or not all(isinstance(leaf, kinds) for leaf in leaves):
+    if not leaves or not all(isinstance(leaf, _ARRAYS) for leaf in leaves):
         raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
 
 
 def describe(value: Any) -> str:
-    """Describes a value for a message: an array by dtype and shape, else by its type and repr.
-
-    It is cut after 300 characters.
-    """
+    """Describes a value in 300 characters: an array by dtype and shape, else by type and repr."""
     text = describe_tree(value)
-    bare = is_array(value) or isinstance(value, jax.ShapeDtypeStruct) or hasattr(value, "_fields")
-    if not bare:
+    if not (isinstance(value, _ARRAYS) or hasattr(value, "_fields")):
         text = f"{type(value).__name__} {text}"
     return text if len(text) <= 300 else f"{text[:299]}…"
 
@@ -164,8 +157,7 @@ def describe_tree(tree: Any) -> str:
 
 def _static(value):
     """Says how to make an option static that `jax.jit` was given as an argument."""
-    traced = isinstance(value, Tracer)
-    return "; bind options by functools.partial before jax.jit" if traced else ""
+    return "; bind options by functools.partial before jax.jit" if isinstance(value, Tracer) else ""
 
 
 class _Bare(str):

@@ -15,17 +15,14 @@ s_tm1 alone, from which every z_t and the derivative there are recomputed. All t
 last are computed for every t at once. The scan that is left carries ds alone. JAX transposes it to
 backpropagation through time, in which the gradient of each weight is one product after the scan.
 
-The rule is a `jax.custom_jvp`, since it is made of ordinary operations and composes with every
-transformation. A `custom_vjp` would rule out forward mode.
+The rule is a `jax.custom_jvp`, which composes with every transformation. A `custom_vjp` would rule
+out forward mode.
 
-The recurrence is also a primitive, for the sake of `vmap` over sequences. A scan of ordinary
-operations would keep the mapped axis apart from the batch, so that the products above would take
-another, slower form, and `plan_for` would have planned for a single sequence. The batching rule of
-the primitive turns the mapped axis into one more batch axis, before anything is planned.
-`jax.custom_batching.custom_vmap` does not serve: `jax.grad` of a function that it decorates raises
-"Linearization failed". Under differentiation, or mapped over parameters, the primitive expands to
-the operations of `_run`. Where no derivative is taken nothing is saved, so time chunks are left
-out.
+The recurrence is also a primitive, whose batching rule turns an axis that `vmap` maps over
+sequences into one more batch axis, before anything is planned. A scan of ordinary operations would
+keep the axis apart, with slower products and the plan of a single sequence. `jax.grad` through
+`jax.custom_batching.custom_vmap` raises "Linearization failed". Under differentiation, or mapped
+over parameters, the primitive expands to the operations of `_run`.
 """
 
 import math
@@ -41,7 +38,7 @@ from jlstm._src.cell import Equations
 from jlstm._src.dtypes import as_dtype
 from jlstm._src.matmul import inputs_and_preactivation, matmul_flat, row, tangent_product
 from jlstm._src.plan import Chunk, Plan, checkpoint_policy, save_as, settle
-from jlstm._src.scan import Steps, emitted, held, scaled, scan_chunks, scan_steps
+from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,8 @@ def unroll_affine(
 ) -> tuple[Any, Any]:
     """Scans an affine cell, with the derivative of this module: `(final_state, out)`.
 
-    Args:
-      equations: `(params, state, z) -> state`, as in `cells.affine`.
-      options: the direction, and what is returned.
-      plan: the form of the products, and what the scan saves.
-      params: W, U, b and whatever else `equations` uses, in the dtype of `steps.x`.
-      state: the carry.
-      initial_state: the state that a reset restores.
-      steps: inputs `[T, *B, D]`, resets, masks and noise.
+    `equations` are those of `cells.affine`. `params`, in the dtype of `steps.x`, hold W, U, b and
+    whatever else they use. `state` is the carry, and a reset restores `initial_state`.
     """
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
 
@@ -168,9 +159,8 @@ def run_affine(
     """Runs an affine cell as one primitive: `(final_state, out)`, arguments as `unroll_affine`."""
     leaves, form = jax.tree.flatten((params, state, initial_state, steps))
     results = _recurrence.bind(*leaves, equations=equations, options=options, form=form)
-    return jax.tree.unflatten(
-        jax.tree.structure((state, emitted(options.return_states, state, state.h))), results
-    )
+    like = state, state if options.return_states else state.h
+    return jax.tree.unflatten(jax.tree.structure(like), results)
 
 
 def _run(*leaves, equations, options, form):
@@ -193,23 +183,21 @@ def _run(*leaves, equations, options, form):
     return jax.tree.leaves(out)
 
 
-def _run_forward(*leaves, equations, options, form):
-    """The recurrence when no derivative is taken."""
-    return _run(*leaves, equations=equations, options=replace(options, chunk=None), form=form)
+def _run_forward(*leaves, options, **static):
+    """The recurrence when no derivative is taken: nothing is saved, so it has no time chunks."""
+    return _run(*leaves, options=replace(options, chunk=None), **static)
 
 
 def _result_types(*avals, equations, options, form):
     """The types of the final state, and of the second result with its time axis."""
     _, state, _, steps = form.unflatten(avals)
     T = steps.x.shape[0]
-    out = jax.tree.leaves(emitted(options.return_states, state, state.h))
-    return [*state, *(_over_time(T, aval) for aval in out)]
 
+    def over_time(aval):
+        sharding = aval.sharding.update(spec=(None, *aval.sharding.spec))
+        return aval.update(shape=(T, *aval.shape), sharding=sharding)
 
-def _over_time(T, aval):
-    """The type of T stacked arrays, sharded over devices as each of them is."""
-    sharding = aval.sharding.update(spec=(None, *aval.sharding.spec))
-    return aval.update(shape=(T, *aval.shape), sharding=sharding)
+    return [*state, *map(over_time, state if options.return_states else [state.h])]
 
 
 def _differentiate(primals, tangents, **static):

@@ -52,8 +52,8 @@ def read_series(
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is empty, ragged or broken, has no such column, or a cell in the columns
-        taken is not a finite number. The message names the file, the row and the column.
+      ValueError: the file is empty, ragged or broken, has no such column, or a cell taken is not a
+        finite number.
     """
     check_suffix(path, ".csv", ".npy")
     if suffix(path) == ".csv":
@@ -223,8 +223,7 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
     """Makes a writer of the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
 
-    A .npz file holds the arrays H and C. A .csv file has the header h0, h1, …, c0, c1, … and a row
-    a step, with as many digits as give the same numbers back.
+    A .csv file has the header h0, h1, …, c0, c1, … and a row a step, in full precision.
     """
     # Neither format has bfloat16; float32 holds each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
@@ -268,11 +267,8 @@ def check_writable(path: str, *endings: str) -> None:
 def atomic_write(writers: Mapping[str, Writer]) -> None:
     """Writes files, all of them completely or none of them.
 
-    All files are written beside their places and synced to the disk before the first is renamed.
-    A failure leaves existing files unchanged and no temporary files.
-
-    Raises:
-      OSError: a file cannot be written; the error has its path.
+    All files are written beside their places and synced to the disk before the first is renamed. A
+    failure leaves existing files unchanged and no temporary files. Its `OSError` has the path.
     """
     temporaries: list[tuple[str, str]] = []
     path = ""

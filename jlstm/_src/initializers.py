@@ -21,9 +21,8 @@ GATES = 4
 def per_gate(initializer: Initializer) -> Initializer:
     """Per-gate initializer: draws each block `[..., H]` of a packed array `[..., 4H]` separately.
 
-    An orthogonal matrix drawn on `[H, 4H]` at once has blocks that are not orthogonal, and a
-    variance scaled by the fan of `[H, 4H]` differs from that of `[H, H]`. Drawn gate by gate, both
-    agree with their papers (Saxe et al. 2014 for the orthogonal initialisation).
+    Drawn at once, `[H, 4H]` has blocks that are not orthogonal, or have variances of another fan.
+    Gate by gate, both agree with their papers (Saxe et al. 2014 for orthogonal matrices).
 
     >>> import jax, jax.numpy as jnp
     >>> U = per_gate(jax.nn.initializers.orthogonal())(jax.random.key(0), (3, 12))
@@ -102,8 +101,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
 
         b_f = log(U(1, T - 1)),   b_i = -b_f,   b_g = b_o = 0,   T = `longest_lag`
 
-    Use it as the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018). Put it into existing
-    parameters with
+    It is for the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018), or for given parameters:
     `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
 
     Raises:

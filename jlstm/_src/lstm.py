@@ -117,12 +117,11 @@ def init(
     bias_init: Initializer | None = None,
     dtype=jnp.float32,
 ) -> LSTMParams:
-    """Draws the parameters of one LSTM, each gate's block separately.
+    """Draws `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, each gate's block separately.
 
     Args:
       key: a key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`.
-      input_size: D.
-      hidden_size: H.
+      input_size, hidden_size: D and H.
       kernel_init: draws each `[D, H]` block of W; any function of `jax.nn.initializers`.
       recurrent_init: draws each `[H, H]` block of U.
       forget_bias: the initial bias of the forget gate, 1 by default; the other biases are zero.
@@ -130,12 +129,9 @@ def init(
         the place of `forget_bias`, so pass one of the two.
       dtype: the dtype of every parameter.
 
-    Returns:
-      `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
-
     Raises:
-      TypeError: `key` is not one key, or a size is not an int.
-      ValueError: a size is not positive, or both `forget_bias` and `bias_init` are given.
+      TypeError, ValueError: `key` is not one key, a size is not a positive int, or both
+        `forget_bias` and `bias_init` are given.
 
     Many seeds: `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
 

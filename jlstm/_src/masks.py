@@ -1,7 +1,4 @@
-"""Flags: masks from lengths, resets from the ends of episodes, and selection by flags.
-
-A mask or a reset is a bool array with time first, `[T, *B]`.
-"""
+"""Flags `[T, *B]`: masks from lengths, resets from the ends of episodes, and selection by flags."""
 
 from typing import Any
 
@@ -17,14 +14,11 @@ from jlstm._src.modules import set_module
 
 @set_module("jlstm")
 def length_mask(lengths: Array, T: int) -> Array:
-    """The mask of padded sequences: `mask[t] = t < lengths`.
+    """The mask `[T, *B]` of padded sequences: `mask[t] = t < lengths`.
 
     Args:
       lengths: ints `[*B]` from 0 to T.
       T: the number of steps after padding.
-
-    Returns:
-      bool `[T, *B]`.
 
     Raises:
       TypeError: `lengths` does not hold ints, or T is not an int.
@@ -35,7 +29,14 @@ def length_mask(lengths: Array, T: int) -> Array:
     Array([[0, 0, 0],
            [1, 1, 0]], dtype=int32)
     """
-    _check_lengths(lengths, T)
+    check_count("T", T)
+    if not is_array(lengths) or not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
+    if not isinstance(lengths, Tracer):
+        known = np.asarray(lengths)  # in NumPy, as under jit JAX would trace what is known too
+        if known.size and not (0 <= known.min() and known.max() <= T):
+            got = f"{known.min()} to {known.max()}"
+            raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {got}")
     lengths = jnp.asarray(lengths).astype(jnp.int32)  # small ints may not reach T
     times = jax.lax.broadcasted_iota(jnp.int32, (T, *lengths.shape), 0)
     return times < lengths[None]
@@ -43,7 +44,7 @@ def length_mask(lengths: Array, T: int) -> Array:
 
 @set_module("jlstm")
 def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
-    """The resets of a rollout, from the done flags of environments.
+    """The resets `[T, *B]` of a rollout for `unroll`, from the done flags of environments.
 
         starts[0] = previous_done,   starts[t] = done[t - 1]
 
@@ -51,11 +52,7 @@ def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
 
     Args:
       done: bool `[T, *B]`.
-      previous_done: bool `[*B]`, `done[-1]` of the previous rollout, whose final state is carried
-        in. None for the first rollout, which has no state to drop.
-
-    Returns:
-      bool `[T, *B]`, the `reset` of `unroll`.
+      previous_done: bool `[*B]`, `done[-1]` of the previous rollout; None for the first rollout.
 
     Raises:
       TypeError: the flags are not bool.
@@ -87,8 +84,7 @@ def select(flags: Array, on_true: Any, on_false: Any):
 
     Args:
       flags: bool `[*B]`.
-      on_true: arrays `[*B, …]`.
-      on_false: arrays of the same shapes.
+      on_true, on_false: arrays `[*B, …]` of the same shapes.
 
     Raises:
       TypeError: the flags are not bool.
@@ -107,30 +103,13 @@ def select(flags: Array, on_true: Any, on_false: Any):
     return jax.tree.map(choose, on_true, on_false)
 
 
-def _check_lengths(lengths: Array, T: int) -> None:
-    """Checks that lengths are ints, and, if their values are known, from 0 to T."""
-    check_count("T", T)
-    if not is_array(lengths) or not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"lengths: expected an array of ints, got {describe(lengths)}")
-    if isinstance(lengths, Tracer):
-        return
-    known = np.asarray(lengths)  # in NumPy, as under jit JAX would trace what is known too
-    if known.size and not (0 <= known.min() and known.max() <= T):
-        got = f"{known.min()} to {known.max()}"
-        raise ValueError(f"lengths: expected lengths from 0 to T = {T}, got {got}")
-
-
 def _check_rows(flags: Array, on_true: Any, on_false: Any) -> None:
     """Checks that two trees have the same shapes, with one row for each flag."""
     check_flags("flags", flags)
-    if jax.tree.structure(on_true) != jax.tree.structure(on_false) or any(
-        jnp.shape(a) != jnp.shape(b)
-        for a, b in zip(jax.tree.leaves(on_true), jax.tree.leaves(on_false), strict=True)
-    ):
+    shapes, others = (list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (on_true, on_false))
+    if jax.tree.structure(on_true) != jax.tree.structure(on_false) or shapes != others:
         expected = f"the shapes of on_false, {describe(on_false)}"
         raise ValueError(f"on_true: expected {expected}, got {describe(on_true)}")
-    B = flags.shape
-    if any(jnp.shape(leaf)[: len(B)] != B for leaf in jax.tree.leaves(on_false)):
-        raise ValueError(
-            f"flags: expected shape [*B] of {describe(on_false)}, got {describe(flags)}"
-        )
+    if any(shape[: flags.ndim] != flags.shape for shape in shapes):
+        expected = f"shape [*B] of {describe(on_false)}"
+        raise ValueError(f"flags: expected {expected}, got {describe(flags)}")

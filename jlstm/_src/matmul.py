@@ -1,8 +1,7 @@
 """Products with the weights of a recurrence, in the forms that XLA is fast at on a CPU.
 
-`matmul` and `row` are all that a cell needs. The other functions serve whole sequences: z of
-every step, and `dh U` of a tangent, whose transpose is the product that backpropagation repeats at
-each step. `Plan` says when a form is used, `plan_for` what it gains.
+A cell needs `matmul` and `row`. The other functions serve whole sequences: z of every step, and
+`dh U` of a tangent, whose transpose backpropagation repeats at each step. See `Plan` for the forms.
 """
 
 import math
@@ -32,15 +31,11 @@ def row(vector: Array, z: Array) -> Array:
 
 @set_module("jlstm.cells")
 def preactivation(params: Any, x: Array, h: Array) -> Array:
-    """Preactivations of the gates, `z = x W + h U + b`, accumulated in float32 at least.
+    """Preactivations `[*B, kH]` of the gates, `z = x W + h U + b`, in float32 at least.
 
     Args:
       params: the parameters of a cell, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them.
-      x: `[*B, D]`.
-      h: `[*B, H]`.
-
-    Returns:
-      `[*B, kH]`, k blocks side by side.
+      x, h: `[*B, D]` and `[*B, H]`.
 
     >>> import jax, jlstm
     >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((5, 2))
@@ -57,11 +52,7 @@ def preactivation(params: Any, x: Array, h: Array) -> Array:
 def inputs_and_preactivation(
     plan: Plan, params: Any, xs: Array
 ) -> tuple[Any, Callable[[Any, Array], Array]]:
-    """The inputs of the scan made of `xs [T, *B, D]`, and the function `(x, h) -> z` of a step.
-
-    With `plan.precompute`, each block has an array of its own, as XLA on a CPU does not vectorise a
-    slice of a slice.
-    """
+    """The inputs of the scan made of `xs [T, *B, D]`, and the function `(x, h) -> z` of a step."""
     H, columns = params.U.shape
     k = 1 if columns % H else columns // H
     cut = partial(jnp.split, indices_or_sections=k, axis=-1)
@@ -78,7 +69,7 @@ def inputs_and_preactivation(
         return xs, lambda x, h: join(plus_b(times_V(jnp.concatenate([x, h], axis=-1))))
 
     times_U = times(params.U)
-    if plan.precompute:
+    if plan.precompute:  # an array a block, as XLA on a CPU does not vectorise a slice of a slice
         zs = plus_b(matmul_flat(xs, W, ROWS) for W in cut(params.W))
         return zs, lambda zs, h: join(map(jnp.add, zs, times_U(h)))
 

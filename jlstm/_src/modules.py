@@ -15,9 +15,8 @@ T = TypeVar("T")
 def set_module(module: str) -> Callable[[T], T]:
     """Decorator that puts a function or class under the public module that exports it.
 
-    Representations, pickles, serialised exports and the API reference then name that module
-    rather than the file of the definition. A NamedTuple may be an argument or a result of an
-    exported function that is serialised.
+    Representations, pickles, serialised exports and the API reference then name that module rather
+    than the file of the definition. Exported functions with a NamedTuple can be serialised.
     """
 
     def decorate(public: Any) -> Any:
@@ -52,11 +51,7 @@ def lazy_modules(package: str, names: Sequence[str]) -> Callable[[str], ModuleTy
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Imports inside this block need an extra of jlstm.
-
-    Raises:
-      ImportError: a module is missing; the message has the command that installs it.
-    """
+    """Adds the command that installs an extra to the error of an import inside this block."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -16,10 +16,7 @@ from jlstm._src.scan import Noise
 
 
 class Rates(NamedTuple):
-    """The rate of each kind of noise, from 0, which turns it off, to below 1.
-
-    A rate may be traced, so that one compiled program serves many.
-    """
+    """The rates of each kind of noise, from 0, which is off, to below 1. They may be traced."""
 
     dropout: chex.Numeric
     recurrent_dropout: chex.Numeric
@@ -70,8 +67,7 @@ def is_off(rate: chex.Numeric) -> bool:
 def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
     """Checks that rates are in [0, 1), that dropout has a key, and that cells carry `LSTMState`.
 
-    Recurrent dropout and zoneout are noise on h and c. For a cell with another state they would be
-    something that has not been published.
+    Recurrent dropout and zoneout have been published for states of h and c alone.
     """
     others = [layout.state for layout in layouts if layout.state is not LSTMState]
     named = {
@@ -81,7 +77,10 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout
         "zoneout.c": rates.zoneout.c,
     }
     for name, rate in named.items():
-        _check_rate(name, rate)
+        if isinstance(rate, bool) or not is_real(rate):
+            raise TypeError(f"{name}: expected a number, got {describe(rate)}")
+        if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
+            raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")
         if key is None and not is_off(rate) and not name.startswith("zoneout"):
             raise ValueError(f"key: expected a key to draw {name} from, got None")
         if others and not is_off(rate) and name != "dropout":
@@ -95,11 +94,3 @@ def _hold_for_sequence(drawn, reset):
     times = jax.lax.broadcasted_iota(jnp.int32, reset.shape, 0)
     first = jax.lax.cummax(jnp.where(reset, times, 0), axis=0)
     return jnp.take_along_axis(drawn, first[..., None], axis=0)
-
-
-def _check_rate(name, rate):
-    """Checks that a rate is a scalar in [0, 1), as far as its value is known."""
-    if isinstance(rate, bool) or not is_real(rate):
-        raise TypeError(f"{name}: expected a number, got {describe(rate)}")
-    if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
-        raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")

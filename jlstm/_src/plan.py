@@ -18,12 +18,10 @@ Chunk = int | None | Literal["auto"]
 class Plan:
     """Choices of speed for the LSTM and every other cell made by `jlstm.cells.affine`.
 
-    precompute: computes `x W + b` for all t in one product before the scan, instead of one product
-      a step.
-    product: the form of the products of a step. "rows" is `x W + h U`, with a row of z for each
-      row of the batch; "joined" is `[x, h] [W; U]`, one product instead of two, and excludes
-      `precompute`; "columns" is `(Wᵀ xᵀ + Uᵀ hᵀ)ᵀ`, which reads weights larger than the caches in
-      the order of memory.
+    precompute: computes `x W + b` for all t in one product before the scan.
+    product: the form of the products of a step. "rows" is `x W + h U`; "joined" is `[x, h] [W; U]`,
+      one product instead of two, and excludes `precompute`; "columns" is `(Wᵀ xᵀ + Uᵀ hᵀ)ᵀ`, which
+      reads weights larger than the caches in the order of memory.
     save: what a time chunk saves for the reverse pass. None saves nothing. "states" saves the state
       before each step, from which every z is recomputed in one product. "z" saves the
       preactivations, from which the chunk is recomputed without a product.
@@ -44,18 +42,14 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
     `gates` is the number of blocks of the weights, 4 for the LSTM. The plan does not depend on T,
     so that a run split in two rounds as the whole.
 
-    `precompute` reads the weights of the input once instead of at each step. It pays up to 16 rows
-    if weights are large. "columns" reads weights of 4 MB or more in the order of memory, and pays
-    up to 64 rows. "joined" has the overhead of one product instead of two, and pays if weights are
-    small. A chunk recomputes z from the states for a narrow cell, and saves z for a wide one, where
-    the product costs more.
+    `precompute` reads the weights of the input once, and pays up to 16 rows if they are large.
+    "columns" pays up to 64 rows with weights of 4 MB or more, and "joined" with small weights. A
+    chunk saves z for a wide cell, where the product that recomputes it costs more.
 
-    All this was measured on CPUs, and concerns their caches and page faults. On any other platform
-    the plan is one product of all inputs, and nothing was measured. `unroll` reads the platform
-    from its arguments, or else takes the default device's. A function that is exported for other
-    platforms than the one it is traced on needs a `plan` of its own.
-
-    The guide to speed, docs/speed.md, has the measurements behind each choice.
+    All this was measured on CPUs, see docs/speed.md, and concerns their caches and page faults. On
+    any other platform the plan is one product of all inputs, and nothing was measured. `unroll`
+    reads the platform from its arguments, or else takes the default device's. A function that is
+    exported for other platforms than the one it is traced on needs a `plan` of its own.
 
     >>> import jlstm
     >>> jlstm.plans.plan_for(B=256, D=32, H=64)
@@ -82,9 +76,8 @@ def chunk_for(
     Below 32 MB of intermediates the reverse pass saves them all. Above that size, memory is mapped
     anew at each call, and the page faults cost about as much as recomputing a chunk. A chunk is
     five steps, or as many as have 80,000 states, which fit a cache together with their derivatives.
-    It is shortened if T then divides, so that no remainder is compiled apart. But each chunk adds
-    to the gradient of the weights; where these are the larger, nothing is recomputed. Nor is it on
-    any platform but a CPU, as none was measured.
+    It is shortened if T then divides, so that no remainder is compiled apart. Nothing is recomputed
+    where the gradients of the weights, to which each chunk adds, are larger, nor off the CPU.
 
     >>> import jlstm
     >>> jlstm.plans.chunk_for(T=100, B=256, D=32, H=64)
@@ -105,8 +98,8 @@ def settle(
 ) -> tuple[Plan, int | None]:
     """The plan and the chunk of a run, with the defaults filled in.
 
-    The caller's own chunk saves nothing, unless the caller's own plan does. With symbolic sizes,
-    which cannot be compared, each step is computed as the equations stand, and all is saved.
+    Your own chunk saves nothing, unless your own plan does. With symbolic sizes, which cannot be
+    compared, each step is computed as the equations stand, and all is saved.
     """
     if not all(isinstance(size, int) for size in (T, B, D, H)):
         plan = plan or Plan()
@@ -118,8 +111,7 @@ def settle(
     return chosen, length
 
 
-# What a chunk can save, by the names that the policies of `jax.checkpoint` know.
-_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}
+_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}  # names for `jax.checkpoint`
 
 
 def save_as(what: Literal["states", "z"], tree: Any) -> Any:

@@ -1,8 +1,7 @@
 """How a sequence runs: by the derivative rule or a plain scan, compiled once for each cell.
 
-`run` decides from what can be known before anything is computed. A cell with a layout is compiled
-once for each set of static options, so an eager call runs as fast as one under `jit`. A function of
-your own runs by a plain scan, and is traced at each call, as by `jax.lax.scan`.
+A cell with a layout is compiled once for each set of static options, so an eager call runs as fast
+as one under `jit`. A function of your own runs by a plain scan, and is traced at each call.
 """
 
 from dataclasses import replace
@@ -16,13 +15,7 @@ from jax.core import Tracer
 from jlstm._src.cell import Cell, equations_of, is_elementwise, layout_of
 from jlstm._src.derivative import Options, run_affine
 from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
-from jlstm._src.sharding import (
-    explicit_mesh,
-    parts_of,
-    result_shardings,
-    spec_of,
-    with_auto_axes,
-)
+from jlstm._src.sharding import explicit_mesh, parts_of, result_shardings, spec_of, with_auto_axes
 
 CONFIG: Any = jax.config  # whose attributes are made at run time
 
@@ -44,11 +37,12 @@ class Arguments(NamedTuple):
 def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     """Runs a cell over a sequence, and returns `(final_state, out)`.
 
-    The derivative rule would not see a dependence on an array that the equations close over, nor
-    could it order effects; a cell that has either takes a plain scan. So does any cell under
-    `jax.disable_jit`, which is there to look at each step.
+    The derivative rule neither sees arrays that the equations close over nor orders effects. A cell
+    with either takes a plain scan, as does any cell under `jax.disable_jit`.
     """
-    _check_chunk(options.chunk, arguments.steps)
+    T = jax.tree.leaves(arguments.steps)[0].shape[0]
+    if isinstance(options.chunk, int) and not isinstance(T, int):
+        raise ValueError(f"chunk: expected None or 'auto' for a symbolic T, got {options.chunk}")
     layout = layout_of(cell)
     if layout is None or CONFIG.jax_disable_jit or not _is_pure(cell, arguments):
         return _scan(cell, options, arguments)
@@ -125,10 +119,9 @@ def _is_pure(cell, arguments):
 
 
 def _varying_like(inputs, state):
-    """`state`, marked as varying over every axis of a `shard_map` over which an input varies.
+    """`state`, varying over every axis of a `shard_map` over which inputs vary, as a carry must.
 
-    Inside `shard_map`, the carry of a scan must vary over the same axes as its inputs from the
-    first step. Choosing between equals marks it, and XLA removes the choice.
+    Choosing between equals marks it, and XLA removes the choice.
     """
     if explicit_mesh(inputs) is not None:
         return state
@@ -145,10 +138,3 @@ def _platform(arguments):
             return next(iter(leaf.devices())).platform
     device = CONFIG.jax_default_device
     return getattr(device, "platform", device) or jax.default_backend()
-
-
-def _check_chunk(chunk, steps):
-    """Checks that time has a known size if it is cut into chunks of a given length."""
-    T = jax.tree.leaves(steps)[0].shape[0]
-    if isinstance(chunk, int) and not isinstance(T, int):
-        raise ValueError(f"chunk: expected None or 'auto' for a symbolic T, got {chunk}")

@@ -1,7 +1,7 @@
 """Scans of a step over time: resets, masks, direction and time chunks.
 
-A step is any function `(state, x) -> (state, y)`: a cell, or the derivative of a cell, whose state
-is a tangent. Whatever else a step returns, its derivative for example, is stacked over time.
+A step is any function `(state, x) -> (state, y, …)`: a cell, or the derivative of a cell, whose
+state is a tangent. Whatever else it returns, its derivative for example, is stacked over time.
 """
 
 from collections.abc import Callable
@@ -53,25 +53,19 @@ def held(noise: Noise | None, before: Any, after: Any) -> Any:
     return type(after)(*map(mix, before, after, noise.hold))
 
 
-def emitted(return_states: bool, state: Any, y: Any) -> Any:
-    """The second result of `unroll`, of one step: the state, or else the output."""
-    return state if return_states else y
-
-
 def scan_steps(
     reverse: bool, return_states: bool, step: Step, state: Any, initial_state: Any, steps: Steps
 ) -> tuple[Any, tuple[Any, ...]]:
     """Scans `step` over `steps`.
 
-    Returns:
-      `(final_state, (out, …))`: `out` holds the state after each step if `return_states`, else its
-      output, which is zero at a skipped step. Further results of `step` follow; at a skipped step
-      they are computed from `initial_state` and `x`.
+    Returns `(final_state, (out, …))`. `out` is the state after each step if `return_states`, else
+    the output, which is zero at a skipped step. Further results of `step` follow; at a skipped step
+    they are computed from `initial_state` and `x`.
     """
 
     def body(before, now):
         carry, (after, y, *more) = take_step(reverse, step, initial_state, before, now)
-        return carry, (emitted(return_states, after, y), *more)
+        return carry, (after if return_states else y, *more)
 
     return jax.lax.scan(body, state, steps, reverse=reverse)
 

@@ -1,8 +1,7 @@
 """Meshes with explicit axes, on which the type of an array says how it is sharded.
 
-Products, flattened axes and the derivative rule would each have to say how their results are
-sharded. Instead the whole recurrence runs with automatic axes, and its results are given the
-shardings that `result_shardings` reads from the arguments.
+Each product would have to say how its result is sharded. Instead the whole recurrence runs with
+automatic axes, and its results have the shardings that `result_shardings` reads from the arguments.
 """
 
 import inspect
@@ -43,11 +42,8 @@ def parts_of(mesh: Any, spec: tuple) -> int:
 def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[Any, Any]:
     """Returns the shardings of a state, and of its fields with a time axis in front.
 
-    Time and batch are sharded as those of `xs`, and the units of each field as the columns of the
-    parameter that makes them, U first.
-
-    Raises:
-      ValueError: one mesh axis would shard both the batch and the units.
+    Time and batch are sharded as in `xs`, and the units of each field as the columns of the
+    parameter that makes them, U first. One mesh axis for both raises `ValueError`.
     """
     T, *B, _ = spec_of(xs)
     shapes = dict(zip(layout.params._fields, layout.params_shapes, strict=True))
@@ -75,11 +71,9 @@ def with_auto_axes(function: Callable, mesh: Any, out_shardings: Any) -> Callabl
 def on_any_mesh(sequence: str, axes_behind: int, result: Any) -> Callable[[Callable], Callable]:
     """Decorator that lets a function take arrays on a mesh with explicit axes.
 
-    Args:
-      sequence: the argument whose sharding the results take over, of shape `[T, *B, …]`.
-      axes_behind: the number of its axes behind `*B`.
-      result: the leading axes of each result, "TB", "B", or "" for a replicated one; one for all,
-        or a tree of them.
+    The results take over the sharding of the argument `sequence [T, *B, …]`, with `axes_behind`
+    axes behind `*B`. `result` is the leading axes of each result, "TB", "B", or "" for a replicated
+    one; one for all, or a tree of them.
     """
 
     def decorate(function):

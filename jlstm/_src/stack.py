@@ -1,8 +1,7 @@
 """Stacks: layers of LSTMs, each in one direction or both.
 
 A stack is a plain tuple with one entry a layer: `LSTMParams`, or `Bidirectional` of two. Its states
-are a tuple of the same form. The output of a layer is the input of the next. The outputs of two
-directions stand side by side, forward first.
+have the same form. The next layer reads the outputs of two directions side by side, forward first.
 """
 
 from collections.abc import Callable
@@ -56,8 +55,7 @@ def init_stack(
       **options: passed to `init`: kernel_init, recurrent_init, forget_bias, bias_init, dtype.
 
     Returns:
-      A tuple with an entry a layer: `LSTMParams`, or whatever `init` draws; with `bidirectional`
-      a `Bidirectional(forward, backward)` of two of these.
+      A tuple with an entry a layer: what `init` draws, or `Bidirectional(forward, backward)`.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -74,13 +72,10 @@ def init_stack(
         check_size(f"hidden_sizes[{k}]", hidden_size)
     directions = 2 if bidirectional else 1
     inits = each_layer("init", init, len(hidden_sizes))
-    layers = []
-    for draw, layer_key, hidden_size in zip(
-        inits, jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True
-    ):
-        drawn = []
-        for direction_key in jax.random.split(layer_key, directions):
-            drawn.append(draw(direction_key, input_size, hidden_size, **options))
+    keys, layers = jax.random.split(key, len(hidden_sizes)), []
+    for draw, layer_key, hidden_size in zip(inits, keys, hidden_sizes, strict=True):
+        both = jax.random.split(layer_key, directions)
+        drawn = [draw(key, input_size, hidden_size, **options) for key in both]
         layers.append(Bidirectional(*drawn) if bidirectional else drawn[0])
         input_size = directions * drawn[0].U.shape[0]  # a projected h is smaller than hidden_size
     return tuple(layers)
@@ -88,11 +83,7 @@ def init_stack(
 
 @set_module("jlstm")
 def step_stack(
-    params: tuple[Layer, ...],
-    states: tuple,
-    x: Array,
-    *,
-    cell: Cell | tuple[Cell, ...] = lstm,
+    params: tuple[Layer, ...], states: tuple, x: Array, *, cell: Cell | tuple[Cell, ...] = lstm
 ) -> tuple[tuple, Array]:
     """Takes one step of a stack whose layers have one direction.
 
@@ -134,23 +125,17 @@ def step_stack(
 def zero_state(
     params: Any, batch_shape: tuple[int, ...] = (), *, cell: Cell | tuple[Cell, ...] = lstm
 ) -> Any:
-    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`, or one for each layer of a stack.
+    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`; of a stack, a tuple like `params`.
 
     h has the dtype of the parameters; c is at least float32.
 
     Args:
       params: `LSTMParams`, the parameters of `cell`, or a stack of either.
       batch_shape: `B`.
-      cell: the cell whose state it is, the LSTM or a variant of `jlstm.cells`; for a stack, the
-        cell of every layer, or a tuple with one for each.
-
-    Returns:
-      The state of `cell`; of a stack, a tuple with one entry a layer, `Bidirectional` of two where
-      the layer has two directions.
+      cell: the LSTM or a variant of `jlstm.cells`; for a stack, one for all layers, or a tuple.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, or `cell` is a function of your own, whose
-        state jlstm does not know.
+      TypeError, ValueError: an argument is malformed, or `cell` is a function of your own.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -170,9 +155,8 @@ def zero_state(
     if not is_stack(params):
         return zeros("params", params, cell)
     states = []
-    for k, (layer, one) in enumerate(
-        zip(params, each_layer("cell", cell, len(params)), strict=True)
-    ):
+    cells = each_layer("cell", cell, len(params))
+    for k, (layer, one) in enumerate(zip(params, cells, strict=True)):
         parts = directions_of(f"params[{k}]", layer, layer)
         both = [zeros(f"params[{k}]{which}", part, one) for which, part in parts.items()]
         states.append(Bidirectional(*both) if len(both) > 1 else both[0])

@@ -1,7 +1,6 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks.
 
-The arguments are read once: `read_arguments` checks them, and gives every array the dtype in which
-the scan carries or reads it. `jlstm._src.run` then runs the cell.
+`read_arguments` checks and converts the arguments, once; `jlstm._src.run` then runs the cell.
 """
 
 from collections.abc import Mapping
@@ -10,15 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import (
-    Cell,
-    Layout,
-    check_state,
-    layout_of,
-    sizes_of,
-    state_like,
-    zeros_like,
-)
+from jlstm._src.cell import Cell, Layout, check_state, layout_of, sizes_of, state_like, zeros_like
 from jlstm._src.checks import (
     check_bool,
     check_chunk,
@@ -67,17 +58,15 @@ def unroll(
       reset: bool `[T, *B]`: a new sequence begins at t. The state before step t is
         `initial_state`, whatever was carried in. With `reverse=True` t is still the first step
         of its sequence, so the state is restored after t has been processed. No gradient crosses.
-      mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. The
-        values of `xs` there, NaN included, affect no result and no gradient. A reset also holds
-        at a skipped step.
+      mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. The values
+        of `xs` there, NaN included, affect no result and no gradient. A reset holds there, too.
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
       cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells` with its own
         parameters and state, or a function of your own.
       return_states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
         O(T / chunk + chunk) instead of O(T); None saves everything; "auto" picks the faster by
-        `jlstm.plans.chunk_for` for the LSTM and cells made by `jlstm.cells.affine`, and saves
-        everything for other cells.
+        `jlstm.plans.chunk_for` if the cell has a plan, and else saves everything.
       plan: choices of speed for the LSTM and cells made by `jlstm.cells.affine`, which have a
         derivative rule of their own. None means `jlstm.plans.plan_for` these shapes. Other cells
         ignore it, and JAX differentiates their scan.
@@ -109,19 +98,9 @@ def unroll(
 
 
 def read_arguments(
-    cell: Cell,
-    params: Any,
-    xs: Any,
-    state: Any,
-    initial_state: Any,
-    reset: Array | None,
-    mask: Array | None,
+    cell: Cell, params: Any, xs: Any, state: Any, initial_state: Any, reset: Any, mask: Any
 ) -> Arguments:
-    """Checks the arguments of `unroll`, and converts them to what is scanned.
-
-    Raises:
-      TypeError, ValueError: an argument is malformed.
-    """
+    """Checks the arguments of `unroll`, and converts them to what is scanned."""
     given = {"state": state, "initial_state": initial_state}
     if layout := layout_of(cell):
         sizes = sizes_of("params", params, layout)
@@ -145,8 +124,7 @@ def carry_like(
 ) -> Any:
     """The types of a carried state, h of `dtype` and c at least float32, if the given states fit.
 
-    `given` holds the state and the initial state, in this order, by the names that messages use;
-    either may be None.
+    `given` holds the state and the initial state, or None, by the names that messages use.
     """
     like = state_like(layout, sizes, batch_shape, dtype)
     for name, state in given.items():
@@ -172,8 +150,13 @@ def _own_carry_like(cell, params, xs, given):
     if again != like:
         raise TypeError(f"cell: expected a state of one type, got {like} and then {again}")
     for name, state in given.items():
-        if state is not None:
-            _check_like(name, state, like)
+        if state is None:
+            continue
+        if jax.tree.structure(state) != jax.tree.structure(like):
+            raise TypeError(f"{name}: expected {describe(like)}, got {describe(state)}")
+        for leaf, to in zip(jax.tree.leaves(state), jax.tree.leaves(like), strict=True):
+            if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
+                raise ValueError(f"{name}: expected {describe(like)}, got {describe(state)}")
     return like
 
 
@@ -196,10 +179,8 @@ def fill_in(given: Mapping[str, Any], like: Any) -> tuple[Any, Any]:
         state = jax.tree.map(conform, state, like)
     if initial_state is not None:
         initial_state = jax.tree.map(conform, initial_state, like)
-    elif state is not None:
-        initial_state = jax.tree.map(zeros, state, like)
     else:
-        initial_state = zeros_like(like)
+        initial_state = zeros_like(like) if state is None else jax.tree.map(zeros, state, like)
     return initial_state if state is None else state, initial_state
 
 
@@ -219,10 +200,7 @@ def check_sequence_flags(reset: Array | None, mask: Array | None, shape: tuple[i
 
 
 def _check_own_steps(xs, reset, mask):
-    """Checks that all inputs have one time axis, and that flags are `[T, *B]` of them.
-
-    An array `[T, *B, D]` has its features last; leaves of a pytree may have any axes behind `*B`.
-    """
+    """Checks that inputs have one time axis, and flags `[T, *B]` lead each; any axes may follow."""
     leaves = jax.tree.leaves(xs)
     if not all(map(is_array, leaves)):
         raise TypeError(f"xs: expected arrays, got {describe(xs)}")
@@ -247,12 +225,3 @@ def _check_own_rows(like, reset, mask, initial_state):
     if reset is not None and initial_state is None and any(map(is_key, jax.tree.leaves(like))):
         expected = "a state that resets restore, as keys have no zero"
         raise ValueError(f"initial_state: expected {expected}, got None")
-
-
-def _check_like(name, tree, like):
-    """Checks that a tree can be broadcast, leaf by leaf, to the shapes of `like`."""
-    if jax.tree.structure(tree) != jax.tree.structure(like):
-        raise TypeError(f"{name}: expected {describe(like)}, got {describe(tree)}")
-    for leaf, to in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
-        if to.shape[max(to.ndim - jnp.ndim(leaf), 0) :] != jnp.shape(leaf):
-            raise ValueError(f"{name}: expected {describe(like)}, got {describe(tree)}")

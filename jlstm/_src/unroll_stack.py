@@ -1,6 +1,7 @@
 """`unroll_stack`: a stack of layers scanned over time, one layer after the other."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -23,12 +24,7 @@ from jlstm._src.unroll import carry_like, check_sequence_flags, fill_in, safe_st
 
 
 class Direction(NamedTuple):
-    """One direction of a layer, checked and converted.
-
-    cell: its cell.
-    params: its parameters, in the dtype of its outputs.
-    state, initial_state: as its scan carries them.
-    """
+    """One direction of a layer: its cell and its arguments, as in `Arguments`."""
 
     cell: Cell
     params: Any
@@ -62,11 +58,10 @@ def unroll_stack(
       params: one entry a layer, from `init_stack`.
       xs: `[T, *B, D]`.
       states: the states carried in, a tuple with one entry a layer: an `LSTMState`, or
-        `Bidirectional(forward, backward)` of two where the layer has two directions. None in place
-        of any of these starts from the initial state. The backward direction carries its state in
-        at the end of time, and its final state is the one after t = 0.
-      initial_states: the states in which sequences begin and which a reset restores, of the form
-        of `states`. None is zeros.
+        `Bidirectional(forward, backward)` of two for a bidirectional layer. None in place of any of
+        these starts from the initial state. The backward direction carries its state in at the end
+        of time, and its final state is the one after t = 0.
+      initial_states: the states that sequences begin in, of the form of `states`. None is zeros.
       reset: bool `[T, *B]`, a new sequence begins at t, in both directions.
       mask: bool `[T, *B]`, False skips the step in every layer; `ys` is zero there.
       dropout: the rate between layers, drawn anew at each step (Zaremba et al. 2014).
@@ -75,12 +70,10 @@ def unroll_stack(
       zoneout: the rate at which a unit keeps its old h and c instead of the new ones; an
         `LSTMState` of two rates separates them (Krueger et al. 2017). Without a key each unit
         takes the mean of the old and the new value, as in that paper at test time.
-      key: a key for the noise. The rates apply in training. Dropout without a key raises an
-        error, rather than being silently left out.
+      key: a key for the noise, in training. Dropout without a key raises an error.
       cell: the cell of every layer, or a tuple with one for each: the LSTM, or a variant of
         `jlstm.cells`. Recurrent dropout and zoneout need cells that carry an `LSTMState`.
-      return_states: return the states after each step, of the form of `states` with a time axis
-        in front, instead of `ys`.
+      return_states: return the states after each step, with a time axis in front, instead of `ys`.
       chunk, plan: as in `unroll`, for every layer.
 
     Returns:
@@ -108,29 +101,26 @@ def unroll_stack(
     layers = read_stack(cells, params, xs, states, initial_states, reset, mask)
     steps = safe_steps(xs, reset, mask)
     forward = Options(return_states=return_states, chunk=chunk, plan=plan)
-    backward = replace(forward, reverse=True)
+    both_ways = forward, replace(forward, reverse=True)
     finals, outs = [], []
     for k, layer in enumerate(layers):
         drop_key, layer_key = _split(key if key is None else jax.random.fold_in(key, k))
         if k > 0:
             steps = steps._replace(x=drop(drop_key, dropout, steps.x))
+        run_direction = partial(_run_direction, steps, rates)
         if isinstance(layer, Bidirectional):
-            keys = _split(layer_key)
-            final, out, hs = zip(
-                _run_direction(layer.forward, steps, rates, keys[0], forward),
-                _run_direction(layer.backward, steps, rates, keys[1], backward),
-                strict=True,
-            )
+            runs = map(run_direction, layer, _split(layer_key), both_ways)
+            final, out, hs = zip(*runs, strict=True)
             final, out, ys = Bidirectional(*final), Bidirectional(*out), jnp.concatenate(hs, -1)
         else:
-            final, out, ys = _run_direction(layer, steps, rates, layer_key, forward)
+            final, out, ys = run_direction(layer, layer_key, forward)
         steps = steps._replace(x=ys)
         finals.append(final)
         outs.append(out)
     return tuple(finals), tuple(outs) if return_states else steps.x
 
 
-def _run_direction(direction: Direction, steps: Steps, rates, key, options):
+def _run_direction(steps: Steps, rates, direction: Direction, key, options):
     """The final state, the second result of `unroll`, and the outputs."""
     cell, params, state, initial_state = direction
     noise = draw_noise(key, rates, steps.x.shape[0], state, steps.reset)
@@ -158,14 +148,7 @@ def read_stack(
     reset: Array | None,
     mask: Array | None,
 ) -> tuple[Any, ...]:
-    """Checks the arguments of `unroll_stack`, and converts them to a `Direction` each.
-
-    Returns:
-      A tuple with an entry a layer: a `Direction`, or `Bidirectional` of two.
-
-    Raises:
-      TypeError, ValueError: an argument is malformed, or layers do not fit each other.
-    """
+    """Checks the arguments of `unroll_stack`; returns a `Direction` a layer, or `Bidirectional`."""
     check_floats("xs", xs)
     if xs.ndim < 2:
         raise ValueError(f"xs: expected shape [T, *B, D], got {describe(xs)}")
@@ -180,8 +163,12 @@ def read_stack(
         given = {f"{name}[{k}]": s[k] for name, s in every.items()}
         parts = {name: directions_of(name, state, layer) for name, state in given.items()}
         for which, one in directions_of(f"params[{k}]", layer, layer).items():
-            sizes = sizes_of(f"params[{k}]{which}", one, layout)
-            _check_width(f"params[{k}]{which}", one, layout, width, source)
+            name = f"params[{k}]{which}"
+            sizes = sizes_of(name, one, layout)
+            if one.W.shape[0] != width:
+                columns = layout.params_shapes[0].split()[1]
+                expected = f"shape [{width}, {columns}] after {source} of {width} features"
+                raise ValueError(f"{name}.W: expected {expected}, got {describe(one.W)}")
             chosen = {name + which: both[which] for name, both in parts.items()}
             like = carry_like(layout, sizes, xs.shape[1:-1], common_dtype(one, below), chosen)
             directions.append((cell, one, chosen, like))
@@ -194,11 +181,3 @@ def read_stack(
 
     read = [[converted(*direction) for direction in layer] for layer in layers]
     return tuple(Bidirectional(*both) if len(both) > 1 else both[0] for both in read)
-
-
-def _check_width(name, params, layout, width, source):
-    """Checks that the input of a layer is as wide as the output of `source`, the layer below."""
-    if params.W.shape[0] != width:
-        columns = layout.params_shapes[0].split()[1]
-        expected = f"shape [{width}, {columns}] after {source} of {width} features"
-        raise ValueError(f"{name}.W: expected {expected}, got {describe(params.W)}")

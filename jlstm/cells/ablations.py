@@ -1,7 +1,6 @@
 """The LSTM with one part removed, from "LSTM: a search space odyssey" (Greff et al. 2017).
 
-The paper removes each part from the LSTM with peepholes. Here every variant has optional peepholes.
-With P = None it is the standard cell of jlstm without that part.
+The paper removes each part from the LSTM with peepholes, which are optional here.
 """
 
 import jax.numpy as jnp
@@ -30,8 +29,7 @@ def no_forget_gate(c_tm1, i, g, o):
         c_t = c_tm1 + σ(i + p_i ⊙ c_tm1) ⊙ tanh(g)
         h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
 
-    Without peepholes this is the cell of Hochreiter & Schmidhuber (1997), with tanh for its
-    squashing functions.
+    Without peepholes this is the cell of Hochreiter & Schmidhuber (1997), but with tanh.
     """
     c_t = c_tm1 + i(c_tm1) * jnp.tanh(g)
     return LSTMState(o(c_t) * jnp.tanh(c_t), c_t)

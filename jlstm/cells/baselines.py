@@ -25,9 +25,7 @@ class RNNState(NamedTuple):
 class ElmanParams(NamedTuple):
     """The weights of an Elman network.
 
-    W: `[D, H]`, from the input.
-    U: `[H, H]`, from the hidden state.
-    b: `[H]`, the bias.
+    W, U, b: `[D, H]`, `[H, H]`, `[H]`.
     """
 
     W: Array
@@ -36,11 +34,9 @@ class ElmanParams(NamedTuple):
 
 
 class GRUParams(NamedTuple):
-    """The weights of a GRU, three blocks r, u, n side by side.
+    """The weights of a GRU.
 
-    W: `[D, 3H]`, from the input.
-    U: `[H, 3H]`, from the hidden state.
-    b: `[3H]`, the bias.
+    W, U, b: `[D, 3H]`, `[H, 3H]`, `[3H]`, the blocks r, u, n.
     b_n: `[H]`, the bias of the candidate n inside the reset gate.
     """
 
@@ -100,10 +96,9 @@ def init_gru(
 ) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])` with zero biases.
 
-    The update gate of the GRU corresponds to the forget gate of the LSTM. The bias of u is
-    `forget_bias`, 0 by default, or the bias of f that `bias_init` draws, for example
-    `jlstm.initializers.chrono_bias(T)` (Tallec & Ollivier 2018). Further options are those of
-    `jlstm.init`: kernel_init, recurrent_init, dtype.
+    The update gate u of the GRU corresponds to the forget gate of the LSTM. Its bias is
+    `forget_bias`, 0 by default, or that of f from `bias_init`, for example `chrono_bias(T)` (Tallec
+    & Ollivier 2018). Further options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
     """
     bias_init = bias_of(forget_bias, bias_init, default=0.0)
     W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, bias_init=bias_init, **options)

@@ -18,13 +18,10 @@ from jlstm._src.matmul import row
 
 
 class PeepholeParams(NamedTuple):
-    """The weights of a cell with k blocks of gates side by side, which its docstring names.
+    """The weights of a cell with peepholes.
 
-    W: `[D, kH]`, from the input.
-    U: `[H, kH]`, from the hidden state.
-    b: `[kH]`, the bias.
-    P: the peepholes from the cell state, `[H]` for each gate except the candidate g, in the order
-      of the blocks; None for no peepholes.
+    W, U, b: `[D, kH]`, `[H, kH]`, `[kH]`, the k blocks that the cell's docstring names.
+    P: the peepholes, `[H]` for each block except g, in the same order; None for no peepholes.
     """
 
     W: Array
@@ -76,16 +73,13 @@ def init_gates(
     peephole_init: Initializer = jax.nn.initializers.normal(0.1),
     **options,
 ) -> PeepholeParams:
-    """Draws the parameters of a cell with these blocks of gates.
+    """Draws the parameters of a cell with these blocks of gates, as `jlstm.init` draws the blocks.
 
-    The blocks are those that `jlstm.init` draws from the same key, so that cells share the weights
-    of the gates that they have in common.
+    So cells that are drawn from one key share the weights of the gates that they have in common.
 
     Args:
       gates: the letters of the blocks, some of i, f, g, o in this order.
-      key: a key.
-      input_size: D.
-      hidden_size: H.
+      key, input_size, hidden_size: as for `jlstm.init`.
       peepholes: whether to draw P.
       peephole_init: draws P.
       **options: options of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype, and
@@ -114,9 +108,7 @@ def init_of(name: str, gates: str, *, optional: bool = True) -> Callable[..., Pe
     k, n = len(gates), len(seeing(gates))
     always = {} if optional else {"peepholes": True}
 
-    def init(
-        key: chex.PRNGKey, input_size: int, hidden_size: int, **options: Any
-    ) -> PeepholeParams:
+    def init(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> PeepholeParams:
         return init_gates(gates, key, input_size, hidden_size, **always, **options)
 
     which = "`peepholes=True` draws P, otherwise P is None." if optional else ""

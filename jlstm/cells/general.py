@@ -40,14 +40,11 @@ def general(options: Options) -> AffineCell:
         c_t = f ⊙ c_tm1 + i ⊙ g(g)
         h_t = f(o + p_o ⊙ c_t) ⊙ h(c_t)
 
-    Args:
-      options: the activations, the bound on the inputs of f and g, and whether gates are coupled.
-
     Returns:
       A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
       peepholes i, f, o; P may be None. Coupled gates have no blocks for f: `W [D, 3H]`, `P [2H]`.
-      Equal options give the same function, as long as it is among the 256 used last, so that a
-      `jit` of it is not traced again. It can be pickled.
+      It can be pickled. The 256 cells used last are kept, so that equal options give the same one,
+      and a `jit` of it is not traced again.
 
     Raises:
       TypeError, ValueError: options of the wrong type, or a bound that is not positive.
@@ -59,7 +56,18 @@ def general(options: Options) -> AffineCell:
     >>> h.shape
     (3,)
     """
-    _check_options(options)
+    if not isinstance(options, Options):
+        raise TypeError(f"options: expected Options, got {describe(options)}")
+    for name in ("f", "g", "h"):
+        value = getattr(options, name)
+        if not isinstance(value, Activation):
+            raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
+    check_bool("options.coupled", options.coupled)
+    clip = options.clip
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
+        raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"options.clip: expected a positive bound, got {clip}")
     return _cell(options)
 
 
@@ -100,18 +108,3 @@ def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Ar
     c_t = f * c_tm1 + i * bounded(options.g, z_g)
     h_t = bounded(options.f, peek(z_o, p_o, c_t)) * activate(options.h, c_t)
     return LSTMState(h_t, c_t)
-
-
-def _check_options(options):
-    if not isinstance(options, Options):
-        raise TypeError(f"options: expected Options, got {describe(options)}")
-    for name in ("f", "g", "h"):
-        value = getattr(options, name)
-        if not isinstance(value, Activation):
-            raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
-    check_bool("options.coupled", options.coupled)
-    clip = options.clip
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
-        raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"options.clip: expected a positive bound, got {clip}")

@@ -33,12 +33,10 @@ class LayerNormParams(NamedTuple):
     bias_c: Array
 
 
-_LAYOUT = Layout(
-    LayerNormParams, ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H"), LSTMState, ("H", "H")
-)
+_SHAPES = ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H")
 
 
-@cell_of(_LAYOUT)
+@cell_of(Layout(LayerNormParams, _SHAPES, LSTMState, ("H", "H")))
 def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState:
     """One step of the LSTM with layer normalisation (Ba, Kiros & Hinton 2016).
 

@@ -71,9 +71,8 @@ def init_coupled_forget(
 ) -> PeepholeParams:
     """Draws the blocks i, g, o of `coupled_forget`; `peepholes=True` draws P as well.
 
-    The bias of i is minus the bias of a forget gate, which `forget_bias` or `bias_init` gives, so
-    that 1 - i opens as that forget gate. Further options are those of `jlstm.init`, and
-    `peephole_init`.
+    The bias of i is minus that of a forget gate, which `forget_bias` or `bias_init` gives, so that
+    1 - i opens as that gate. Further options are those of `jlstm.init`, and `peephole_init`.
     """
     uncoupled = bias_of(forget_bias, bias_init)
 

@@ -57,8 +57,7 @@ def init_projected(
     """Draws `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P)`, R = `projected_size`.
 
     `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. Further options
-    are those of `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, otherwise P is
-    None.
+    are those of `jlstm.init`, and `peepholes` and `peephole_init` as in `init_gates`.
     """
     check_size("projected_size", projected_size)
     W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)

@@ -10,6 +10,7 @@ The functions that run over a sequence share these arguments:
 - `reset`: bool `[T, *B]`, a new sequence begins at t, and no gradient crosses.
 - `mask`: bool `[T, *B]`, False skips step t: the state is held, and the output is zero.
 - `cell`: `(params, state, x) -> (state, y)`, the cell of every layer. By default the LSTM.
+- `loss`: `(final_state, hs) -> scalar`, of the results of `unroll`.
 
 Each has the same meaning as in `jlstm.unroll`. For a stack, the two states are tuples with one
 entry for each layer, as in `jlstm.unroll_stack`. Its layers have one direction.

@@ -42,16 +42,15 @@ def fixed_points(
     same: chex.Numeric = 1e-3,
     cell: Cell = lstm,
 ) -> FixedPoints:
-    """Fixed points of a network at a constant input, searched from many starts at once.
+    """Fixed points of a network at a constant input, searched from K starts at once.
 
         F(s) = cell(params, s, x),    r(s) = (F(s) - s) / (1 + |s|),    minimise ½‖r(s)‖²
 
-    (Sussillo & Barak 2013). Each search is a Levenberg–Marquardt iteration. The residual and the
-    step are scaled by 1 + |s|, as |c| of a trained LSTM may reach 100 where |h| is below 1. Points
-    are found, stable or not, of which the eigenvalues of `state_jacobians` at a point tell. The
-    searches run in float64 if `jax_enable_x64` is set, otherwise, less accurate, in float32. Good
-    starts are states that the network visits on data, and after it has run freely from them. The
-    time is O(K N³) an iteration, with N = 2H for an LSTM.
+    (Sussillo & Barak 2013). Each search is a Levenberg–Marquardt iteration, scaled by 1 + |s|, as
+    |c| of a trained LSTM may reach 100 where |h| is below 1. It finds stable and unstable points,
+    which the eigenvalues of `state_jacobians` tell apart. It runs in float64 if `jax_enable_x64` is
+    set, otherwise, less accurate, in float32. Good starts are states that the network visits on
+    data, and after it has run freely from them. An iteration takes O(K N³) time, N = 2H.
 
     Args:
       params, cell: see `jlstm.gradients`.
@@ -60,9 +59,6 @@ def fixed_points(
       iterations: the largest number of iterations.
       tolerance: the norm of r at which a search ends; None means eps^⅔ of the dtype.
       same: two points are one if no component differs by more than this fraction of 1 + |s|.
-
-    Returns:
-      `FixedPoints(points, speeds [K], converged [K], representative [K])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom.

@@ -42,9 +42,7 @@ class GradientFlow(NamedTuple):
     gates: Array | None
 
 
-class _Added(NamedTuple):
-    """Zeros that are added to the state and the preactivations of a step."""
-
+class _Added(NamedTuple):  # zeros that are added to the state and the preactivations of a step
     state: Any
     z: Any
 
@@ -71,17 +69,14 @@ def gradient_flow(
     ∂loss/∂h_t goes through every use of h_t: the output `hs[t]`, the next step, the layer above. At
     a skipped step the gradient is by the state that is held, and by no gates.
 
-    The time is O(T H (D + H)) for each row, measured at 1 to 3 times a `jax.grad` of the loss by
-    the weights. The memory is O(T H): 4H numbers a step, for the states, the outputs and
-    ∂loss/∂hs. The results add O(T) for norms, or O(T H) for vectors.
+    The time is O(T H (D + H)) for each row, measured at 1 to 3 times a `jax.grad` by the weights.
+    The memory is O(T H): 4H numbers a step, for the states, the outputs and ∂loss/∂hs.
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
-      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. From a cell of
-        your own, h and c are the fields of these names in its state. Without an h, `h` is for the
-        whole state as one vector; without a c, `c` is None. `gates` is None unless
-        `jlstm.cells.affine` made the cell. Its output counts as h_t if it is the same array, as in
-        `return State(h), h`.
+      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. h and c are
+        the fields of these names in the state of a cell of your own. Without an h, `h` is for the
+        whole state; without a c, `c` is None. `gates` is None unless `jlstm.cells.affine` made the
+        cell. The output counts as h_t if it is the same array, as in `return State(h), h`.
       vectors: return the gradients themselves instead of their Euclidean norms.
 
     Returns:
@@ -130,10 +125,7 @@ def gradient_flow(
 
 
 def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
-    """Returns a step `(added, params, state, x) -> (state, y)`, and the zeros to call it with.
-
-    The zeros are `_Added`, or for a stack a tuple of these.
-    """
+    """Returns a step `(added, params, state, x) -> (state, y)`, and the zeros `added`."""
     if is_stack(params, cell):
         layers = [_with_zeros(layer, s, None, cell) for layer, s in zip(params, state, strict=True)]
         steps, added = zip(*layers, strict=True)
@@ -159,13 +151,11 @@ def _step(cell, output, added: _Added, params, state, x):
 
 def _with_z(cell, added) -> Cell:
     """Returns an affine cell with `added` put on its z."""
-    equations: Any = equations_of(cell)
-    layout: Any = layout_of(cell)
 
     def opened(params, state, x):
-        return equations(params, state, preactivation(params, x, state.h) + added)
+        return cell.equations(params, state, preactivation(params, x, state.h) + added)
 
-    return cell_of(layout)(opened)
+    return cell_of(cell.layout)(opened)
 
 
 def _output_in_state(cell, params, state, x):
@@ -199,9 +189,9 @@ def _measure(vectors, cell, mask, d_added: _Added, d_after):
         state = select(mask, state, d_after)
     h = ravel(getattr(state, "h", state))
     c = ravel(state.c) if hasattr(state, "c") else None
-    layout, gates = layout_of(cell), None
-    if layout and equations_of(cell):
-        k = blocks(layout)
+    gates = None
+    if equations_of(cell):
+        k = blocks(cell.layout)
         gates = z.reshape(*z.shape[:-1], k, z.shape[-1] // k)
     flow = GradientFlow(h, c, gates)
     return flow if vectors else jax.tree.map(norm, flow)

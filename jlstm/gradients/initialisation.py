@@ -37,30 +37,24 @@ def initialisation_study(
     hidden_size: int = 32,
     forget_biases: Sequence[float] = (0.0, 1.0),
 ) -> InitialisationStudy:
-    """Norm of the gradient against the lag at initialisation, as one vmapped program.
+    """Norm `[I, L, S, T]` of the gradient against the lag at initialisation, in one program.
 
         norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
 
     The initialisations are constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz,
-    Zaremba & Sutskever 2015), and the chrono initialisation for lags up to T (Tallec & Ollivier
-    2018):
+    Zaremba & Sutskever 2015), and chrono biases for lags up to T (Tallec & Ollivier 2018):
 
         b_f = log U(1, T - 1),    b_i = -b_f
 
-    The inputs are standard normal. Each seed draws one W, U, input and u for all initialisations,
-    W and U as `jlstm.init` does. Shorter sequences begin later, at a reset, so that all end
-    together. The cost is I L S gradients of T steps, side by side.
+    Each seed draws one W, U, standard normal input and u for all initialisations, W and U as
+    `jlstm.init` does. Shorter sequences begin later, at a reset, so that all end together. The cost
+    is I L S gradients of T steps, side by side.
 
     Args:
       key: a key.
       lengths: the L lengths T, each at least 3.
-      seeds: S.
-      input_size: D.
-      hidden_size: H.
+      seeds, input_size, hidden_size: S, D and H.
       forget_biases: the constant forget biases to compare.
-
-    Returns:
-      `InitialisationStudy(lag [T], norm [I, L, S, T])`.
 
     Raises:
       TypeError, ValueError: the key is not typed, a size is not positive, or a length is below 3.

@@ -1,6 +1,5 @@
 """State Jacobians: how one step, and many steps, map a small change of the state."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -42,8 +41,7 @@ class SingularValues(NamedTuple):
     """The singular values of `jacobian_products`.
 
     logs: `[T, *B, N]`, their logarithms in nats, largest first; -inf for a value of 0.
-    residual: `[T, *B]`, the largest cosine of the angle between two singular vectors, zero once the
-      iteration has converged. More sweeps make it smaller.
+    residual: `[T, *B]`, the largest cosine between two singular vectors, which more sweeps reduce.
     """
 
     logs: Array
@@ -61,7 +59,7 @@ def state_jacobians(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> StateJacobians:
-    """Jacobian of each state by the state before (Pascanu et al. 2013).
+    """Jacobian `[T, *B, N, N]` of each state by the state before (Pascanu et al. 2013).
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
@@ -70,9 +68,6 @@ def state_jacobians(
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
-
-    Returns:
-      `StateJacobians(jacobians [T, *B, N, N], states)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom, as the sLSTM.
@@ -99,19 +94,16 @@ def state_jacobians(
 
 @on_any_mesh("jacobians", 2, "TB")
 def jacobian_products(jacobians: Array) -> JacobianProducts:
-    """Jacobian of the last state by the state before each step.
+    """Jacobian of the last state by the state before each step, `[T, *B, N, N]` of norm 1.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = exp(log_norms[t]) * matrices[t]
 
-    Every step takes the norm out, so that nothing overflows or underflows in a long product. The
-    rounding of the large singular values still hides the small ones in one matrix;
-    `singular_values` keeps them. The time is O(T N³).
+    Every step takes the norm out, so that no long product overflows or underflows. Rounding of the
+    large singular values still hides the small ones, which `singular_values` keeps. The time is
+    O(T N³).
 
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
-
-    Returns:
-      `JacobianProducts(matrices [T, *B, N, N], log_norms [T, *B])`.
 
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front.
@@ -122,7 +114,7 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
     >>> print(f"{products.log_norms[0] / jax.numpy.log(10):.2f}")    # log10 of 0.1 ** 1000 √2
     -999.85
     """
-    _check_jacobians(jacobians)
+    jacobians, eye = _read(jacobians)
 
     def one(carry, jacobian):
         matrix, log_norm = carry
@@ -130,30 +122,24 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
         carry = matrix, log_norm + log[..., 0, 0]
         return carry, JacobianProducts(*carry)
 
-    jacobians = jnp.asarray(jacobians)
-    eye = jnp.broadcast_to(jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype), jacobians.shape[1:])
-    start = eye, jnp.zeros(jacobians.shape[1:-2], jacobians.dtype)
+    start = eye, jnp.zeros(eye.shape[:-2], eye.dtype)
     return jax.lax.scan(one, start, jacobians, reverse=True)[1]
 
 
 @on_any_mesh("jacobians", 2, "TB")
 def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
-    """Singular values of the products, without the products.
+    """Singular values `[T, *B, N]` of the products, without the products.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = U_t Σ_t V_tᵀ
 
     If the transposed product is U Σ Vᵀ, one more factor makes it `(Jᵀ U) Σ Vᵀ`. Rotations then turn
     the columns of `(Jᵀ U) Σ` until they are orthogonal (one-sided Jacobi, Hestenes 1958). They need
-    only ratios of the σ, whose logarithms are carried. So every singular value keeps its relative
-    accuracy (Demmel & Veselić 1992), even `exp(-10000)` beside `exp(100)`. The time is
-    O(sweeps T N³).
+    only ratios of the σ, whose logarithms are carried. So every singular value keeps its accuracy
+    (Demmel & Veselić 1992), even `exp(-10000)` beside `exp(100)`. The time is O(sweeps T N³).
 
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
       sweeps: how often each pair of columns is turned at each t.
-
-    Returns:
-      `SingularValues(logs [T, *B, N], residual [T, *B])`.
 
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front, or sweeps below 1.
@@ -164,9 +150,9 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
     >>> (values.logs[0] / 1000).round(2)                             # ln 2, ln 0.001
     Array([ 0.69, -6.91], dtype=float32)
     """
-    _check_jacobians(jacobians)
+    jacobians, eye = _read(jacobians)
     check_size("sweeps", sweeps)
-    jacobians, N = jnp.asarray(jacobians), jacobians.shape[-1]
+    N = eye.shape[-1]
     pairs = jnp.asarray(_tournament(N))
 
     def one(carry, jacobian):
@@ -182,8 +168,7 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
         residual = cosines.max(axis=(-2, -1), where=apart, initial=0)
         return (columns, logs), SingularValues(logs, residual)
 
-    eye = jnp.broadcast_to(jnp.eye(N, dtype=jacobians.dtype), jacobians.shape[1:])
-    start = eye, jnp.zeros(jacobians.shape[1:-1], jacobians.dtype)
+    start = eye, jnp.zeros(eye.shape[:-1], eye.dtype)
     return jax.lax.scan(one, start, jacobians, reverse=True)[1]
 
 
@@ -243,9 +228,11 @@ def _normalised(array, axis):
     return jnp.where(some, scaled / norm, 0), log
 
 
-def _check_jacobians(jacobians):
+def _read(jacobians):
+    """Returns checked Jacobians as an array, and identity matrices `[*B, N, N]`."""
     check_floats("jacobians", jacobians)
     shape = jacobians.shape
-    if len(shape) < 3 or shape[-1] != shape[-2] or not math.prod(shape[-2:]):
-        expected = "shape [T, *B, N, N]"
-        raise ValueError(f"jacobians: expected {expected}, got {describe(jacobians)}")
+    if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] == 0:
+        raise ValueError(f"jacobians: expected shape [T, *B, N, N], got {describe(jacobians)}")
+    jacobians = jnp.asarray(jacobians)
+    return jacobians, jnp.broadcast_to(jnp.eye(shape[-1], dtype=jacobians.dtype), shape[1:])

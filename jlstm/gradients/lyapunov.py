@@ -51,24 +51,20 @@ def lyapunov_spectrum(
         Q_t R_t = J_t Q_tm1,    J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
         λ_k = 1/n Σ_t ln |R_t[k, k]|    over the n steps after the first `warmup`
 
-    in nats per step (natural logarithms), for the whole state of 2H numbers (Benettin et al. 1980;
-    Engelken, Wolf & Abbott 2023; Vogt et al. 2022). The result is differentiable. As a regulariser,
-    the sum of squared exponents keeps gradients from vanishing and exploding (gradient flossing,
-    Engelken 2023).
+    in nats per step, for the whole state of 2H numbers (Benettin et al. 1980; Engelken, Wolf &
+    Abbott 2023; Vogt et al. 2022). The result is differentiable. As a regulariser, the sum of
+    squares keeps gradients from vanishing and exploding (gradient flossing, Engelken 2023).
 
-    At a reset the state, the basis and the warm-up start anew. The exponents are the mean over the
-    steps of all sequences in a row; skipped steps are not counted. For an LSTM the time is
-    O(T k H (H + k)) for each row, mostly in QR decompositions. The memory is O(k H) for any T; a
-    gradient of the exponents saves O(T k H).
+    At a reset the state, the basis and the warm-up start anew. The exponents are the mean over all
+    sequences in a row, without skipped steps. For an LSTM the time is O(T k H (H + k)) for each
+    row, mostly in QR decompositions; the memory is O(k H), with a gradient O(T k H).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       k: the number of exponents, at most N = 2H; None means all.
-      warmup: the number of steps at the start of each sequence that turn the basis and are not
-        counted.
+      warmup: the number of steps at the start of each sequence that only turn the basis.
       basis: `[*B, N, k]` or `[N, k]`, Q before the first step. None means the first k columns of
-        the DCT-IV matrix, which is orthogonal and has no zero entry, so that Q has a part in every
-        direction of the state.
+        the DCT-IV matrix, which is orthogonal and has a part in every direction of the state.
 
     Returns:
       `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`. An exponent is NaN

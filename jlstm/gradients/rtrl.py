@@ -1,11 +1,9 @@
 """Real-time recurrent learning: the gradient through time, accumulated forwards.
 
-The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state,
+The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state:
 
     S_t = J_t S_tm1 + I_t,    J_t = ∂s_t/∂s_tm1,    I_t = ∂s_t/∂θ with s_tm1 held fixed
     ∂loss/∂θ = Σ_t ∂loss_t/∂s_tm1 S_tm1 + ∂loss_t/∂θ with s_tm1 held fixed
-
-so that nothing of the past is kept. SnAp-1 keeps the entries of S_t where I_t is not zero.
 """
 
 from collections.abc import Callable
@@ -30,8 +28,8 @@ class RTRLResult(NamedTuple):
     loss: the sum of the losses of all steps.
     gradient: its derivative by the parameters, a tree like the parameters.
     state: the final state.
-    influence: S_T. If exact it is ∂s_T/∂θ, a tree like the parameters with `[*B, N, …]` for a
-      parameter of shape `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
+    influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
+      `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
 
     loss: Array
@@ -68,24 +66,19 @@ def rtrl_gradient(
     entry is kept once I has not been zero there at some step.
 
     With P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H,
-    and O(H P) memory for each row of the batch. SnAp-1 of an LSTM, or of another cell that is
-    declared elementwise, takes O(T P) time, as backpropagation does, and O(P) memory. For a stack
-    or any other cell, SnAp-1 costs as much as the exact gradient.
+    and O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes
+    O(T P) time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as
+    much as the exact gradient.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls are equal to one over the whole sequence. After an update the influence is stale: it
-    is made of Jacobians at earlier parameters, and near the true one if updates are small.
+    two calls equal one. After a small update, S of the earlier parameters is still near the true S.
 
     Args:
-      step_loss: `(h_t, target_t) -> scalar`, of the outputs `[*B, H]` of one step, which are zero
-        at a skipped step.
+      step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
       influence: ∂state/∂θ from the call that returned `state`; None if it does not depend on θ.
-
-    Returns:
-      `RTRLResult(loss, gradient, state, influence)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
@@ -96,9 +89,8 @@ def rtrl_gradient(
     >>> targets = jax.numpy.sin(jax.numpy.arange(50.0))
     >>> squared = lambda h, target: ((h - target) ** 2).sum()
     >>> result = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
-    >>> through_time = jax.grad(lambda p: squared(jlstm.unroll(p, xs)[1], targets[:, None]))
-    >>> expected = through_time(params).U
-    >>> bool(jax.numpy.allclose(result.gradient.U, expected, rtol=1e-3, atol=1e-3))
+    >>> through_time = jax.grad(lambda p: squared(jlstm.unroll(p, xs)[1], targets[:, None]))(params)
+    >>> bool(jax.numpy.allclose(result.gradient.U, through_time.U, rtol=1e-3, atol=1e-3))
     True
     >>> result.state.h.shape, result.influence.U.shape                # of h and c, by each U
     ((3,), (6, 3, 12))
@@ -115,7 +107,11 @@ def rtrl_gradient(
     else:
         method = _snap
     follow, none = method(step_loss, params, recurrence)
-    influence = none if influence is None else _checked(influence, none, state)
+    if influence is not None and state is None:
+        raise ValueError("state: expected the state that influence belongs to, got None")
+    if influence is not None and describe_tree(influence) != describe_tree(none):
+        raise ValueError(f"influence: expected {describe(none)}, got {describe(influence)}")
+    influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
         state, influence, gradient = carry
@@ -228,15 +224,6 @@ def _at_a_step(tree):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
 
 
-def _checked(influence, like, state):
-    """Returns an influence that has the form `like` and comes with a state."""
-    if state is None:
-        raise ValueError("state: expected the state that influence belongs to, got None")
-    if describe_tree(influence) != describe_tree(like):
-        raise ValueError(f"influence: expected {describe(like)}, got {describe(influence)}")
-    return jax.tree.map(jnp.asarray, influence)
-
-
 def _check(step_loss, params, recurrence, targets):
     """Checks that the parameters are floats, the targets have T steps, and the loss is a scalar."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
@@ -245,10 +232,9 @@ def _check(step_loss, params, recurrence, targets):
     leaves = jax.tree.leaves(targets)
     if not leaves or any(leaf.shape[:1] != (T,) for leaf in leaves):
         raise ValueError(f"targets: expected shape [{T}, …], got {describe(targets)}")
-    check_scalar(
-        "step_loss",
-        step_loss,
-        "(h_t, target_t)",
-        lambda now, target: (take(recurrence, params, recurrence.state, now)[1], target),
-        *_at_a_step((recurrence.steps, targets)),
-    )
+
+    def arguments(now, target):
+        return take(recurrence, params, recurrence.state, now)[1], target
+
+    at_a_step = _at_a_step((recurrence.steps, targets))
+    check_scalar("step_loss", step_loss, "(h_t, target_t)", arguments, *at_a_step)

@@ -1,10 +1,8 @@
 """Sensitivity of the last output to each input, ∂h_T/∂x_t, and the lag at which it fades.
 
-With P_t = ∂h_T/∂s_t, one loop from the last step to the first carries
+With P_t = ∂h_T/∂s_t, one loop runs from the last step to the first:
 
     ∂h_T/∂x_t = P_t ∂s_t/∂x_t,    P_tm1 = P_t ∂s_t/∂s_tm1,    P_T = ∂h_T/∂s_T
-
-and keeps only the requested results of each step.
 """
 
 from typing import Any, NamedTuple
@@ -60,26 +58,21 @@ def input_sensitivity(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> InputSensitivity:
-    """Jacobian of the last output by each input, as norms: the saliency of each feature.
+    """Jacobian of the last output by each input: norms `[T, *B]`, and saliencies `[T, *B, D]`.
 
         norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
 
     h_T is the output of the last step taken, for a stack the output of the last layer. The
     sensitivity is zero at skipped steps and before the last reset. See Simonyan, Vedaldi &
-    Zisserman 2014 for saliency; Pascanu, Mikolov & Bengio 2013 for how it vanishes and explodes
-    with the lag.
+    Zisserman 2014 for saliency; Pascanu, Mikolov & Bengio 2013 for how it fades and explodes.
 
-    H backward passes run side by side, in O(T H² (D + H)) time for each row. Only the states and
-    the result are kept: O(T (D + H)) memory, or O(T H D) with `vectors`. On one core in float32,
-    with D = 4 and one row, 1,000 steps of H = 32 take 4.8 ms, 2,000 steps 10 ms, 1,000 steps of
-    H = 64 17 ms (jax 0.10.2).
+    H backward passes run side by side, in O(T H² (D + H)) time for each row, and O(T (D + H))
+    memory, or O(T H D) with `vectors`. On one core in float32, with D = 4 and one row, 1,000 steps
+    of H = 32 take 4.8 ms, 2,000 steps 10 ms, 1,000 steps of H = 64 17 ms (jax 0.10.2).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       vectors: also return the Jacobian, `[T, *B, H, D]`.
-
-    Returns:
-      `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.
@@ -134,19 +127,15 @@ def memory_horizon(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> MemoryHorizon:
-    """Smallest lag beyond which the sensitivity stays below a fraction of its maximum.
+    """Smallest lag `[*B]` beyond which the sensitivity stays below a fraction of its maximum.
 
         lag = min {τ : ‖∂h_T/∂x_T-υ‖ < fraction · max_t ‖∂h_T/∂x_t‖ for all υ ≥ τ}
 
-    The lag counts steps taken: the last one has lag 0, and skipped steps do not count. It costs
-    as much as `input_sensitivity`.
+    Steps taken count, the last one with lag 0. The cost is that of `input_sensitivity`.
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       fraction: a fraction of the largest sensitivity, above 0 and below 1.
-
-    Returns:
-      `MemoryHorizon(lag [*B], reached [*B])`, in steps.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.

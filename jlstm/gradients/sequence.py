@@ -1,8 +1,4 @@
-"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags.
-
-`read_sequence` reads the arguments that the experiments share, and everything else here takes the
-`Recurrence` that it returns.
-"""
+"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +23,7 @@ Loss = Callable[[Any, Any], Any]
 
 
 class Recurrence(NamedTuple):
-    """A cell or a stack with the sequence that it runs over, checked and converted.
-
-    The parameters are left out, as most experiments differentiate with respect to them.
+    """A cell or a stack with its sequence, but without its parameters, checked and converted.
 
     cell: the cell, of every layer of a stack.
     step: `(params, state, x) -> (state, y)`, the cell itself, or one step through all layers.
@@ -45,13 +39,7 @@ class Recurrence(NamedTuple):
 
 
 def read_sequence(
-    params: Any,
-    xs: Any,
-    state: Any,
-    initial_state: Any,
-    reset: Array | None,
-    mask: Array | None,
-    cell: Cell,
+    params: Any, xs: Any, state: Any, initial_state: Any, reset: Any, mask: Any, cell: Cell
 ) -> Recurrence:
     """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes."""
     if hasattr(mask, "dtype") and not isinstance(mask, Tracer) and not np.asarray(mask).any():
@@ -99,10 +87,7 @@ def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[
 
 
 def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
-    """Returns the state before each step, `[T, *B, …]`, and the inputs.
-
-    Both are safe to compute with at skipped steps.
-    """
+    """Returns the state before each step and the inputs, both safe at skipped steps."""
     _, step, state, initial_state, (xs, reset, mask, _) = recurrence
     # For `unroll`, the step of a stack is a cell of your own.
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
@@ -145,11 +130,9 @@ def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shap
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:
-    """Returns the Euclidean norm, in at least float32; its derivative at 0 is 0.
-
-    Numbers are scaled before they are squared, as the squares of small gradients underflow.
-    """
+    """Returns the Euclidean norm, in at least float32; its derivative at 0 is 0."""
     array = array.astype(at_least_float32(array.dtype))
+    # Squares of small gradients would underflow.
     scale = jax.lax.stop_gradient(jnp.abs(array).max(axis, keepdims=True))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, jnp.ones_like(scale))
     square = ((array / scale) ** 2).sum(axis)

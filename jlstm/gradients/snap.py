@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import blocks, equations_of, layout_of
+from jlstm._src.cell import equations_of
 from jlstm._src.dtypes import as_dtype, at_least_float32, common_dtype
 from jlstm._src.masks import select
 from jlstm._src.matmul import preactivation
@@ -28,10 +28,9 @@ from jlstm.gradients.sequence import Recurrence
 class SnapInfluence(NamedTuple):
     """The influence S of the parameters on the state, as SnAp-1 keeps it.
 
-    Both fields are trees like the parameters. A parameter of shape `[…, kH]` of an elementwise cell
-    has an influence on its own unit alone, in each of the F fields of the state: h and c of an
-    LSTM. For any other cell and for a stack, a parameter of shape `[…]` has one on each of the N
-    numbers of the state.
+    Both fields are trees like the parameters. A parameter `[…, kH]` of an elementwise cell has an
+    influence on its own unit alone, in each of the F fields of the state: h and c of an LSTM. For
+    any other cell and for a stack, a parameter `[…]` has one on each of the N numbers of the state.
 
     values: S, `[*B, F, …, kH]`, or `[*B, N, …]` with zeros where `kept` is False.
     kept: bool `[*B, F, k, H]`, whether the immediate influence of the unit's parameters in a block
@@ -49,8 +48,7 @@ def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence):
     *B, H = first.h.shape
     F, h = len(first), first._fields.index("h")
     dtype = at_least_float32(common_dtype([params, first]))
-    layout: Any = layout_of(cell)
-    k = blocks(layout)
+    k = params.b.shape[-1] // H
     own = jnp.diagonal(params.U.reshape(H, k, H), axis1=0, axis2=2).astype(dtype)
 
     def step(carry, x):

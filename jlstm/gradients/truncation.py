@@ -5,8 +5,7 @@ the state and the output of step t, and the transposed step
 
     λᵏ⁺¹_t = (∂s_t+1/∂s_t)ᵀ λᵏ_t+1,      ∂loss/∂θ = Σ_k Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t.
 
-Truncation after K steps keeps k = 0 … K - 1. So the loop here runs over the lag k, and each
-iteration takes all t at once.
+Truncation after K steps keeps k = 0 … K - 1. The loop here runs over k, for all t at once.
 """
 
 from typing import Any, NamedTuple
@@ -20,15 +19,7 @@ from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import (
-    Loss,
-    check_loss,
-    flags_of,
-    lags,
-    read_sequence,
-    run,
-    steps_of,
-)
+from jlstm.gradients.sequence import Loss, check_loss, flags_of, lags, read_sequence, run, steps_of
 
 
 class TruncatedGradient(NamedTuple):
@@ -75,10 +66,9 @@ def truncated_gradient(
         g_K = Σ_{k < K} Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t,    λ⁰ = ∂loss/∂(s, y),    K = `steps`
 
     K = 1 is the gradient through each step alone, and K ≥ T is the full gradient (truncated
-    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). A term of the loss
-    at step t reaches back through exactly K steps, for any t. Training on pieces of K steps, with
-    the gradient stopped in between, is a different truncation: there a term reaches back through 1
-    to K steps.
+    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). The term of the
+    loss at any step t reaches back through exactly K steps. In training on pieces of K steps, with
+    the gradient stopped in between, it would reach back through 1 to K steps.
 
     Skipped steps do not count. There are K passes over all T steps, each with one product for all
     t: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On one core in float32, with
@@ -86,12 +76,8 @@ def truncated_gradient(
     H = 64 12 ms; the full gradient takes 1.4, 2.6 and 2.4 ms (jax 0.10.2).
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
-      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
+      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       steps: K, at least 1.
-
-    Returns:
-      `TruncatedGradient(loss, gradient)`, the gradient like `params`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, K is below 1, or the loss is not a scalar.
@@ -136,17 +122,12 @@ def truncation_study(
         bias_K = ‖g_K - g‖ / ‖g‖,    cosine_K = ⟨g_K, g⟩ / (‖g_K‖ ‖g‖)
 
     g_K is the result of `truncated_gradient`. Both are NaN if g is zero; so is the cosine if g_K
-    is. Aicher, Foti & Fox 2019 choose K by such a curve. The longest truncation alone sets the
-    cost, not the sum over K: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. With
-    `longest=20` it takes 6.8, 15 and 19 ms in the cases measured for `truncated_gradient`.
+    is. Aicher, Foti & Fox 2019 choose K by such a curve. It costs as much as the longest truncation
+    alone; with `longest=20`, 6.8, 15 and 19 ms in the cases measured for `truncated_gradient`.
 
     Args:
-      loss: `(final_state, hs) -> scalar`, of the results of `unroll`.
-      params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
+      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       longest: the largest K; None means T, for the whole curve.
-
-    Returns:
-      `TruncationStudy(steps, bias, cosine, norm)`, `[K]` each.
 
     Raises:
       TypeError, ValueError: an argument is malformed, K is below 1, or the loss is not a scalar.
@@ -178,11 +159,10 @@ def truncation_study(
 
 
 def _by_lag(loss, recurrence, params):
-    """Returns the loss, its λ⁰, and the two halves of a transposed step, for all t at once.
+    """Returns the loss, its λ⁰, and the two halves `pull` and `earlier` of a transposed step.
 
-    Returns:
-      `(value, first, pull, earlier)`: `pull` maps cotangents of `(s_t, y_t)` to cotangents of
-      `(params, s_tm1)`. `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
+    `pull` maps cotangents of `(s_t, y_t)`, for all t at once, to cotangents of `(params, s_tm1)`.
+    `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
     """
     check_loss(loss, recurrence, params)
     final, ys = run(recurrence, params)
@@ -194,7 +174,12 @@ def _by_lag(loss, recurrence, params):
     if recurrence.steps.mask is not None:  # moves the skipped steps of each row behind the others
         d_ys = select(mask, d_ys, jax.tree.map(jnp.zeros_like, d_ys))
         order = jnp.argsort(~mask, axis=0, stable=True)
-        before, xs, d_ys, last, begun = _reorder(order, (before, xs, d_ys, last, begun))
+
+        def in_order(leaf):
+            index = order.reshape(order.shape + (1,) * (leaf.ndim - order.ndim))
+            return jnp.take_along_axis(leaf, index, axis=0)
+
+        before, xs, d_ys, last, begun = jax.tree.map(in_order, (before, xs, d_ys, last, begun))
 
     steps = jax.vmap(recurrence.step, (None, 0, 0))
     (states, _), pull = jax.vjp(lambda params, before: steps(params, before, xs), params, before)
@@ -207,16 +192,6 @@ def _by_lag(loss, recurrence, params):
         return select(goes_on, later, zeros[0]), zeros[1]
 
     return value, (select(last, everywhere, zeros[0]), d_ys), pull, earlier
-
-
-def _reorder(order, tree):
-    """Returns the steps of each row in the order of indices `[T, *B]`."""
-
-    def take(leaf):
-        index = order.reshape(order.shape + (1,) * (leaf.ndim - order.ndim))
-        return jnp.take_along_axis(leaf, index, axis=0)
-
-    return jax.tree.map(take, tree)
 
 
 def _compare(gradient, whole):

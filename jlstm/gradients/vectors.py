@@ -1,7 +1,4 @@
-"""The state as a vector, and the Jacobians of maps from state to state.
-
-The vector holds the state's arrays side by side in field order: `[*B, 2H]` for an LSTM, h before c.
-"""
+"""The state as vectors `[*B, N]`, its arrays side by side, and Jacobians from state to state."""
 
 from collections.abc import Callable
 from typing import Any
