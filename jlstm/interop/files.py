@@ -16,7 +16,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -230,7 +229,8 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    content = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        content = file.read()
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -253,7 +253,8 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    content = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        content = file.read()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
