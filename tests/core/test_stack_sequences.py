@@ -186,6 +186,7 @@ def check(case: Case):
     assert error <= GRADIENT_TOLERANCE[setting.dtype] * norm(gradient)
 
 
+@pytest.mark.thorough
 @settings(max_examples=200)
 @given(case=cases(pool(8)))
 def test_unroll_stack_is_the_loop(case):

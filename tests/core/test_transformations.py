@@ -24,14 +24,16 @@ COMPOSED = ["hvp, forward over reverse", "vmap over both", "grad through shard_m
 PLANNED = [f"reset, mask, reverse, {plan}" for plan in PLANS]
 # By default the standard cell has every transformation of the case that holds most of what the
 # others hold, one transformation of every case and of every plan, and the one that folds into the
-# batch of a stack. Cells whose states and weights differ most share the transformations that
-# compose the others; tests/core/cells/test_family.py has the gradients of every cell.
+# batch of a stack. In the thorough tests, cells whose states and weights differ most share the
+# transformations that compose the others; cells/test_family.py has the gradients of every cell.
 SEVERAL = ["general", "full_gate_recurrence", "projected", "elman", "gru"]
 FAST = {
     *product(TRANSFORMATIONS, ["lstm"], [ALL_IN_ONE]),
     *product(["vjp"], ["lstm"], CASES + PLANNED),
     *product(COMPOSED, ["lstm"], ["learned initial state, reset"]),
     ("vmap over both", "lstm", "bidirectional, reset, mask"),
+}
+THOROUGH = {
     *product(["vmap over both"], SEVERAL, [ALL_IN_ONE]),
     *product(["hvp, forward over reverse"], ["general", "gru"], [ALL_IN_ONE]),
     *product(["grad through shard_map"], ["elman", "projected"], [ALL_IN_ONE]),
@@ -44,10 +46,13 @@ ROWS = {
 }
 
 
-TABLE = [
-    pytest.param(*row, marks=[] if row in FAST else [pytest.mark.slow], id=" of ".join(row))
-    for row in sorted(ROWS)
-]
+def marks(row):
+    if row in FAST:
+        return ()
+    return pytest.mark.thorough if row in THOROUGH else pytest.mark.slow
+
+
+TABLE = [pytest.param(*row, marks=marks(row), id=" of ".join(row)) for row in sorted(ROWS)]
 
 
 @pytest.mark.parametrize("transformation, cell, words", TABLE)

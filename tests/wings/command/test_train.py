@@ -196,6 +196,7 @@ def test_a_run_on_another_grid_is_not_resumed(finished, capsys):
     assert contents(finished) == before
 
 
+@pytest.mark.thorough
 def test_a_run_in_two_parts_is_the_whole_bit_for_bit(finished, tmp_path, monkeypatch, capsys):
     """Stopped where a checkpoint has just been written, as by a Ctrl-C."""
     out = tmp_path / "out"

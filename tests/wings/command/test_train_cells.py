@@ -89,6 +89,7 @@ def test_parameters_have_the_name_of_their_cell(both):
     assert params["lstm.layers[0].U"].shape == (4, 4, 16)
 
 
+@pytest.mark.thorough
 def test_pictures_and_summary_tell_cells_apart(both, capsys):
     for name in ("curves.png", "success.png"):
         image = matplotlib.image.imread(both / name)

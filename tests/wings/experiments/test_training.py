@@ -262,6 +262,7 @@ def test_one_program_maps_over_settings_and_keys():
 QUICK = ("full_gate_recurrence", "projected")  # whose states and weights differ most
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CELLS]
 )

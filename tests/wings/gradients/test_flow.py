@@ -130,6 +130,7 @@ def test_is_what_the_gradient_of_the_weights_is_made_of(x64):
     np.testing.assert_allclose(dz.sum((0, 1, 2)), through_time.b, rtol=1e-11)
 
 
+@pytest.mark.thorough
 def test_each_layer_of_a_stack_has_its_own(x64):
     params = draw_params(1, D, H, F64), draw_params(2, H, H, F64)
     xs = draw_array(3, (T, B, D), F64)

@@ -59,6 +59,7 @@ def test_a_sharded_batch_gives_the_same_results(mesh, name):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["hessian", "trace", "eigenvalue"])
 def test_curvature_of_a_sharded_loss(mesh, name):
     def call(xs):

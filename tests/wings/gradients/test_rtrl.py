@@ -273,6 +273,7 @@ def test_what_is_skipped_may_be_nan(x64, approximation):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(clean))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("approximation", ["exact", "snap-1"])
 def test_vmap_is_a_loop_and_it_has_a_derivative(x64, approximation):
     _, xs, targets, state = draw()
