@@ -11,6 +11,7 @@ import pytest
 
 # Most of the time goes into compiling programs that run once. XLA's older emitters of fusions
 # compile three times as fast; newer versions have no such choice, and abort on an unknown flag.
+# On these every program is compiled as for a user, so that .ci/run has both.
 OLD_EMITTERS = jaxlib.version.__version_info__ < (0, 11)
 if OLD_EMITTERS:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -21,7 +22,7 @@ import jax.monitoring  # noqa: E402
 
 collect_ignore = ["tests/benchmarks"]  # programs, which tests/system/test_benchmarks.py runs
 
-jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_disable_most_optimizations", OLD_EMITTERS)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)  # for shard_map
@@ -57,7 +58,7 @@ def optimised():
     """
     jax.config.update("jax_disable_most_optimizations", False)
     yield {"xla_cpu_use_fusion_emitters": True} if OLD_EMITTERS else None
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", OLD_EMITTERS)
 
 
 _compiled = []
