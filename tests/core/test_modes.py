@@ -111,7 +111,10 @@ PAIRS = {
         from_ones(lambda params, xs, h: jax.lax.scan(partial(own_cell, params), h, xs)),
         draw_params(0, D, H, F64),
     ),
-    **{name: partial(of_variant, name) for name in ("projected", "layer_norm", "gru", "general")},
+    **{
+        name: partial(of_variant, name)
+        for name in ("projected", "layer_norm", "gru", "general", "slstm")
+    },
 }
 
 
