@@ -210,8 +210,12 @@ def test_a_run_learns_is_solved_once_and_tested():
     both = (correct[1:] == 1) & (correct[:-1] == 1)  # 20 in a row are two batches of 10
     assert int(result.solved_at) == np.flatnonzero(both)[0] + 2
     assert 2 < int(result.solved_at) < 200
-    assert result.loss < 1e-3 and result.metric < 0.2
     assert np.isfinite(result.curves.loss).all()
+    batch = echo().test(jax.random.split(jax.random.key(0), 3)[2])
+    error = np.asarray(apply_model(result.model, batch.xs, answers="last"))[:, 0] - batch.targets
+    np.testing.assert_allclose(result.loss, (error**2).mean(), rtol=1e-3)
+    np.testing.assert_allclose(result.metric, abs(error).max(), rtol=1e-3)
+    assert result.metric < 0.2
 
 
 @pytest.mark.thorough
