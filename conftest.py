@@ -6,19 +6,19 @@ float64 is on only where a test asks for it.
 import os
 
 import hypothesis
+import jax
+import jax.monitoring
 import jaxlib.version
 import pytest
 
 # Most of the time goes into compiling programs that run once. XLA's older emitters of fusions
-# compile three times as fast; newer versions have no such choice, and abort on an unknown flag.
-# On these every program is compiled as for a user, so that .ci/run has both.
+# compile three times as fast. Newer versions have no such choice, and abort on an unknown flag.
+# There, every program is compiled as for a user, so `.ci/run` has both. XLA reads its flags when
+# it is first used, after the import of JAX.
 OLD_EMITTERS = jaxlib.version.__version_info__ < (0, 11)
 if OLD_EMITTERS:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
-
-import jax  # noqa: E402
-import jax.monitoring  # noqa: E402
 
 collect_ignore = ["tests/benchmarks"]  # programs, which tests/system/test_benchmarks.py runs
 

@@ -46,14 +46,19 @@ def read_series(
     """Reads a series `[T, D]` in float64 from a .csv or .npy file.
 
     A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1. A .csv file is UTF-8 text.
-    `header` says whether its first row holds names; None takes it as names if some cell is neither
-    a number nor missing, and refuses numbers that may be names, or gives a `note` of them.
-    `columns` are the D to take, by name or by place from 0; None takes all. Others hold anything.
+
+    Args:
+      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
+        other columns may hold anything.
+      header: whether the first row of a .csv file holds names. None reads it as names if some cell
+        is neither a number nor missing, and refuses or notes numbers that may be names.
+      delimiter: the character between the cells of a .csv file; None is a comma.
+      note: receives the line that notes such numbers.
 
     Raises:
       OSError: the file cannot be read.
       ValueError: the file is empty, ragged or broken, has no such column, or a cell taken is not a
-        finite number.
+        finite number. The message names the file, the row and the column.
     """
     check_suffix(path, ".csv", ".npy")
     if suffix(path) == ".csv":

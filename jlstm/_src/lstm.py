@@ -129,6 +129,9 @@ def init(
         the place of `forget_bias`, so pass one of the two.
       dtype: the dtype of every parameter.
 
+    Returns:
+      `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`.
+
     Raises:
       TypeError, ValueError: `key` is not one key, a size is not a positive int, or both
         `forget_bias` and `bias_init` are given.

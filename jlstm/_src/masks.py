@@ -20,6 +20,9 @@ def length_mask(lengths: Array, T: int) -> Array:
       lengths: ints `[*B]` from 0 to T.
       T: the number of steps after padding.
 
+    Returns:
+      bool `[T, *B]`.
+
     Raises:
       TypeError: `lengths` does not hold ints, or T is not an int.
       ValueError: a length is negative or above T; checked only if `lengths` is concrete.
@@ -53,6 +56,9 @@ def episode_starts(done: Array, previous_done: Array | None = None) -> Array:
     Args:
       done: bool `[T, *B]`.
       previous_done: bool `[*B]`, `done[-1]` of the previous rollout; None for the first rollout.
+
+    Returns:
+      bool `[T, *B]`, the `reset` of `unroll`.
 
     Raises:
       TypeError: the flags are not bool.

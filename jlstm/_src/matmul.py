@@ -37,6 +37,9 @@ def preactivation(params: Any, x: Array, h: Array) -> Array:
       params: the parameters of a cell, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them.
       x, h: `[*B, D]` and `[*B, H]`.
 
+    Returns:
+      `[*B, kH]`, k blocks side by side.
+
     >>> import jax, jlstm
     >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((5, 2))
     >>> _, hs = jlstm.unroll(params, xs)

@@ -134,6 +134,10 @@ def zero_state(
       batch_shape: `B`.
       cell: the LSTM or a variant of `jlstm.cells`; for a stack, one for all layers, or a tuple.
 
+    Returns:
+      The state of `cell`; of a stack, a tuple with one entry a layer, `Bidirectional` of two where
+      the layer has two directions.
+
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` is a function of your own.
 

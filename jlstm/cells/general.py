@@ -46,6 +46,9 @@ def general(options: Options) -> AffineCell:
       It can be pickled. The 256 cells used last are kept, so that equal options give the same one,
       and a `jit` of it is not traced again.
 
+    Args:
+      options: the activations, the bound on the inputs of f and g, and whether gates are coupled.
+
     Raises:
       TypeError, ValueError: options of the wrong type, or a bound that is not positive.
 

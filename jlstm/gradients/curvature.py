@@ -60,6 +60,9 @@ def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
       loss: `params -> scalar`.
       params, vector: θ, any pytree of floats, and v, a tree like it.
 
+    Returns:
+      A tree like `params`.
+
     Raises:
       TypeError, ValueError: the vector does not fit, or the loss is not a scalar.
 
@@ -86,6 +89,9 @@ def gauss_newton_vector_product(outputs: Function, loss: Function, params: Any, 
       outputs: `params -> outputs`, any pytree of floats.
       loss: `outputs -> scalar`.
       params, vector: θ, any pytree of floats, and v, a tree like it.
+
+    Returns:
+      A tree like `params`.
 
     Raises:
       TypeError, ValueError: the vector does not fit, or the loss is not a scalar.
@@ -126,6 +132,9 @@ def leading_eigenvalue(
       key: a key, for q_1.
       iterations: the number of products with C, at least 1; at most P are taken.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
+
+    Returns:
+      `LeadingEigenvalue(value [], vector, residual [])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
@@ -171,6 +180,9 @@ def hessian_trace(
       key: a key, for the signs.
       samples: the number of vectors v_k, at least 2.
       outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
+
+    Returns:
+      `HessianTrace(value [], standard_error [])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.

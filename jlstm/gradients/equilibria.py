@@ -60,6 +60,9 @@ def fixed_points(
       tolerance: the norm of r at which a search ends; None means eps^⅔ of the dtype.
       same: two points are one if no component differs by more than this fraction of 1 + |s|.
 
+    Returns:
+      `FixedPoints(points, speeds [K], converged [K], representative [K])`.
+
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom.
 

@@ -56,6 +56,9 @@ def initialisation_study(
       seeds, input_size, hidden_size: S, D and H.
       forget_biases: the constant forget biases to compare.
 
+    Returns:
+      `InitialisationStudy(lag [T], norm [I, L, S, T])`.
+
     Raises:
       TypeError, ValueError: the key is not typed, a size is not positive, or a length is below 3.
 

@@ -69,6 +69,9 @@ def state_jacobians(
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
 
+    Returns:
+      `StateJacobians(jacobians [T, *B, N, N], states)`.
+
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom, as the sLSTM.
 
@@ -105,6 +108,9 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
 
+    Returns:
+      `JacobianProducts(matrices [T, *B, N, N], log_norms [T, *B])`.
+
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front.
 
@@ -140,6 +146,9 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
       sweeps: how often each pair of columns is turned at each t.
+
+    Returns:
+      `SingularValues(logs [T, *B, N], residual [T, *B])`.
 
     Raises:
       TypeError, ValueError: not square matrices of floats with time in front, or sweeps below 1.

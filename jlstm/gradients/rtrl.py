@@ -80,6 +80,9 @@ def rtrl_gradient(
       approximation: "exact" or "snap-1".
       influence: ∂state/∂θ from the call that returned `state`; None if it does not depend on θ.
 
+    Returns:
+      `RTRLResult(loss, gradient, state, influence)`.
+
     Raises:
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
 

@@ -74,6 +74,9 @@ def input_sensitivity(
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       vectors: also return the Jacobian, `[T, *B, H, D]`.
 
+    Returns:
+      `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
+
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.
 
@@ -136,6 +139,9 @@ def memory_horizon(
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       fraction: a fraction of the largest sensitivity, above 0 and below 1.
+
+    Returns:
+      `MemoryHorizon(lag [*B], reached [*B])`, in steps.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.

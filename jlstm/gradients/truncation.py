@@ -79,6 +79,9 @@ def truncated_gradient(
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       steps: K, at least 1.
 
+    Returns:
+      `TruncatedGradient(loss, gradient)`, the gradient like `params`.
+
     Raises:
       TypeError, ValueError: an argument is malformed, K is below 1, or the loss is not a scalar.
 
@@ -128,6 +131,9 @@ def truncation_study(
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       longest: the largest K; None means T, for the whole curve.
+
+    Returns:
+      `TruncationStudy(steps, bias, cosine, norm)`, `[K]` each.
 
     Raises:
       TypeError, ValueError: an argument is malformed, K is below 1, or the loss is not a scalar.

@@ -122,7 +122,7 @@ def first_line(error: Exception) -> str:
 
 
 def _run(node, known, opset, left) -> int:
-    """Adds a node's outputs, as arrays if they have at most `left` elements, which it returns."""
+    """Adds a node's outputs, as arrays if they have at most `left` elements; returns how many."""
     from onnx.reference import ReferenceEvaluator
 
     given = {name: known.get(name) for name in node.input if name}

@@ -110,7 +110,7 @@ def break_file(path, how, where):
     path.write_bytes(content)
 
 
-@settings(max_examples=15)
+@settings(max_examples=40)
 @given(
     which=st.integers(0, 10**6),
     how=st.sampled_from(["lost", "cut", "flipped"]),

@@ -28,7 +28,7 @@ def cheap_seeds(S):
     return {"key": jax.random.split(jax.random.key(S), S), "rate": jnp.linspace(0.5, 2, S)}
 
 
-@settings(max_examples=5)
+@settings(max_examples=8)
 @given(
     S=st.integers(1, 9), chunk=st.sampled_from(["auto", None, 1, 2, 3, 100]), n=st.integers(1, 4)
 )
