@@ -71,7 +71,8 @@ def rtrl_gradient(
     much as the exact gradient.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls equal one. After a small update, S of the earlier parameters is still near the true S.
+    two calls equal one. After an update the influence is stale by design, as it is made of
+    Jacobians at earlier parameters.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.

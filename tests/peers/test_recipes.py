@@ -1,18 +1,21 @@
 """The recipes of docs/neighbours.md for results that differ, each beside the other library."""
 
 import warnings
+from typing import Any
 
 import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 
 import jlstm
 from jlstm import cells
 from jlstm.interop.flax import to_linen
 from jlstm.interop.haiku import to_haiku
 from jlstm.interop.keras import from_keras
+from jlstm.interop.torch import from_torch
 from tests.helpers.comparisons import assert_close
 from tests.helpers.draws import draw_array, draw_params
 from tests.peers.keras_on_jax import keras
@@ -96,4 +99,16 @@ def test_last_done_of_purejaxrl_is_the_reset():
     _, theirs = jax.lax.scan(step, carry, (xs, last_done))
     c, h = carry
     _, hs = jlstm.unroll(params, xs, jlstm.LSTMState(h, c), reset=last_done)
+    assert_close(hs, theirs, atol=1e-6)
+
+
+def test_normalised_weights_of_torch():
+    module: Any = torch.nn.LSTM(D, H)
+    torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
+    with torch.no_grad():
+        module.parametrizations.weight_hh_l0.original0.mul_(1.7)  # the norm of each row
+    xs = draw_array(0, (T, B, D), jnp.float32)
+    theirs = module(torch.tensor(np.asarray(xs)))[0].detach().numpy()
+    torch.nn.utils.parametrize.remove_parametrizations(module, "weight_hh_l0")
+    _, hs = jlstm.unroll_stack(from_torch(module), xs)
     assert_close(hs, theirs, atol=1e-6)
