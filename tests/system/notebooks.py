@@ -18,6 +18,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# A kernel may send the lines that a cell prints in one message or in several.
+KERNEL = {"kernel_name": "python3", "coalesce_streams": True}
 WARNINGS_ARE_ERRORS = "import warnings\nwarnings.simplefilter('error')"
 
 
@@ -27,7 +29,7 @@ def check_notebook(stem, monkeypatch):
     notebook = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
     shown = [printed(cell) for cell in notebook.cells]
     notebook.cells.insert(0, nbformat.v4.new_code_cell(WARNINGS_ARE_ERRORS))
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=120, **KERNEL).execute()
     assert [printed(cell) for cell in notebook.cells[1:]] == shown
 
 
@@ -42,7 +44,7 @@ def save_anew(stem):
     os.environ.pop("MPLBACKEND", None)
     path = FOLDER / f"{stem}.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False).execute()
+    NotebookClient(notebook, timeout=600, record_timing=False, **KERNEL).execute()
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
