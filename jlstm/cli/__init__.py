@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from jlstm import __version__
-from jlstm.cli import forward, gradients, tasks, train
+from jlstm.cli import forecast, forward, gradients, tasks, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (forward, gradients, train, tasks):
+    for command in (forward, gradients, train, forecast, tasks):
         command.add(commands)
     return parser

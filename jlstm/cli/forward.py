@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import jlstm
-from jlstm._src import files
+from jlstm._src import files, texts
 from jlstm._src.unroll import unroll
 from jlstm.cli import options, system
 from jlstm.cli.outcomes import HEAD, SHOWN, print_rows
@@ -32,9 +32,9 @@ def add(commands) -> None:
     system.add_options(parser, files.FLOATS, f"one of {', '.join(files.FLOATS)}")
     out = parser.add_argument_group("output", "Files are written completely or not at all.")
     add = partial(options.add, out)
-    add("--save", options.path, "FILE", "H and C: .npz or .csv")
-    add("--save-params", options.path, "FILE", "the weights: .npz or .safetensors")
-    add("--plot", options.path, "FILE", "a plot of H and C over time: .png")
+    add("--save", texts.path, "FILE", "H and C: .npz or .csv")
+    add("--save-params", texts.path, "FILE", "the weights: .npz or .safetensors")
+    add("--plot", texts.path, "FILE", "a plot of H and C over time: .png")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 import jlstm
 from jlstm import gradients
-from jlstm._src import files
+from jlstm._src import files, texts
 from jlstm.cli import options, system
-from jlstm.cli.outcomes import HEAD, SHOWN, print_rows
+from jlstm.cli.outcomes import HEAD, SHOWN, print_table, table_writer
 
 LOSSES: dict[str, tuple[str, Callable]] = {
     "last": ("½‖h_T‖²", lambda state, hs: (state.h**2).sum() / 2),
@@ -43,16 +43,16 @@ def add(commands) -> None:
     ask = partial(_question, questions)
     flow = ask("flow", _flow, "the norm of the gradient by the states and gates of each step")
     lyapunov = ask("lyapunov", _lyapunov, "how fast small changes of the state grow or fade")
-    options.add(lyapunov, "--k", options.size, "K", "exponents, at most 2H (2H)")
+    options.add(lyapunov, "--k", texts.size, "K", "exponents, at most 2H (2H)")
     transient = "steps of the transient, which are not counted (0)"
-    options.add(lyapunov, "--warmup", options.index, "N", transient, default=0)
+    options.add(lyapunov, "--warmup", texts.index, "N", transient, default=0)
     error = "the error of a gradient that is truncated after K steps"
     truncation = ask("truncation", _truncation, error)
-    options.add(truncation, "--longest", options.size, "K", "the largest K (T)")
+    options.add(truncation, "--longest", texts.size, "K", "the largest K (T)")
     saliency = ask("saliency", _saliency, "the sensitivity of the last output to each input")
     fraction = "of the largest sensitivity, for the memory horizon (0.01)"
-    options.add(saliency, "--fraction", options.fraction, "X", fraction, default=0.01)
-    loss = partial(options.choice, LOSSES, " or ".join(LOSSES))
+    options.add(saliency, "--fraction", texts.fraction, "X", fraction, default=0.01)
+    loss = partial(texts.choice, LOSSES, " or ".join(LOSSES))
     for question in (flow, truncation):
         losses = ", ".join(f"{name}: {formula}" for name, (formula, _) in LOSSES.items())
         options.add(question, "--loss", loss, None, f"{losses} (last)", default="last")
@@ -67,8 +67,8 @@ def _question(questions, name, answer, what):
     parser.set_defaults(run=run, answer=answer)
     system.add_options(parser, ("float64", "float32"), "float64 or float32")
     out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
-    options.add(out, "--save", options.path, "FILE", "numbers: .npz or .csv")
-    options.add(out, "--plot", options.path, "FILE", "a picture: .png")
+    options.add(out, "--save", texts.path, "FILE", "numbers: .npz or .csv")
+    options.add(out, "--plot", texts.path, "FILE", "a picture: .png")
     return parser
 
 
@@ -80,11 +80,11 @@ def run(args: argparse.Namespace) -> None:
         answer = args.answer(args, params, xs)
     writers: dict[str, files.Writer] = {}
     if args.save:
-        writers[args.save] = _writer(args.save, answer)
+        writers[args.save] = table_writer(args.save, answer.table, answer.arrays)
     if args.plot:
         writers[args.plot] = partial(answer.draw().savefig, format="png")
     files.atomic_write(writers)
-    _print_table(answer)
+    print_table(answer.title, answer.table)
 
 
 def _flow(args, params, xs) -> Answer:
@@ -144,22 +144,3 @@ def _saliency(args, params, xs) -> Answer:
 def _check_finite(args, columns):
     if not all(np.isfinite(column).all() for column in columns.values()):
         raise ValueError(f"the gradients are zero or not finite in {args.dtype}")
-
-
-def _print_table(answer: Answer) -> None:
-    widths = {name: max(11, len(name) + 2) for name in answer.table}
-    print(f"{answer.title}\n")
-    print("".join(f"{name:>{width}}" for name, width in widths.items()).rstrip())
-
-    def line(row):
-        cells = (f"{column[row]:>{widths[name]}.4g}" for name, column in answer.table.items())
-        return "".join(cells)
-
-    print_rows(len(next(iter(answer.table.values()))), "rows", line)
-
-
-def _writer(path: str, answer: Answer) -> files.Writer:
-    if files.suffix(path) == ".npz":
-        return lambda file: np.savez(file, **answer.arrays)
-    columns = (column.tolist() for column in answer.table.values())
-    return files.csv_writer(answer.table, zip(*columns, strict=True))

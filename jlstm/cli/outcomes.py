@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm._src.files import Writer, csv_writer
+from jlstm._src.files import Writer, csv_writer, suffix
 
 NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 VARIED = ("cell", *NUMBERS)
-FIXED = ("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer")
+FIXED = (
+    *("task", "length", "input", "difference", "hidden_size", "layers", "batch_size", "steps"),
+    "optimizer",
+)
 SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
 
 
@@ -28,35 +29,75 @@ def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
             print(f"... ({rows - 2 * HEAD} of {rows} {name} are not shown; --save FILE keeps all)")
 
 
+def print_table(title: str, table: Mapping[str, Sequence[Any]]) -> None:
+    """Prints a table by column; names stand on the left."""
+    widths = {name: max(11, len(name) + 2) for name in table}
+    widths |= {name: max(map(len, t)) for name, t in table.items() if isinstance(t[0], str)}
+    print(f"{title}\n")
+    head = (f"{n:<{w}}" if isinstance(table[n][0], str) else f"{n:>{w}}" for n, w in widths.items())
+    print("".join(head).rstrip())
+
+    def line(row):
+        cells = ((column[row], widths[name]) for name, column in table.items())
+        return "".join(f"{x:<{w}}" if isinstance(x, str) else f"{x:>{w}.4g}" for x, w in cells)
+
+    print_rows(len(next(iter(table.values()))), "rows", line)
+
+
+def table_writer(path: str, table: Mapping[str, Any], arrays: Mapping[str, Any]) -> Writer:
+    """Writes the table to a .csv file, or the arrays to a .npz file."""
+    if suffix(path) == ".npz":
+        return lambda file: np.savez(file, **arrays)
+    columns = (column.tolist() for column in table.values())
+    return csv_writer(table, zip(*columns, strict=True))
+
+
 def one_after_another(finished: Mapping[str, Any]):
-    """Joins the runs of all cells in one `Run` of NumPy arrays, with the models by cell."""
-    models = OrderedDict((cell, runs.model) for cell, runs in finished.items())
-    numbers = [runs._replace(model=None) for runs in finished.values()]
-    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
-    return together._replace(model=models if len(models) > 1 else models.popitem()[1])
+    """Joins the runs of all cells in one `Run` of NumPy arrays, without the models."""
+    numbers = [
+        run._replace(last=None, best=run.best._replace(model=None)) for run in finished.values()
+    ]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
 
 
-def tables(chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], runs) -> dict[str, Writer]:
+def tables(
+    chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], finished: Mapping[str, Any], runs
+) -> dict[str, Writer]:
     """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
 
-    `rows` has the choices of each of R runs; `runs` is from `one_after_another`.
+    `rows` has the choices of each of R runs; `finished` has the runs of each cell, and `runs` is
+    from `one_after_another`.
     """
     fixed, table = {name: chosen[name] for name in FIXED}, []
-    for row, solved_at, loss, metric in zip(rows, *runs[2:], strict=True):
-        # The text of a float32 is its shortest form: 0.1, not 0.10000000149011612.
-        numbers = {"loss": float(str(loss)), "metric": float(str(metric))}
-        solved = {"solved_at": None if solved_at < 0 else int(solved_at)}
-        table.append({**fixed, **row, **solved, **numbers})
+    for k, row in enumerate(rows):
+        solved = int(runs.solved_at[k])
+        found: dict[str, Any] = {"solved_at": None if solved < 0 else solved}
+        found["best_step"] = int(runs.best.step[k])
+        found["validation_loss"] = _number(runs.best.loss[k])
+        found |= {name: _number(score[k]) for name, score in runs.test._asdict().items()}
+        table.append({**fixed, **row, **found})
+    models = {cell: {"best": run.best.model, "last": run.last} for cell, run in finished.items()}
     return {
         "results.csv": csv_writer(table[0], (row.values() for row in table)),
         "results.jsonl": jsonl_writer(table),
-        "curves.npz": arrays_writer(runs.curves),
-        "params.npz": arrays_writer(runs.model),
+        "curves.npz": _arrays_writer(runs.curves),
+        "params.npz": _arrays_writer(models),
     }
 
 
+def _number(value) -> float:
+    """Returns the shortest number for a float32: 0.1, not 0.10000000149011612."""
+    return float(str(value))
+
+
+def _arrays_writer(tree) -> Writer:
+    from jlstm.experiments.runs import arrays_writer, named_arrays
+
+    return arrays_writer(named_arrays(tree))
+
+
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
-    """Plots learning curves, in panels for several cells, and a heat map of success if any vary.
+    """Plots learning curves, in panels for several cells, and a heat map of success.
 
     The last varied number makes the columns of the map; all other combinations make the rows.
     """
@@ -74,28 +115,35 @@ def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
     else:
         curves = plots.plot_training(named(losses), named(solved_at), baseline=task.baseline)
     figures = {"curves.png": curves}
-    if len(losses) > 1:
-        last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
-        most = [name for name in VARIED if name not in last]
-        rows, columns = (_labels(chosen, some, task.name) for some in (most, last))
-        rates = (solved_at >= 0).mean(axis=1).reshape(len(rows), len(columns))
-        figures["success.png"] = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
+    last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
+    most = [name for name in VARIED if name not in last]
+    rows, columns = (_labels(chosen, some, task.name) for some in (most, last))
+    rates = (solved_at >= 0).mean(axis=1).reshape(len(rows), len(columns))
+    figures["success.png"] = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
     return {name: partial(figure.savefig, format="png") for name, figure in figures.items()}
 
 
 def print_summary(chosen: Mapping[str, Any], task, runs) -> None:
-    """Prints a line for each setting."""
+    """Prints a line for each setting, and the test of the best one by validation."""
     print(f"{task.name}: solved is {task.criterion}")
-    print(f"metric: {task.metric_name}; loss of the trivial answer: {task.baseline:.4g}")
-    columns = (_by_setting(chosen, array) for array in runs[2:])
+    solved_at, validations, losses, metrics, cold = (
+        _by_setting(chosen, array) for array in (runs.solved_at, runs.best.loss, *runs.test)
+    )
     labels = _labels(chosen, VARIED)
-    for label, solved_at, losses, metrics in zip(labels, *columns, strict=True):
-        solved = solved_at[solved_at >= 0]
-        line = f"{label}: " * bool(label) + f"{len(solved)} of {len(solved_at)} seeds solved"
-        if len(solved):
-            line += f", at step {np.median(solved):.0f} ({solved.min()} to {solved.max()})"
-        line += f"; loss {_median_and_range(losses)}; metric {_median_and_range(metrics)}"
-        print(line)
+    for label, solved, validation in zip(labels, solved_at, validations, strict=True):
+        found = solved[solved >= 0]
+        line = f"{label}: " * bool(label) + f"{len(found)} of {len(solved)} seeds solved"
+        if len(found):
+            line += f", at step {np.median(found):.0f} ({found.min()} to {found.max()})"
+        print(f"{line}; validation loss {_median_and_range(validation)}")
+    for name, (validation, test) in task.baselines.items():
+        print(f"{name}: validation loss {validation:.4g}, test loss {test:.4g}")
+    best = int(np.argmin(np.median(np.nan_to_num(validations, nan=np.inf), axis=1)))
+    line = f"test of {labels[best] or 'the best step'}, chosen by validation: "
+    line += f"loss {_median_and_range(losses[best])} (trivial answer {task.baseline:.4g})"
+    line += f"; {task.metric_name} {_median_and_range(metrics[best])}"
+    line += f"; without warm-up {_median_and_range(cold[best])}" * bool(task.warmup)
+    print(line)
 
 
 def _median_and_range(values):
@@ -132,11 +180,3 @@ def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
 def json_writer(values: Mapping[str, Any]) -> Writer:
     """Writes one JSON object, a field a line."""
     return lambda file: file.write((json.dumps(values, indent=2) + "\n").encode())
-
-
-def arrays_writer(tree: Any) -> Writer:
-    """Writes the arrays of a pytree to a .npz file, each by its path: `gru.layers[0].W`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [re.sub(r"\['|'\]|^\.", "", jax.tree_util.keystr(path)) for path, _ in leaves]
-    arrays: Any = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
-    return lambda file: np.savez(file, **arrays)

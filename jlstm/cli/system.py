@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jlstm import reference
-from jlstm._src import files
+from jlstm._src import files, texts
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import require
-from jlstm.cli import options, settings
+from jlstm._src.settings import SERIES
+from jlstm.cli import options
 from jlstm.interop import files as parameter_files
 from jlstm.interop.gates import Gate, pack_gates
 
@@ -31,22 +32,22 @@ def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
         "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
         "--input no series is drawn, and the weights are the first draws of the seed.",
     )
-    seed = partial(options.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
+    seed = partial(texts.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
     add = partial(options.add, group)
     add("--seed", seed, "N", "seed of the draws (42)")
-    add("--steps", options.size, "T", "length of the series (10)")
-    add("--input-size", options.size, "D", "columns of the series (1)")
-    add("--hidden-size", options.size, "H", "units of the LSTM (3)")
+    add("--steps", texts.size, "T", "length of the series (10)")
+    add("--input-size", texts.size, "D", "columns of the series (1)")
+    add("--hidden-size", texts.size, "H", "units of the LSTM (3)")
     group = parser.add_argument_group("input")
     add = partial(options.add, group)
-    options.add_series(group, "a series [T, D]")
+    options.add_settings(group, SERIES, input="a series [T, D]: .csv, .npy")
     standardise = "scale each column to mean 0 and standard deviation 1"
     group.add_argument("--standardise", action="store_true", default=None, help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
-    add("--params", options.path, "FILE", weights)
+    add("--params", texts.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
-    add("--run-index", options.index, "K", which)
-    dtype = partial(options.choice, dtypes, expected)
+    add("--run-index", texts.index, "K", which)
+    dtype = partial(texts.choice, dtypes, expected)
     what = f"dtype to compute in: {', '.join(dtypes)} (float64)"
     options.add(parser, "--dtype", dtype, None, what, default="float64")
 
@@ -119,37 +120,31 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
 
 
 def _read_params(path: str, run: int | None) -> LSTMParams:
-    file = _params_file(path)
     if os.path.isdir(path):
-        arrays, _ = parameter_files.read_npz(file)
-        if any(name.endswith("layers[0].W") for name in arrays):
-            return _trained(file, arrays, settings.read(path)["cell"], run or 0)
+        return _trained(path, run or 0)
     if run is not None:
         raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
-    params = parameter_files.load_params(file)
+    params = parameter_files.load_params(path)
     if not isinstance(params, LSTMParams):
-        raise ValueError(f"{file}: expected the weights of one LSTM, got {type(params).__name__}")
+        raise ValueError(f"{path}: expected the weights of one LSTM, got {type(params).__name__}")
     return params
 
 
-def _trained(file: str, arrays: Mapping[str, np.ndarray], cells: list[str], run: int) -> LSTMParams:
-    """Returns the weights of one run of `jlstm train`, which stacks the runs of each cell."""
-    if any(name.endswith("layers[1].W") for name in arrays):
-        raise ValueError(f"{file}: expected the weights of one layer, got a stack")
-    each = len(next(iter(arrays.values())))  # the same for all cells
-    runs = each * len(cells)
-    if run >= runs:
-        raise ValueError(f"argument --run-index: {file}: expected less than {runs}, got {run}")
-    cell = cells[run // each]
-    if cell != "lstm":
-        raise ValueError(f"{file}: expected a run of the cell lstm, run {run} is one of {cell}")
-    layer = f"{cell}.layers[0]" if len(cells) > 1 else "layers[0]"
-    return LSTMParams(*(arrays[f"{layer}.{name}"][run % each] for name in LSTMParams._fields))
+def _trained(folder: str, run: int) -> LSTMParams:
+    """Returns the weights of one run of `jlstm train`, at its best step by validation."""
+    from jlstm.experiments import load_run
+
+    trained = load_run(folder, run)
+    if trained.row["cell"] != "lstm":
+        found = f"run {run} is one of {trained.row['cell']}"
+        raise ValueError(f"{folder}: expected a run of the cell lstm, {found}")
+    if len(trained.best.layers) > 1:
+        raise ValueError(f"{folder}: expected the weights of one layer, got a stack")
+    return LSTMParams(*map(np.asarray, trained.best.layers[0]))
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:
-    names = ("columns", "header", "delimiter")
-    series = options.read_series(args.input, **{name: getattr(args, name) for name in names})
+    series = options.read_series(args)
     if not args.standardise:
         return series
     constant = np.flatnonzero((series == series[0]).all(axis=0))

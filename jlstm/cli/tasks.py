@@ -30,10 +30,11 @@ def run(args: argparse.Namespace) -> None:
         except ImportError as error:
             print(f"{name}\n  {error}")
             continue
-        sizes = f"D = {task.input_size}, O = {task.output_size}"
+        T, D = tasks.sizes(task)
+        sizes = f"D = {D}, O = {task.output_size}"
         sizes = "D and O as the series that --input names" if own else sizes
         answers = "each step" if task.answers == "every" else "the last step"
-        print(f"{name}\n  T = {task.steps}, {sizes}; answers at {answers}")
+        print(f"{name}\n  T = {T}, {sizes}; answers at {answers}")
         print(f"  solved: {task.criterion}")
         baseline = "that of persistence" if own else f"{task.baseline:.4g}"
         print(f"  metric: {task.metric_name}; baseline: a loss of {baseline}")

@@ -14,12 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm import cells
-from jlstm._src import files
+from jlstm._src import files, texts
 from jlstm._src.modules import require
-from jlstm.cli import options, outcomes, settings
-
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+from jlstm._src.settings import DEFAULTS, DEVICES, FORECAST, PROGRAM, RUNS, SERIES, TASK
+from jlstm.cli import options, outcomes
 
 
 def add(commands) -> None:
@@ -30,45 +28,23 @@ def add(commands) -> None:
         description="Trains an LSTM stack with a linear readout: every combination of the lists\n"
         "of numbers, times every seed, as one compiled program; with several cells, one program\n"
         "each. `jlstm tasks` lists the tasks.\n"
-        "DIR receives settings.json, results.csv (a row a run) and results.jsonl, curves.npz,\n"
-        "params.npz, and the checkpoints from which --resume continues, bit for bit.",
+        "DIR receives settings.json, the series, results.csv (a row a run) and results.jsonl,\n"
+        "curves.npz, params.npz, and the checkpoints from which --resume continues, bit for bit.",
         epilog="example:\n  jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 "
         "\\\n      --forget-bias 1,chrono --steps 3000 --plot --out adding",
     )
     parser.set_defaults(run=run)
-    size = options.size
-    group = parser.add_argument_group("the task")
-    add = partial(options.add, group)
-    add("--task", str, "NAME", "see `jlstm tasks`")
-    add("--length", size, "T", "length of its sequences (the task's own)")
-    options.add_series(group, "the series of forecast")
-    add = partial(options.add, parser.add_argument_group("the program"))
-    add("--hidden-size", size, "H", "units of each layer (32)")
-    add("--layers", size, "N", "layers of the stack (1)")
-    add("--batch-size", size, "B", "new sequences a step (64)")
-    add("--steps", size, "N", "training steps (3000)")
-    add("--optimizer", str, "NAME", f"{', '.join(OPTIMIZERS)} (adam)")
     several = "Each takes one value or several: 1e-3,3e-3."
-    add = partial(options.add, parser.add_argument_group("the runs", several))
-    names = partial(options.choices, settings.CELLS)
-    add("--cell", names, "NAME", f"cell of all layers: {', '.join(settings.CELLS)} (lstm)")
-    positive = partial(options.numbers, "above 0", lambda x: x > 0)
-    rate = partial(options.numbers, "from 0 below 1", lambda x: 0 <= x < 1)
-    bias = partial(options.numbers, "or chrono", lambda x: True, word="chrono")
-    add("--learning-rate", positive, "X", "learning rate of the optimiser (1e-3)")
-    add("--forget-bias", bias, "X", "a number or the word chrono (1)")
-    add("--clip-norm", positive, "X", "largest norm of the gradient (any)")
-    add("--dropout", rate, "X", "dropout rate in training (none)")
-    add("--seeds", size, "N", "runs of each setting (1)")
+    options.add_settings(parser.add_argument_group("the task"), TASK | SERIES | FORECAST)
+    options.add_settings(parser.add_argument_group("the program"), PROGRAM)
+    options.add_settings(parser.add_argument_group("the runs", several), RUNS)
     out = parser.add_argument_group("the results")
-    add = partial(options.add, out)
-    add("--out", options.path, "DIR", "a new folder", required=True)
-    out.add_argument("--resume", action="store_true", help="continue the runs in DIR")
+    options.add(out, "--out", texts.path, "DIR", "a new folder", required=True)
+    resume = "continue the runs in DIR; a larger --steps extends them"
+    out.add_argument("--resume", action="store_true", help=resume)
     out.add_argument("--plot", action="store_true", help="draw curves.png and success.png")
     out.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
-    every = partial(options.whole_number, 2, 2**31 - 1)
-    add("--checkpoint-every", every, "N", "steps between checkpoints (100)")
-    add("--devices", size, "N", "CPU devices to spread the runs over (1)")
+    options.add_settings(out, DEVICES)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,18 +54,22 @@ def run(args: argparse.Namespace) -> None:
         require("plots", "matplotlib")
     if (args.task or "").startswith("digits"):
         require("data", "sklearn")
-    chosen = _chosen(args)
-    if chosen["devices"]:
-        _use_devices(chosen["devices"])
-    task, configs, runs = _programs(chosen)
+    saved, series = _resumed(args) if args.resume else _chosen(args)
+    if saved["devices"]:
+        _use_devices(saved["devices"])
+    from jlstm.experiments import runs as folders
+
+    task, configs, runs = folders.programs(saved, series)
+    contents = {folders.SETTINGS: outcomes.json_writer({**saved, "digests": None})}
     if not args.resume:
         os.makedirs(args.out, exist_ok=True)
-        _write(args.out, {settings.FILE: outcomes.json_writer(chosen)})
+        if series is not None:
+            contents[folders.SERIES] = folders.series_writer(series, saved["difference"])
+    _write(args.out, contents)
     begun = time.monotonic()
     try:
         finished = {
-            cell: _train(args, chosen, task, config, runs, cell if len(configs) > 1 else "")
-            for cell, config in configs.items()
+            cell: _train(args, saved, task, config, runs, cell) for cell, config in configs.items()
         }
     except KeyboardInterrupt:
         command = f"jlstm train --resume --out {shlex.quote(args.out)}"
@@ -97,40 +77,84 @@ def run(args: argparse.Namespace) -> None:
         raise
     rows = [{"cell": cell, **row} for cell in configs for row in runs.rows]
     together = outcomes.one_after_another(finished)
-    contents = outcomes.tables(chosen, rows, together)
+    contents = outcomes.tables(saved, rows, finished, together)
+    digests = {name: folders.sha256(contents[name]) for name in (folders.PARAMS, folders.ROWS)}
+    digests[folders.SETTINGS] = folders.fingerprint(saved).tobytes().hex()
+    contents[folders.SETTINGS] = outcomes.json_writer({**saved, "digests": digests})
     if args.plot:
-        contents |= outcomes.pictures(chosen, task, together)
+        contents |= outcomes.pictures(saved, task, together)
     _write(args.out, contents)
     if not args.quiet:
-        outcomes.print_summary(chosen, task, together)
+        outcomes.print_summary(saved, task, together)
         print(f"{len(rows)} runs in {time.monotonic() - begun:.0f} s; see {args.out}")
 
 
-def _chosen(args) -> dict[str, Any]:
-    """Returns all settings by name, for settings.json."""
-    names = ("task", *settings.DEFAULTS)
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if given.get("input"):
-        given["input"] = os.path.abspath(given["input"])
-    path = os.path.join(args.out, settings.FILE)
-    if args.resume:
-        if not os.path.exists(path):
-            raise ValueError(f"argument --resume: there is no {path}")
-        saved = settings.read(args.out)
-        for name, value in given.items():
-            if name != "devices" and saved[name] != value:
-                option = name.replace("_", "-")
-                raise ValueError(f"argument --{option}: {path} has {saved[name]}, got {value}")
-        return {**saved, **given}
+def _chosen(args) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Returns the settings of a new folder, and the series."""
+    from jlstm.experiments import runs as folders
+    from jlstm.experiments import tasks
+
+    given = _given(args)
     if "task" not in given:
         raise ValueError("argument --task: expected the name of a task, see `jlstm tasks`")
+    if given["task"] not in tasks.NAMES:
+        expected = ", ".join(tasks.NAMES)
+        raise ValueError(f"argument --task: expected {expected}, got {given['task']!r}")
+    path = os.path.join(args.out, folders.SETTINGS)
     parent = os.path.dirname(os.path.abspath(args.out))
     if os.path.lexists(args.out) and not _is_empty(args.out):
         hint = "; --resume continues what is in it" if os.path.exists(path) else ""
         raise ValueError(f"argument --out: {args.out}: expected a new folder{hint}")
     if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
         raise ValueError(f"argument --out: {args.out}: no folder can be made in {parent}")
-    return {"task": given["task"], **settings.DEFAULTS, **given}
+    chosen = {**DEFAULTS, **given}
+    if (chosen["task"] == "forecast") != (chosen["input"] is not None):
+        raise ValueError("argument --input: belongs to the task forecast, which needs it")
+    for name in ("columns", "header", "delimiter", *FORECAST):
+        if name in given and not chosen["input"]:
+            raise ValueError(f"argument --{name}: needs --input")
+    series = options.read_series(chosen) if chosen["input"] else None
+    return folders.new_settings(chosen, series), series
+
+
+def _resumed(args) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Returns the settings and the series of a folder, in which only a few settings may change."""
+    from jlstm.experiments import runs as folders
+
+    path = os.path.join(args.out, folders.SETTINGS)
+    if not os.path.exists(path):
+        raise ValueError(f"argument --resume: there is no {path}")
+    saved, given = folders.read_settings(args.out), _given(args)
+    series = folders.read_series(args.out, saved)
+    for name, value in given.items():
+        longer = name == "steps" and value > saved["steps"]
+        if name not in ("devices", *SERIES) and saved[name] != value and not longer:
+            option = name.replace("_", "-")
+            raise ValueError(f"argument --{option}: {path} has {saved[name]}, got {value}")
+    if "input" in given:
+        again = options.read_series({**saved, **given})
+        if series is None or not np.array_equal(again, series):
+            raise ValueError(f"argument --input: {given['input']} is not the series of {args.out}")
+    now = {**saved["versions"], "devices": saved["devices"]}
+    for name, value in {
+        **folders.versions(),
+        "devices": given.get("devices", saved["devices"]),
+    }.items():
+        if now[name] != value:
+            print(
+                f"{args.out}: begun with {name} {now[name]}, now {value}: bits may differ",
+                file=sys.stderr,
+            )
+    kept = {name: given[name] for name in ("steps", "devices") if name in given}
+    return {**saved, **kept}, series
+
+
+def _given(args) -> dict[str, Any]:
+    """Returns the settings that have an option, the path of the series absolute."""
+    given = {name: value for name in DEFAULTS if (value := getattr(args, name)) is not None}
+    if "input" in given:
+        given["input"] = os.path.abspath(given["input"])
+    return given
 
 
 def _is_empty(folder):
@@ -148,47 +172,31 @@ def _use_devices(count):
             raise ValueError(f"argument --devices: {running}, got {count}") from None
 
 
-def _programs(chosen):
-    """Makes the task, the `Config` of each cell, and the grid of runs."""
-    import optax
-
-    from jlstm.experiments import Config, grid, tasks
-
-    for option, known in {"task": tasks.NAMES, "optimizer": OPTIMIZERS}.items():
-        if chosen[option] not in known:
-            expected = ", ".join(known)
-            raise ValueError(f"argument --{option}: expected {expected}, got {chosen[option]!r}")
-    if (chosen["task"] == "forecast") != (chosen["input"] is not None):
-        raise ValueError("argument --input: belongs to the task forecast, which needs it")
-    given = {name: chosen[name] for name in ("columns", "header", "delimiter")}
-    for name, value in given.items():
-        if value is not None and not chosen["input"]:
-            raise ValueError(f"argument --{name}: needs --input")
-    series = options.read_series(chosen["input"], **given) if chosen["input"] else None
-    task = tasks.named(chosen["task"], length=chosen["length"], series=series)
-    fixed = {name: chosen[name] for name in ("hidden_size", "layers", "batch_size", "steps")}
-    fixed["optimizer"] = getattr(optax, chosen["optimizer"])
-    configs = {
-        name: Config(**fixed, cell=getattr(cells, name), init=getattr(cells, f"init_{name}"))
-        for name in chosen["cell"]
-    }
-    choices = {name: chosen[name] for name in outcomes.NUMBERS if chosen[name] is not None}
-    return task, configs, grid(chosen["seeds"], choices)
-
-
-def _train(args, chosen, task, config, runs, name):
-    """Trains the runs of one cell; with a name, its checkpoints have a folder of their own."""
+def _train(args, saved, task, config, runs, name):
+    """Trains the runs of one cell, whose checkpoints have a folder of their own."""
     from tqdm import tqdm
 
     from jlstm.experiments import segments
     from jlstm.experiments.checkpoints import checkpointing, restore
+    from jlstm.experiments.runs import fingerprint
 
-    folder = os.path.join(args.out, "checkpoints", *[name] * bool(name))
+    folder, mark = os.path.join(args.out, "checkpoints", name), fingerprint(saved)
     start = partial(segments.start, task, config=config)
-    like: Any = jax.eval_shape(start, runs.hyperparams, runs.keys)
-    begin, progress, refused = restore(folder, like) or (0, start(runs.hyperparams, runs.keys), ())
-    for line in refused:
+    training: Any = jax.eval_shape(start, runs.hyperparams, runs.keys).training
+
+    def like(step):
+        return mark, segments.Progress(training, segments.blank_curves(len(runs.rows), step))
+
+    found = restore(folder, like)
+    if found and not np.array_equal(found.tree[0], mark):
+        raise ValueError(f"{folder}: checkpoints of other settings than those of {args.out}")
+    begin, progress = (
+        (found.step, found.tree[1]) if found else (0, start(runs.hyperparams, runs.keys))
+    )
+    for line in found.refused if found else ():
         print(line, file=sys.stderr)
+    if begin > config.steps:
+        raise ValueError(f"{folder}: has {begin} steps, expected at most {config.steps}")
     bar = tqdm(
         desc=f"{task.name} {name}".strip(),
         total=config.steps,
@@ -197,15 +205,14 @@ def _train(args, chosen, task, config, runs, name):
         file=sys.stderr,
         disable=args.quiet or not sys.stderr.isatty(),
     )
-    every = chosen["checkpoint_every"]
-    going = segments.advance(task, runs.hyperparams, progress, config=config, every=every)
+    going = segments.advance(task, runs.hyperparams, progress, config=config)
     with _interrupts() as interrupted, bar, checkpointing(folder) as save:
         for step, progress in going:
-            save(step, progress)
+            save(step, (mark, progress))
             if not bar.disable:
-                loss = np.asarray(progress.curves.loss)[:, max(step - every, 0) : step]
+                loss = np.median(progress.curves.validation[:, -1])
                 solved = int((np.asarray(progress.training.solved_at) >= 0).sum())
-                bar.set_postfix_str(f"loss {np.median(loss):.2g}, solved {solved}/{len(runs.rows)}")
+                bar.set_postfix_str(f"validation {loss:.2g}, solved {solved}/{len(runs.rows)}")
                 bar.update(step - bar.n)
             if interrupted():
                 break

@@ -185,21 +185,25 @@ def _reason(error):
     return errno.EIO, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
+def restore(
+    folder: str, like: chex.ArrayTree | Callable[[int], chex.ArrayTree]
+) -> Checkpoint | None:
     """Restores the newest valid checkpoint of `checkpointing`; None without any checkpoint.
 
     Args:
       folder: the folder of the checkpoints.
       like: a tree with the structure, shapes and dtypes of the saved tree: arrays, or the result of
-        `jax.eval_shape`. Leaves that are NumPy arrays are restored as NumPy arrays.
+        `jax.eval_shape`; or a function from a step to such a tree. Leaves that are NumPy arrays are
+        restored as NumPy arrays.
 
     Raises:
       ValueError: all checkpoints are invalid; the message gives the reasons. Or the newest valid
         one holds another tree than `like`.
       OSError: the folder cannot be read.
     """
-    check_arrays("like", like)
-    expected, refused = _shapes(like), []
+    like_at = like if callable(like) else lambda step: like
+    check_arrays("like", like_at(0))
+    refused = []
     for step in reversed(steps(folder)):
         path = os.path.join(folder, str(step))
         try:
@@ -207,11 +211,13 @@ def restore(folder: str, like: chex.ArrayTree) -> Checkpoint | None:
         except ValueError as error:
             refused.append(f"{path}: refused: {error}")
             continue
+        tree = like_at(step)
+        expected = _shapes(tree)
         for name in expected | shapes:
             wanted, got = expected.get(name), shapes.get(name)
             if wanted != got:
                 raise ValueError(f"{path}: expected {name} {wanted}, got {got}")
-        return Checkpoint(step, _as(arrays, like), tuple(refused))
+        return Checkpoint(step, _as(arrays, tree), tuple(refused))
     if refused:
         raise ValueError(f"{folder}: no good checkpoint: {'; '.join(refused)}")
     return None

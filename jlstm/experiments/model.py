@@ -1,6 +1,5 @@
 """The model that learns a task: a stack of LSTMs, or of another cell, and a linear readout."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -9,11 +8,11 @@ import jax.numpy as jnp
 
 from jlstm._src.cell import Cell
 from jlstm._src.dtypes import Array
-from jlstm._src.initializers import Initializer, chrono_bias
+from jlstm._src.initializers import chrono_bias
 from jlstm._src.initializers import forget_bias as constant_bias
 from jlstm._src.lstm import init, lstm
 from jlstm._src.noise import drop
-from jlstm._src.stack import Init, init_stack
+from jlstm._src.stack import Bidirectional, Init, init_stack
 from jlstm._src.unroll_stack import unroll_stack
 
 
@@ -21,7 +20,7 @@ class Model(NamedTuple):
     """The parameters of a stack and its readout.
 
     layers: a stack, from `jlstm.init_stack`.
-    W: `[H, O]`, from the H features of the last layer's output.
+    W: `[H, O]`, from the H features of the last layer's output; `[2H, O]` for both directions.
     b: `[O]`, the bias.
     """
 
@@ -40,6 +39,7 @@ def init_model(
     chrono: chex.Numeric = False,
     longest_lag: int = 3,
     init: Init = init,
+    bidirectional: bool = False,
 ) -> Model:
     """Draws the parameters; the bias of the readout is zero.
 
@@ -52,23 +52,29 @@ def init_model(
       init: draws a layer: `jlstm.init` or the init of a variant. It receives the biases of all four
         gates as `bias_init`, and uses those of its gates; for coupled gates and the GRU see its
         docstring.
+      bidirectional: whether every layer runs in both directions.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
     >>> model.W.shape, model.b.shape
     ((3, 1), (1,))
     """
-    stack_key, bias_key, readout_key = jax.random.split(key, 3)
+    stack_key, readout_key = jax.random.split(key)
     constant, spread = constant_bias(forget_bias), chrono_bias(longest_lag)
 
-    def bias_from(key) -> Initializer:
-        """Draws from its own key, so that the weights do not depend on the biases."""
-        return lambda _, *like: jnp.where(chrono, spread(key, *like), constant(key, *like))
+    def bias_init(key, *like):
+        return jnp.where(chrono, spread(key, *like), constant(key, *like))
 
-    keys = jax.random.split(bias_key, len(hidden_sizes))
-    inits = tuple(partial(init, bias_init=bias_from(k)) for k in keys)
-    layers: Any = init_stack(stack_key, input_size, hidden_sizes, init=inits)
-    width = layers[-1].U.shape[0]  # a projected h is smaller than the hidden size
+    layers: Any = init_stack(
+        stack_key,
+        input_size,
+        hidden_sizes,
+        init=init,
+        bias_init=bias_init,
+        bidirectional=bidirectional,
+    )
+    directions = layers[-1] if bidirectional else layers[-1:]
+    width = sum(layer.U.shape[0] for layer in directions)  # a projected h is smaller than H
     W = jax.nn.initializers.lecun_normal()(readout_key, (width, output_size))
     return Model(layers, W, jnp.zeros(output_size, W.dtype))
 
@@ -87,6 +93,8 @@ def apply_model(
 
         ys = drop(hs) W + b,   hs = unroll_stack(layers, xs)
 
+    The last step of the backward direction is the first of the sequence.
+
     Args:
       model: the parameters, from `init_model`.
       xs, mask: `[T, B, D]`, and bool `[T, B]`, which steps exist.
@@ -102,8 +110,10 @@ def apply_model(
     """
     options: Any = {} if key is None else {"dropout": dropout, "key": key}
     states, hs = unroll_stack(model.layers, xs, mask=mask, cell=cell, **options)
-    # A skipped step holds the state, so the final h belongs to the last step that exists.
-    hs = states[-1].h if answers == "last" else hs
+    if answers == "last":
+        # A skipped step holds the state, so the final h belongs to the last step that exists.
+        both = states[-1] if isinstance(states[-1], Bidirectional) else states[-1:]
+        hs = jnp.concatenate([state.h for state in both], axis=-1)
     if key is not None:
         hs = drop(jax.random.fold_in(key, len(model.layers)), dropout, hs)
     ys = jnp.matmul(hs, model.W)

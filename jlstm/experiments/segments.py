@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -22,7 +21,7 @@ class Progress(NamedTuple):
     """R runs between two segments, with everything needed to continue them.
 
     training: with an axis of runs in front of every leaf.
-    curves: `[R, steps]`, NaN for future steps.
+    curves: NumPy arrays `[R, step]`, of the steps taken.
     """
 
     training: TrainState
@@ -34,73 +33,55 @@ def start(
 ) -> Progress:
     """Starts R runs; hyperparams and keys have an axis `[R]`."""
     training = jax.jit(jax.vmap(partial(one_run.start, task, config=config)))(hyperparams, keys)
-    blank = jnp.full((keys.shape[0], config.steps), jnp.nan, training.model.W.dtype)
-    return Progress(training, Curves(blank, blank))
+    return Progress(training, blank_curves(keys.shape[0], 0))
+
+
+def blank_curves(runs: int, steps: int) -> Curves:
+    """Makes the curves of `runs` runs, filled with zeros."""
+    return Curves(*(np.zeros((runs, steps), np.float32) for _ in Curves._fields))
 
 
 def advance(
-    task: Task,
-    hyperparams: Hyperparams,
-    progress: Progress,
-    *,
-    config: Config = Config(),
-    every: int = 100,
+    task: Task, hyperparams: Hyperparams, progress: Progress, *, config: Config = Config()
 ) -> Iterator[tuple[int, Progress]]:
-    """Yields `(step, progress)` after each segment; the last one ends at `config.steps`.
+    """Yields `(step, progress)` after each segment, which ends in a validation.
 
-    Segments end at multiples of `every`, wherever they begin. None has a single step, which XLA
-    would compile without a loop. So the bits of a run do not depend on interruptions. `over_seeds`
+    Segments end at multiples of `config.validate_every` and at `config.steps`, so the bits of a run
+    do not depend on interruptions. A larger `config.steps` extends finished runs. `over_seeds`
     spreads the runs over all local devices.
 
     Raises:
-      TypeError, ValueError: `every` is not an int, or below 2.
+      TypeError, ValueError: `config.steps` or `config.validate_every` is not a positive int.
     """
-    check_size("every", every)
-    if every < 2:
-        raise ValueError(f"every: expected at least 2 steps, got {every}")
-
-    def one(steps, run):
-        hyperparams, training = run
-        return one_run.advance(task, hyperparams, training, steps, config=config)
-
-    # All segments have the same chunk, since rounding depends on the runs in a chunk.
-    runs: Any = hyperparams, progress.training
-    chunk = auto_chunk(partial(one, 2), runs, jax.default_backend())
-
+    check_size("steps", config.steps)
+    check_size("validate_every", config.validate_every)
     everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())
+    # All segments have the same chunk, since rounding depends on the runs in a chunk.
+    pair: Any = hyperparams, progress.training
+    steps_of = partial(one_run.take_steps, task, steps=2, config=config)
+    chunk = auto_chunk(lambda pair: steps_of(*pair), pair, jax.default_backend())
 
     @partial(jax.jit, static_argnums=2, out_shardings=everywhere)
-    def segment(hyperparams, progress, steps):
-        at = progress.training.step[0]
-        runs = hyperparams, progress.training
-        training, new = over_seeds(partial(one, steps), runs, chunk=chunk)
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=1)
-        curves = jax.tree.map(put, progress.curves, new)
-        return Progress(training, curves)
+    def segment(hyperparams, training, steps):
+        def one(pair):
+            return one_run.advance(task, *pair, steps, config=config)
+
+        return over_seeds(one, (hyperparams, training), chunk=chunk)
 
     # The same sharding for inputs and outputs, so that the second segment is not compiled again.
-    hyperparams, progress = jax.device_put((hyperparams, progress), everywhere)
-    step = int(progress.training.step[0])
-    for end in _ends(step, config.steps, every):
-        progress = segment(hyperparams, progress, end - step)
+    hyperparams, training = jax.device_put((hyperparams, progress.training), everywhere)
+    curves, step = jax.device_get(progress.curves), int(training.step[0])
+    while step < config.steps:
+        end = min((step // config.validate_every + 1) * config.validate_every, config.steps)
+        training, new = segment(hyperparams, training, end - step)
+        curves = jax.tree.map(
+            lambda a, b: np.concatenate([a, b], axis=1), curves, jax.device_get(new)
+        )
         step = end
-        yield step, progress
+        yield step, Progress(training, curves)
 
 
 def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
     """Tests R runs that have taken all their steps."""
     runs: Any = progress
-
-    def one(run):
-        return one_run.finish(task, *run, config=config)
-
-    return jax.jit(partial(over_seeds, one))(runs)
-
-
-def _ends(step: int, steps: int, every: int) -> Iterator[int]:
-    """Yields the steps after `step` at which segments end."""
-    for end in range((step // every + 1) * every, steps, every):
-        if step + 1 < end < steps - 1:
-            yield end
-    if step < steps:
-        yield steps
+    return jax.jit(partial(over_seeds, lambda run: one_run.finish(task, *run, config=config)))(runs)

@@ -1,14 +1,15 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
-A run is a scan over steps, which carries a `TrainState`. The batch of step k depends only on the
-run's key and on k, so a run in segments, by `start`, `advance` again and again, and `finish` with
-the same `Config`, equals the whole run of `train` bit for bit. Nothing here is jitted. `jax.vmap`
-maps these functions over keys, over hyperparameters, or over both.
+A run is a scan over steps, which carries a `TrainState`. Every `validate_every` steps the model is
+validated, and the best one is kept. The batch of step k depends only on the run's key and on k, so
+`start`, `advance` for each span between validations, and `finish` repeat the run of `train`.
+Nothing here is jitted. `jax.vmap` maps these functions over keys, hyperparameters, or both.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -22,7 +23,7 @@ from jlstm._src.dtypes import Array
 from jlstm._src.lstm import init, lstm
 from jlstm._src.stack import Init
 from jlstm.experiments.model import Model, apply_model, init_model
-from jlstm.experiments.tasks.task import Batch, Task
+from jlstm.experiments.tasks.task import HELD_OUT, Batch, Task, sizes
 
 UNSOLVED = -1
 
@@ -36,6 +37,9 @@ class Config:
     optimizer: makes an optax optimiser from a learning rate.
     cell: the cell of every layer, the standard one or a variant of `jlstm.cells`.
     init: draws the parameters of the cell; it receives a `bias_init`, as `jlstm.init` does.
+    bidirectional: whether every layer runs in both directions.
+    validate_every: the number of steps between validations. A validation also follows the last
+      step. The program is smallest if `steps` is a multiple.
     """
 
     hidden_size: int = 32
@@ -45,6 +49,8 @@ class Config:
     optimizer: Callable[..., optax.GradientTransformation] = optax.adam
     cell: Cell = lstm
     init: Init = init
+    bidirectional: bool = False
+    validate_every: int = 100
 
 
 class Hyperparams(NamedTuple):
@@ -66,10 +72,24 @@ class Hyperparams(NamedTuple):
     dropout: chex.Numeric | None = None
 
 
+class Best(NamedTuple):
+    """The model with the smallest loss of validation so far.
+
+    model: the parameters.
+    step: int32, the number of steps after which it was validated; 0 before the first validation.
+    loss: its loss of validation, infinite before the first validation.
+    """
+
+    model: Model
+    step: Array
+    loss: Array
+
+
 class TrainState(NamedTuple):
     """The state of a run, with everything needed to continue it.
 
     model: the parameters.
+    best: the best model by validation.
     optimizer_state: the state of optax.
     key: the key of the run.
     step: int32, the number of steps taken.
@@ -78,6 +98,7 @@ class TrainState(NamedTuple):
     """
 
     model: Model
+    best: Best
     optimizer_state: Any
     key: chex.PRNGKey
     step: jax.Array
@@ -89,35 +110,50 @@ class Curves(NamedTuple):
     """Curves `[steps]`, evaluated on each new batch before the step learns from it.
 
     loss: the loss of the task.
-    correct: the share of correct sequences.
+    correct: the share of correct sequences; NaN for a task without `correct`.
+    validation: the loss of validation after the step; NaN without a validation.
     """
 
     loss: Array
     correct: Array
+    validation: Array
+
+
+class Scores(NamedTuple):
+    """Scores on the test sequences of a task.
+
+    loss, metric: those of the task.
+    cold_metric: the metric without the task's warm-up, which equals `metric` if it has none.
+    """
+
+    loss: Array
+    metric: Array
+    cold_metric: Array
 
 
 class Run(NamedTuple):
     """The result of training.
 
-    model: the final parameters.
+    best: the best model by validation, its step, and its loss of validation.
+    last: the parameters after the last step.
     curves: `Curves` of the whole run.
     solved_at: the number of steps after which the task's criterion was met, -1 for never.
-    loss, metric: the final loss and metric of the task on test sequences.
+    test: `Scores` of the best model.
     """
 
-    model: Model
+    best: Best
+    last: Model
     curves: Curves
     solved_at: Array
-    loss: Array
-    metric: Array
+    test: Scores
 
 
 def train(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> Run:
-    """Trains a new model on a task, for example of `jlstm.experiments.tasks`, and tests it.
+    """Trains a new model on a task, for example of `jlstm.experiments.tasks`, and tests the best.
 
-    Everything is drawn from `key`: parameters, batches, dropout masks, and test sequences.
+    Everything is drawn from `key`: parameters, batches, dropout masks, validation and test.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -128,11 +164,24 @@ def train(
     >>> run = partial(train, tasks.adding(20), config=Config(hidden_size=4, steps=3, batch_size=8))
     >>> keys = jax.random.split(jax.random.key(0), 5)
     >>> runs = jax.jit(jax.vmap(run, (None, 0)))(Hyperparams(learning_rate=1e-2), keys)
-    >>> runs.curves.loss.shape, runs.metric.shape
+    >>> runs.curves.loss.shape, runs.test.metric.shape
     ((5, 3), (5,))
     """
     training = start(task, hyperparams, key, config=config)
-    training, curves = advance(task, hyperparams, training, config.steps, config=config)
+    every = config.validate_every
+    spans, rest = divmod(config.steps, every)
+    pieces = []
+    if spans:
+        training, curves = jax.lax.scan(
+            lambda training, _: advance(task, hyperparams, training, every, config=config),
+            training,
+            length=spans,
+        )
+        pieces.append(jax.tree.map(jnp.ravel, curves))
+    if rest:
+        training, curves = advance(task, hyperparams, training, rest, config=config)
+        pieces.append(curves)
+    curves = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
     return finish(task, training, curves, config=config)
 
 
@@ -141,22 +190,25 @@ def start(
 ) -> TrainState:
     """Starts a run; arguments as for `train`."""
     key = as_key(key)
-    for name in ("hidden_size", "layers", "batch_size"):
+    for name in ("hidden_size", "layers", "batch_size", "steps", "validate_every"):
         check_size(name, getattr(config, name))
     init_key, _, _ = jax.random.split(key, 3)
+    T, D = sizes(task)
     model = init_model(
         init_key,
-        task.input_size,
+        D,
         (config.hidden_size,) * config.layers,
         task.output_size,
         forget_bias=hyperparams.forget_bias,
         chrono=hyperparams.chrono,
-        longest_lag=task.steps,
+        longest_lag=T,
         init=config.init,
+        bidirectional=config.bidirectional,
     )
     optimizer_state = _optimizer(config, hyperparams).init(model)
+    best = Best(model, jnp.int32(0), jnp.asarray(jnp.inf, model.W.dtype))
     recent = jnp.zeros((-(-task.recent // config.batch_size),), jnp.int32)
-    return TrainState(model, optimizer_state, key, jnp.int32(0), recent, jnp.int32(UNSOLVED))
+    return TrainState(model, best, optimizer_state, key, jnp.int32(0), recent, jnp.int32(UNSOLVED))
 
 
 def advance(
@@ -167,11 +219,31 @@ def advance(
     *,
     config: Config = Config(),
 ) -> tuple[TrainState, Curves]:
-    """Takes `steps` further steps.
+    """Takes `steps` further steps, then validates.
 
-    Segments of two or more steps give the same bits as one run; a single step is compiled without a
-    loop and may round differently.
+    Spans of two or more steps round alike; a single step is compiled without a loop.
     """
+    training, (loss, correct) = take_steps(task, hyperparams, training, steps, config=config)
+    found = _held_out(task, training.key)[0]
+    validation = _score(task, config.cell, training.model, found)[0]
+    now = Best(training.model, training.step, validation.astype(training.best.loss.dtype))
+    better = now.loss < training.best.loss
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, training.best)
+    solved_at = _first(training, validation < task.solved_below)
+    training = training._replace(best=best, solved_at=solved_at)
+    blank = jnp.full(steps, jnp.nan, validation.dtype)
+    return training, Curves(loss, correct, blank.at[-1].set(validation))
+
+
+def take_steps(
+    task: Task,
+    hyperparams: Hyperparams,
+    training: TrainState,
+    steps: int,
+    *,
+    config: Config = Config(),
+) -> tuple[TrainState, tuple[Array, Array]]:
+    """Takes `steps` further steps; returns the curves of loss and correct sequences."""
     check_size("steps", steps)
     optimizer = _optimizer(config, hyperparams)
 
@@ -183,38 +255,82 @@ def advance(
 
         def loss_of(model):
             key = None if hyperparams.dropout is None else noise_key
-            outputs = _apply(task, config, model, batch, dropout=hyperparams.dropout, key=key)
-            return task.loss(outputs, batch), task.correct(outputs, batch).sum(dtype=jnp.int32)
+            noise: Any = {"dropout": hyperparams.dropout, "key": key}
+            outputs = apply_to(task, config.cell, model, batch, **noise)
+            return task.loss(outputs, batch), outputs
 
-        (loss, correct), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
+        (loss, outputs), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
         with jax.numpy_dtype_promotion("standard"):  # which optax relies on
             updates, optimizer_state = optimizer.update(
                 gradient, training.optimizer_state, training.model
             )
             model: Any = optax.apply_updates(training.model, updates)
-        taken = training.step + 1
-        recent = training.recent.at[training.step % training.recent.size].set(correct)
-        enough = math.ceil(task.share * recent.size * config.batch_size)
-        met = (recent.sum() >= enough) & (taken >= recent.size)
-        first = met & (training.solved_at == UNSOLVED)
-        solved_at = jnp.where(first, taken, training.solved_at)
-        training = TrainState(model, optimizer_state, training.key, taken, recent, solved_at)
-        return training, Curves(loss, correct.astype(loss.dtype) / config.batch_size)
+        training = training._replace(
+            model=model, optimizer_state=optimizer_state, step=training.step + 1
+        )
+        if task.correct is None:
+            return training, (loss, jnp.full_like(loss, jnp.nan))
+        correct = task.correct(outputs, batch).sum(dtype=jnp.int32)
+        size = training.recent.size
+        training = training._replace(
+            recent=training.recent.at[(training.step - 1) % size].set(correct)
+        )
+        if task.solved_below == -math.inf:
+            enough = math.ceil(task.share * size * config.batch_size)
+            met = (training.recent.sum() >= enough) & (training.step >= size)
+            training = training._replace(solved_at=_first(training, met))
+        return training, (loss, correct.astype(loss.dtype) / config.batch_size)
 
     return jax.lax.scan(step, training, length=steps)
 
 
 def finish(task: Task, training: TrainState, curves: Curves, *, config: Config = Config()) -> Run:
-    """Tests a trained model on the task's test sequences."""
-    _, _, test_key = jax.random.split(training.key, 3)
-    batch = task.test(test_key)
-    outputs = _apply(task, config, training.model, batch)
-    loss, metric = task.loss(outputs, batch), task.metric(outputs, batch)
-    return Run(training.model, curves, training.solved_at, loss, metric)
+    """Tests the best model on the task's test sequences."""
+    scores = evaluate(task, training.best.model, training.key, cell=config.cell)
+    return Run(training.best, training.model, curves, training.solved_at, scores)
 
 
-def _apply(task: Task, config: Config, model: Model, batch: Batch, **noise: Any) -> Array:
-    options: Any = {"answers": task.answers, "cell": config.cell, **noise}
+def evaluate(task: Task, model: Model, key: chex.PRNGKey, *, cell: Cell = lstm) -> Scores:
+    """Scores a model on the test sequences of the run with this key.
+
+    Raises:
+      TypeError, ValueError: the model does not fit the cell or the task.
+    """
+    batch = _held_out(task, as_key(key))[1]
+    loss, metric = _score(task, cell, model, batch)
+    if not task.warmup:
+        return Scores(loss, metric, metric)
+    cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
+    return Scores(loss, metric, cold[1])
+
+
+def _first(training: TrainState, met: Array) -> Array:
+    """Returns `solved_at`, which is the first step at which the criterion is met."""
+    return jnp.where(met & (training.solved_at == UNSOLVED), training.step, training.solved_at)
+
+
+def _held_out(task: Task, key: chex.PRNGKey) -> tuple[Batch, Batch]:
+    """Returns the batches of validation and of test."""
+    keys = jax.random.split(jax.random.split(key, 3)[2])
+    new = partial(task.sample, batch_size=HELD_OUT)
+    return (task.validation or new)(keys[0]), (task.test or new)(keys[1])
+
+
+def _after_warmup(task: Task, batch: Batch) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[task.warmup :], batch)
+
+
+def _score(task: Task, cell: Cell, model: Model, batch: Batch) -> tuple[Array, Array]:
+    """Returns loss and metric of the steps after the warm-up."""
+    outputs = apply_to(task, cell, model, batch)
+    if task.warmup:
+        outputs, batch = outputs[task.warmup :], _after_warmup(task, batch)
+    return task.loss(outputs, batch), task.metric(outputs, batch)
+
+
+def apply_to(task: Task, cell: Cell, model: Model, batch: Batch, **noise: Any) -> Array:
+    """Returns the outputs of a model for a batch of a task."""
+    options: Any = {"answers": task.answers, "cell": cell, **noise}
     return apply_model(model, batch.xs, batch.mask, **options)
 
 

@@ -14,10 +14,12 @@ with extra("plots"):
         plot_singular_values,
         plot_truncation,
     )
+    from jlstm.plots.series import plot_forecast
     from jlstm.plots.states import plot_gates, plot_states
     from jlstm.plots.training import plot_panels, plot_success, plot_training
 
 __all__ = [
+    "plot_forecast",
     "plot_gates",
     "plot_lyapunov",
     "plot_norms",

@@ -14,7 +14,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from jlstm._src.checks import check_size
 from jlstm._src.dtypes import Array
-from jlstm.experiments.tasks.task import Batch, Task, synthetic
+from jlstm.experiments.tasks.task import Batch, Task, share_correct
 
 SYMBOLS = "BTPSXVE"
 
@@ -100,12 +100,11 @@ def embedded_reber(longest: int = 40) -> Task:
         losses = cross_entropy(outputs, batch.targets.symbol)
         return jnp.where(batch.mask, losses, 0).sum() / batch.mask.sum().astype(losses.dtype)
 
-    return synthetic(
+    return Task(
         sample,
-        correct,
+        metric=share_correct(correct),
+        correct=correct,
         name="reber",
-        steps=longest,
-        input_size=len(SYMBOLS),
         output_size=len(SYMBOLS),
         answers="every",
         loss=loss,

@@ -14,7 +14,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from jlstm._src.checks import check_choice, check_size
 from jlstm._src.masks import length_mask
-from jlstm.experiments.tasks.task import Batch, Task, synthetic
+from jlstm.experiments.tasks.task import Batch, Task, share_correct
 
 RECENT = 2000  # H&S: the number of sequences in a row that must be correct
 
@@ -45,9 +45,9 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
     check_choice("form", form, ("1997", "2016"))
     _check_length(length, 20 if form == "1997" else 2)
     lost = 1 / 10 + 9 / 10 / max(length // 2 - 1, 1)  # probability of a mark on the first step
-    draw, steps, baseline = {
-        "1997": (_adding_1997, length + length // 10, (2 - lost) / 48),
-        "2016": (_adding_2016, length, 1 / 6),
+    draw, baseline = {
+        "1997": (_adding_1997, (2 - lost) / 48),
+        "2016": (_adding_2016, 1 / 6),
     }[form]
 
     def error(outputs, batch):
@@ -56,15 +56,13 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
     def correct(outputs, batch):
         return abs(error(outputs, batch)) < 0.04
 
-    return synthetic(
+    return Task(
         partial(draw, length),
-        correct,
-        name="adding" if form == "1997" else "adding-2016",
-        steps=steps,
-        input_size=2,
-        output_size=1,
-        answers="last",
         loss=lambda outputs, batch: (error(outputs, batch) ** 2).mean(),
+        metric=share_correct(correct),
+        correct=correct,
+        name="adding" if form == "1997" else "adding-2016",
+        output_size=1,
         metric_name="share of sequences within 0.04",
         recent=RECENT,
         criterion="2,000 sequences in a row with an error below 0.04 (H&S 1997)",
@@ -130,12 +128,10 @@ def copy_memory(length: int = 50) -> Task:
         """Whether each symbol is recalled, `[10, B]`."""
         return (outputs.argmax(axis=-1) == batch.targets)[-recalled:]
 
-    return synthetic(
+    return Task(
         sample,
-        lambda outputs, batch: right(outputs, batch).all(axis=0),
+        correct=lambda outputs, batch: right(outputs, batch).all(axis=0),
         name="copy",
-        steps=steps,
-        input_size=signal + 1,
         output_size=blank + 1,
         answers="every",
         loss=lambda outputs, batch: cross_entropy(outputs, batch.targets).mean(),
@@ -175,14 +171,12 @@ def temporal_order(form: str = "6a", *, length: int = 100) -> Task:
         return (jax.nn.softplus(outputs) - wanted * outputs).mean()
 
     p = 1 / classes
-    return synthetic(
+    return Task(
         partial(_temporal_order, length, spans),
-        correct,
+        metric=share_correct(correct),
+        correct=correct,
         name=f"order-{form}",
-        steps=length + length // 10,
-        input_size=8,
         output_size=classes,
-        answers="last",
         loss=loss,
         metric_name="share of sequences with all outputs within 0.3",
         recent=RECENT,

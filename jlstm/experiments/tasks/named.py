@@ -6,7 +6,8 @@ from typing import Any
 
 from jlstm._src.checks import check_choice
 from jlstm._src.dtypes import Array
-from jlstm.experiments.tasks.data import digits, forecast
+from jlstm.experiments.tasks.digits import digits
+from jlstm.experiments.tasks.forecast import forecast
 from jlstm.experiments.tasks.grammar import embedded_reber
 from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_order
 from jlstm.experiments.tasks.pulses import flip_flop
@@ -28,19 +29,22 @@ _TASKS: dict[str, tuple[Callable[..., Task], str | None]] = {
 NAMES = tuple(_TASKS)
 
 
-def named(name: str, *, length: int | None = None, series: Array | None = None) -> Task:
+def named(
+    name: str, *, length: int | None = None, series: Array | None = None, **options: Any
+) -> Task:
     """Makes the task of this name.
 
     Args:
       name: one of `NAMES`.
       length: the `length`, `longest` or `window` of the task; None for its default.
       series: `[N, D]`, for the task "forecast" only.
+      options: further options of the task's function.
 
     Raises:
       ValueError: the name is unknown, or an argument is missing or does not belong to the task.
 
-    >>> named("order-6b", length=50).steps
-    55
+    >>> named("order-6b", length=50).output_size
+    8
     """
     check_choice("name", name, NAMES)
     if (name == "forecast") != (series is not None):
@@ -49,5 +53,5 @@ def named(name: str, *, length: int | None = None, series: Array | None = None) 
     make, argument = _TASKS[name]
     if length is not None and argument is None:
         raise ValueError(f"length: the task {name} has one length only, got {length}")
-    options: Any = {} if length is None else {argument: length}
+    options |= {} if length is None else {argument: length}
     return make(**options) if series is None else make(series, **options)

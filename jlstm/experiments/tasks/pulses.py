@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.checks import check_size
-from jlstm.experiments.tasks.task import Batch, Task, synthetic
+from jlstm.experiments.tasks.task import Batch, Task, share_correct
 
 
 def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: float = 0.1) -> Task:
@@ -34,12 +34,14 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
         xs = jnp.where(pulsed, signs, 0) + noise * jax.random.normal(noise_key, shape)
         return Batch(xs, jnp.take_along_axis(signs, last, axis=0))
 
-    return synthetic(
+    def correct(outputs, batch):
+        return (abs(outputs - batch.targets) < 0.5).all(axis=(0, 2))
+
+    return Task(
         sample,
-        lambda outputs, batch: (abs(outputs - batch.targets) < 0.5).all(axis=(0, 2)),
+        metric=share_correct(correct),
+        correct=correct,
         name="flip-flop",
-        steps=length,
-        input_size=bits,
         output_size=bits,
         answers="every",
         loss=lambda outputs, batch: ((outputs - batch.targets) ** 2).mean(),

@@ -1,17 +1,19 @@
 """The form of a task: a value that draws batches and judges outputs, all by pure functions."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from jlstm._src.dtypes import Array
 
 Judgement = Callable[[Array, "Batch"], Array]
 
-TESTED = 1000  # new sequences in a test
+HELD_OUT = 1000  # new sequences in a validation or a test
 
 
 class Batch(NamedTuple):
@@ -27,50 +29,71 @@ class Batch(NamedTuple):
     mask: Array | None = None
 
 
+class Scaling(NamedTuple):
+    """The units of a forecaster: how a series becomes inputs, and outputs a series.
+
+    An input is `(x_t - mean) / deviation`, or `(x_t - x_tm1 - mean) / deviation` of differences.
+    An output is the change to the next step in deviations: `x_tp1 = x_t + deviation * output`.
+
+    mean, deviation: `[D]`, of the training part of the series or of its differences.
+    difference: bool `[]`, whether inputs are differences.
+    """
+
+    mean: Array
+    deviation: Array
+    difference: Array
+
+
 @dataclass(frozen=True)
 class Task:
-    """A supervised task on sequences, with its published criterion and its trivial baseline.
+    """A supervised task on sequences: four fields, and more if it has more to say.
 
     A model reads `xs [T, B, D]` and returns outputs `[T, B, O]`, or `[B, O]` if it answers once, at
     the last step of each sequence.
 
-    name: the name for the command.
-    steps: T, of the longest sequence.
-    input_size, output_size: D and O.
-    answers: "every" step, or the "last" one.
     sample: `(key, batch_size) -> Batch`, to learn from.
-    test: `key -> Batch`, to test on; a sequence to learn from occurs in it only by chance.
     loss: `(outputs, batch) -> scalar`, which training minimises; in nats, or a squared error.
-    correct: `(outputs, batch) -> bool [B]`, whether each sequence is processed correctly.
     metric: `(outputs, batch) -> scalar`, which is reported.
-    metric_name: the metric in words.
-    recent, share: the task is solved when at least `share` of the last `recent` sequences were
-      correct, all of them new.
+    output_size: O.
+    answers: "every" step, or the "last" one.
+    validation, test: `key -> Batch`, sequences that choose the best step and that test it; None
+      draws 1,000 new ones by `sample`.
+    warmup: the first steps of these sequences, which warm the state up and are not scored.
+    correct: `(outputs, batch) -> bool [B]`, whether each sequence is processed correctly.
+    recent, share: the task is solved when at least `share` of the last `recent` sequences to learn
+      from were correct, all of them new.
+    solved_below: the task is solved when the loss of validation is below this number instead.
     criterion: the same in words, with its source.
-    baseline: the loss of the trivial answer.
+    baseline: the test loss of the trivial answer.
+    baselines: the losses of simple methods by name, of validation and of test.
+    scaling: the units of a forecaster.
+    name, metric_name: the task and its metric in words.
     """
 
-    name: str
-    steps: int
-    input_size: int
-    output_size: int
-    answers: str
     sample: Callable[[chex.PRNGKey, int], Batch]
-    test: Callable[[chex.PRNGKey], Batch]
     loss: Judgement
-    correct: Judgement
     metric: Judgement
-    metric_name: str
-    recent: int
-    share: float
-    criterion: str
-    baseline: float
+    output_size: int
+    answers: str = "last"
+    validation: Callable[[chex.PRNGKey], Batch] | None = None
+    test: Callable[[chex.PRNGKey], Batch] | None = None
+    warmup: int = 0
+    correct: Judgement | None = None
+    recent: int = 2000
+    share: float = 1.0
+    solved_below: float = -math.inf
+    criterion: str = "not defined"
+    baseline: float = math.nan
+    baselines: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    scaling: Scaling | None = None
+    name: str = "task"
+    metric_name: str = "metric"
 
 
-def synthetic(sample: Callable[[Any, int], Batch], correct: Judgement, **fields: Any) -> Task:
-    """Makes a task with unlimited data, solved when `recent` sequences in a row were correct."""
-    test = {"test": lambda key: sample(key, TESTED), "metric": share_correct(correct)}
-    return Task(sample=sample, correct=correct, share=1.0, **(test | fields))
+def sizes(task: Task) -> tuple[int, int]:
+    """Returns T and D of the sequences of a task, without drawing them."""
+    xs = jax.eval_shape(lambda key: task.sample(key, 1), jax.random.key(0)).xs
+    return xs.shape[0], xs.shape[2]
 
 
 def share_correct(correct: Judgement) -> Judgement:

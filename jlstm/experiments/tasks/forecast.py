@@ -1,0 +1,176 @@
+"""One-step forecasts of a series of your own, beside those of simple methods."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jlstm._src.checks import check_floats, check_size, describe
+from jlstm._src.dtypes import Array
+from jlstm.experiments.tasks.task import Batch, Scaling, Task
+
+# A simple method: from the last values `[N, W, D]` of N series to their next values `[N, D]`.
+Method = Callable[[np.ndarray], np.ndarray]
+
+PENALTIES = 10.0 ** np.arange(-4, 3)  # of the ridge regression, a row
+ROWS = 20_000  # the most that the ridge regression learns from, the latest ones
+
+
+def forecast(
+    series: Array, *, window: int = 50, difference: bool = False, period: int | None = None
+) -> Task:
+    """Makes the task of forecasting a series: its values at t + 1 from those up to t.
+
+    The first three fifths of the series are to learn from, in random windows; the next fifth is the
+    validation, the last one the test, each in adjacent windows. There a window before each warms
+    the state up. Inputs are standardised by the first part. Outputs are the changes to the next
+    step, in the inputs' deviations, so the output 0 is persistence: the last value again.
+
+    The task is solved when the loss of validation is below those of persistence, of the seasonal
+    naive forecast (the value a period ago), and of a ridge regression on the last `window` values.
+
+    Args:
+      series: `[N, D]`, of finite floats or ints.
+      window: T, the number of forecasts in a window.
+      difference: whether the inputs are differences, for a series that leaves the range of its
+        first part.
+      period: the steps of a season; None estimates it from the first part, up to `window`.
+
+    Raises:
+      TypeError, ValueError: the series is not an array of numbers, has a number that is not finite,
+        is too short for a window in each part, or is constant in a column.
+
+    >>> import jax, numpy as np
+    >>> task = forecast(np.sin(np.arange(500.0))[:, None], window=20)
+    >>> task.sample(jax.random.key(0), 64).xs.shape, task.test(jax.random.key(0)).xs.shape
+    ((20, 64, 1), (40, 5, 1))
+    """
+    if getattr(getattr(series, "dtype", None), "kind", "") not in tuple("iu"):
+        check_floats("series", series)
+    check_size("window", window)
+    if series.ndim != 2:
+        raise ValueError(f"series: expected shape [N, D], got {describe(series)}")
+    series = np.asarray(series, np.float64)
+    if not np.isfinite(series).all():
+        row, column = np.argwhere(~np.isfinite(series))[0]
+        got = f"{series[row, column]} at [{row}, {column}]"
+        raise ValueError(f"series: expected finite numbers, got {got}")
+    N, D = series.shape
+    ends = N * 3 // 5, N * 4 // 5, N
+    if ends[1] - ends[0] < window or ends[0] < window + 2:
+        least = f"at least {window} values in each fifth for windows of {window}"
+        raise ValueError(f"series: expected {least}, got {ends[1] - ends[0]}")
+    if period is not None:
+        check_size("period", period)
+        if period > ends[0] // 2:
+            most = f"at most half of the {ends[0]} values to learn from"
+            raise ValueError(f"period: expected {most}, got {period}")
+    scaling = scaling_of(series[: ends[0]], difference)
+    xs = scaled(scaling, series).astype(np.float32)[:-1]
+    begin = int(difference)  # row j of xs is x_t at t = j + begin
+    changes = (np.diff(series, axis=0) / scaling.deviation).astype(np.float32)[begin:]
+
+    def windows(starts, steps):
+        at = starts[None] + jnp.arange(steps)[:, None]
+        return Batch(jnp.asarray(xs)[at], jnp.asarray(changes)[at])
+
+    def sample(key, batch_size):
+        starts = jax.random.randint(key, (batch_size,), 0, ends[0] - begin - window)
+        return windows(starts, window)
+
+    def held_out(part):
+        starts = part[0] - 1 - begin + window * jnp.arange(len(part) // window)
+        return lambda key: windows(starts - window, 2 * window)
+
+    def errors(outputs, batch):
+        """Computes the mean squared error of each window, `[B]`; the output 0 is persistence."""
+        return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
+
+    parts = [
+        range(b - (b - a) // window * window, b) for a, b in zip(ends[:2], ends[1:], strict=True)
+    ]
+    methods = methods_for(series, window, period)
+    baselines = {
+        name: tuple(_error(method, series, part, scaling.deviation) for part in parts)
+        for name, method in methods.items()
+    }
+    return Task(
+        sample,
+        loss=lambda outputs, batch: errors(outputs, batch).mean(),
+        metric=lambda outputs, batch: errors(outputs, batch).mean() / errors(0, batch).mean(),
+        output_size=D,
+        answers="every",
+        validation=held_out(parts[0]),
+        test=held_out(parts[1]),
+        warmup=window,
+        correct=lambda outputs, batch: errors(outputs, batch) < errors(0, batch),
+        solved_below=min(validation for validation, _ in baselines.values()),
+        criterion="a validation loss below those of persistence, seasonal naive and ridge",
+        baseline=baselines["persistence"][1],
+        baselines=baselines,
+        scaling=scaling,
+        name="forecast",
+        metric_name="mean squared error over that of persistence",
+    )
+
+
+def scaling_of(series: np.ndarray, difference: bool) -> Scaling:
+    """Returns the mean and the deviation of a series, or of its differences."""
+    values = np.diff(series, axis=0) if difference else series
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+    if not (np.isfinite(deviation) & (deviation > 0)).all():
+        raise ValueError("series: a column is constant, or too large, where it is learnt from")
+    return Scaling(mean, deviation, np.asarray(difference))
+
+
+def scaled(scaling: Scaling, series: Any) -> Any:
+    """Returns the inputs of a series `[T, D]`: `[T, D]`, or `[T - 1, D]` of differences."""
+    values = series[1:] - series[:-1] if scaling.difference else series
+    mean, deviation = (a.astype(values.dtype)[None] for a in scaling[:2])
+    return (values - mean) / deviation
+
+
+def methods_for(series: np.ndarray, window: int, period: int | None = None) -> dict[str, Method]:
+    """Fits simple methods of forecasting to the first three fifths of a series."""
+    first = series[: len(series) * 3 // 5]
+    scale = first.std(axis=0)
+
+    def season_error(period):
+        return (((first[period:] - first[:-period]) / scale) ** 2).mean()
+
+    period = period or min(range(2, max(window, 2) + 1), key=season_error)
+    past, following = _lags(series, range(window, len(series)), window)
+    changes = (following - past[:, -1]) / scale
+    fit = slice(max(len(first) - window - ROWS, 0), len(first) - window)
+    check = slice(len(first) - window, len(series) * 4 // 5 - window)
+
+    def features(past):
+        centred = (past[:, -window:] - first.mean(axis=0)) / scale
+        return np.concatenate([np.ones((len(past), 1)), centred.reshape(len(past), -1)], axis=1)
+
+    X, Y = features(past[fit]), changes[fit]
+    fits = [
+        np.linalg.solve(X.T @ X + penalty * len(X) * np.eye(X.shape[1]), X.T @ Y)
+        for penalty in PENALTIES
+    ]
+    found = features(past[check])
+    ridge = min(fits, key=lambda weights: ((found @ weights - changes[check]) ** 2).mean())
+    return {
+        "persistence": lambda past: past[:, -1],
+        f"seasonal naive ({period})": lambda past: past[:, -period],
+        "ridge": lambda past: past[:, -1] + features(past) @ ridge * scale,
+    }
+
+
+def _lags(series, times, width):
+    """Returns the `width` values before each time, `[N, width, D]`, and those at the times."""
+    past = np.lib.stride_tricks.sliding_window_view(series, width, axis=0).swapaxes(1, 2)
+    return past[times.start - width : times.stop - width], series[times.start : times.stop]
+
+
+def _error(method, series, part, deviation):
+    past, following = _lags(series, part, part.start)
+    return float((((method(past) - following) / deviation) ** 2).mean())

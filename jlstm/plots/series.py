@@ -1,0 +1,59 @@
+"""Pictures of forecasts."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jlstm.plots.drawing import count, fill_band, panels, styles
+
+
+def plot_forecast(
+    series: np.ndarray,
+    forecasts: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    others: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """Plots the end of a series and its forecasts: the median over seeds, and a band.
+
+    The band holds the middle four fifths of the seeds.
+
+    Args:
+      series: `[T, D]`; a panel a column.
+      forecasts: `[S, K, D]` by S seeds, of the K steps after the series.
+      names: the names of the columns.
+      others: forecasts `[K, D]` of other methods, by name.
+
+    Raises:
+      ValueError: the shapes do not fit.
+
+    >>> import numpy as np
+    >>> figure = plot_forecast(np.zeros((50, 1)), np.ones((3, 10, 1)), names=["wind"])
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['wind']
+    """
+    series, forecasts = np.asarray(series, np.float64), np.asarray(forecasts, np.float64)
+    fits = series.ndim == 2 and forecasts.ndim == 3 and forecasts.size and series.size
+    if not fits or forecasts.shape[2] != series.shape[1]:
+        got = f"{list(series.shape)} and {list(forecasts.shape)}"
+        raise ValueError(f"series, forecasts: expected shapes [T, D] and [S, K, D], got {got}")
+    (T, D), K = series.shape, forecasts.shape[1]
+    names, others = names or [f"x{d}" for d in range(D)], others or {}
+    figure, rows = panels(8, 1.2 + 2.4 * D, rows=D)
+    past = np.arange(max(T - max(4 * K, 50), 0), T)
+    steps = T - 1 + np.arange(K + 1)  # from the last value on
+    low, median, high = np.quantile(forecasts, [0.1, 0.5, 0.9], axis=0)
+    for d, axes in enumerate(rows):
+        axes.plot(past, series[past, d], color="0.3", linewidth=1.2, label="series")
+        ours, *theirs = styles(["median of seeds", *others])
+        join = lambda values: np.concatenate([series[-1:, d], values[:, d]])  # noqa: E731, B023
+        fill_band(axes, steps, join(low), join(high), ours)
+        axes.plot(steps, join(median), **ours)
+        for values, style in zip(others.values(), theirs, strict=True):
+            axes.plot(steps, join(np.asarray(values)), **{**style, "linewidth": 1.0})
+        axes.set_ylabel(names[d])
+    figure.legend(handles=rows[0].get_lines(), loc="outside upper center", ncols=3)
+    rows[-1].set_xlabel("step t")
+    count(rows[-1].xaxis)
+    return figure
