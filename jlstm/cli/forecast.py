@@ -24,8 +24,8 @@ def add(commands) -> None:
         "forecast",
         help="forecast a series with trained runs",
         description="Forecasts the next K steps of a series, each from the forecasts before it,\n"
-        "by the seeds of the setting in DIR whose validation loss is smallest. low and high are the 10%\n"
-        "and 90% quantiles over seeds, which show how much the seeds differ.",
+        "by the seeds of the setting in DIR whose validation loss is smallest. low and high are\n"
+        "the 10% and 90% quantiles over seeds, which show how much the seeds differ.",
         epilog="example:\n  jlstm forecast co2 --horizon 24 --plot forecast.png",
     )
     parser.set_defaults(run=run)

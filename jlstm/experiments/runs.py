@@ -222,7 +222,7 @@ def _groups(folder: str) -> list[TrainedRun]:
         leaves = []
         for path, leaf in named_arrays(like).items():
             array = arrays.get(path)
-            if array is None or (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+            if array is None or array.shape != leaf.shape or array.dtype.kind != "f":
                 raise ValueError(f"{Path(folder, PARAMS)}: {path} does not fit the settings")
             leaves.append(array)
         both = jax.tree.unflatten(jax.tree.structure(like), leaves)[name]

@@ -201,7 +201,7 @@ def start(
         task.output_size,
         forget_bias=hyperparams.forget_bias,
         chrono=hyperparams.chrono,
-        longest_lag=T,
+        longest_lag=max(T, 3),
         init=config.init,
         bidirectional=config.bidirectional,
     )

@@ -19,14 +19,12 @@ QUESTIONS = ["flow", "lyapunov", "truncation", "saliency"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder with a series, weights, a run's folder, and a file that was there."""
+    """A folder with a series, weights, and a file that was there."""
     monkeypatch.chdir(tmp_path)
     series = np.random.default_rng(0).normal(size=(12, 2)).tolist()
     (tmp_path / "series.csv").write_text("a,b\n" + "".join(f"{a},{b}\n" for a, b in series))
     params = jlstm.LSTMParams(*(np.asarray(p) for p in draw_params(1, 2, 3)))
     parameter_files.save_params("weights.npz", params)
-    os.mkdir("run")
-    parameter_files.save_params("run/params.npz", params)
     (tmp_path / "old.npz").write_bytes(b"old")
     return tmp_path
 
@@ -111,13 +109,6 @@ def test_features_do_not_take_the_columns_of_the_step_and_the_norm():
     np.testing.assert_array_equal(files.read_series("b.csv"), files.read_series("a.csv"))
 
 
-def test_a_trained_run_s_folder_is_as_its_file(capsys):
-    assert cli.main(["gradients", "truncation", "--params=weights.npz"]) == 0
-    expected = capsys.readouterr().out
-    assert cli.main(["gradients", "truncation", "--params=run"]) == 0
-    assert capsys.readouterr().out == expected
-
-
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_pictures_are_drawn(question):
     arguments = ["--input=series.csv", "--columns=b,a", "--standardise", "--dtype=float32"]
@@ -148,12 +139,8 @@ def test_help_has_an_example(arguments, capsys):
         ("curl", "argument question: invalid choice: 'curl'"),
         ("flow --loss best", "argument --loss: expected last or mean, got 'best'"),
         ("flow --params no.npz", "no.npz: No such file or directory"),
-        ("flow --params .", "./params.npz: No such file or directory"),
+        ("flow --params .", "settings.json: No such file or directory"),
         ("flow --params old.npz", "old.npz: not a readable .npz file"),
-        (
-            "flow --params run --save run/params.npz",
-            "argument --save: run/params.npz: the same file",
-        ),
         (
             "flow --params weights.npz --hidden-size 3",
             "argument --hidden-size: not allowed with --params",

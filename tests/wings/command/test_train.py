@@ -4,10 +4,14 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import matplotlib.image
 import numpy as np
@@ -16,8 +20,21 @@ import pytest
 from matplotlib.figure import Figure
 
 from jlstm import LSTMParams, cells, cli
-from jlstm.cli import outcomes, settings, train
-from jlstm.experiments import Config, Curves, Run, tasks
+from jlstm._src.settings import DEFAULTS
+from jlstm.cli import outcomes, train
+from jlstm.experiments import (
+    Best,
+    Config,
+    Curves,
+    Run,
+    Scores,
+    evaluate,
+    load_run,
+    load_runs,
+    runs,
+    tasks,
+)
+from jlstm.experiments.seeds import over_seeds
 from jlstm.interop.files import save_params
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
@@ -38,7 +55,7 @@ def finished(tmp_path_factory):
     """A run of a grid in one go."""
     out = tmp_path_factory.mktemp("train") / "out"
     jax.config.update("jax_disable_most_optimizations", True)  # as for the tests that compare
-    assert run(*SMALL, *GRID, "--steps", 12, "--checkpoint-every", 4, "--plot", "--out", out) == 0
+    assert run(*SMALL, *GRID, "--steps", 12, "--validate-every", 4, "--plot", "--out", out) == 0
     return out
 
 
@@ -48,7 +65,7 @@ def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
         return status, *capsys.readouterr()
 
     with np.load(finished / "params.npz") as arrays:
-        weights = [arrays[f"layers[0].{name}"] for name in LSTMParams._fields]
+        weights = [arrays[f"lstm.best.layers.0.{name}"] for name in LSTMParams._fields]
     runs = len(weights[0])
     save_params(str(tmp_path / "last.npz"), LSTMParams(*(array[runs - 1] for array in weights)))
     alone = ask("--params", tmp_path / "last.npz")
@@ -56,15 +73,16 @@ def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
     assert ask("--params", finished) == ask("--params", finished, "--run-index", 0) != alone
     status, out, err = ask("--params", finished, "--run-index", runs)
     assert (status, out) == (2, "")
-    assert err.endswith(f"params.npz: expected less than {runs}, got {runs}\n")
+    assert err == f"jlstm: error: index: {finished} has {runs} runs, got {runs}\n"
 
 
 def test_the_table_has_a_row_a_run(finished):
     with open(finished / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        *("task", "length", "input", "hidden_size", "layers", "batch_size", "steps", "optimizer"),
-        *("cell", "learning_rate", "forget_bias", "seed", "solved_at", "loss", "metric"),
+        *("task", "length", "input", "difference", "hidden_size", "layers", "batch_size"),
+        *("steps", "optimizer", "cell", "learning_rate", "forget_bias", "seed", "solved_at"),
+        *("best_step", "validation_loss", "loss", "metric", "cold_metric"),
     ]
     chosen = [(row["learning_rate"], row["forget_bias"], row["seed"]) for row in rows]
     assert chosen == [
@@ -86,12 +104,15 @@ def test_curves_parameters_and_settings_are_there(finished):
         assert np.isfinite(curves["loss"]).all()
     with np.load(finished / "params.npz") as params:
         shapes = {name: params[name].shape for name in params.files}
-    layer = {"layers[0].W": (12, 2, 16), "layers[0].U": (12, 4, 16), "layers[0].b": (12, 16)}
-    assert shapes == {**layer, "W": (12, 4, 1), "b": (12, 1)}
+    layer = {"layers.0.W": (12, 2, 16), "layers.0.U": (12, 4, 16), "layers.0.b": (12, 16)}
+    model = {**layer, "W": (12, 4, 1), "b": (12, 1)}
+    assert shapes == {
+        f"lstm.{when}.{name}": shape for when in ("best", "last") for name, shape in model.items()
+    }
     saved = json.loads((finished / "settings.json").read_text())
     assert saved["task"] == "adding" and saved["forget_bias"] == [1.0, "chrono"]
-    assert set(saved) == {"task", *settings.DEFAULTS} and saved["cell"] == ["lstm"]
-    steps = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert set(saved) == {*DEFAULTS, "versions", "series", "digests"} and saved["cell"] == ["lstm"]
+    steps = sorted(path.name for path in (finished / "checkpoints" / "lstm").iterdir())
     assert steps == ["12", "4", "8"]
 
 
@@ -106,7 +127,7 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_was(finished, capsys):
     assert run("--resume", "--out", finished) == 0
     assert contents(finished) == before
     out, err = capsys.readouterr()
-    assert "learning rate 0.03, forget bias chrono: 0 of 3 seeds solved; loss " in out
+    assert "learning rate 0.03, forget bias chrono: 0 of 3 seeds solved; validation loss " in out
     assert "12 runs in " in out and err == ""  # no bar, as this is no terminal
 
 
@@ -114,10 +135,12 @@ def test_every_setting_reaches_the_program_that_it_names():
     chosen = {"task": "adding", "length": 30, "hidden_size": 5, "layers": 2, "batch_size": 7}
     chosen |= {"steps": 9, "optimizer": "sgd", "cell": ["gru"], "seeds": 2}
     chosen |= {"learning_rate": [0.1], "forget_bias": [3.0], "clip_norm": [2.0], "dropout": [0.5]}
-    task, configs, runs = train._programs({**settings.DEFAULTS, **chosen})
-    assert (task.name, task.steps) == ("adding", 33)
-    assert configs == {"gru": Config(5, 2, 7, 9, optax.sgd, cells.gru, cells.init_gru)}
-    given = dict(runs.hyperparams._asdict(), chrono=0)
+    chosen |= {"validate_every": 4}
+    task, configs, grid = runs.programs({**DEFAULTS, **chosen}, None)
+    assert (task.name, tasks.sizes(task)) == ("adding", (33, 2))
+    expected = Config(5, 2, 7, 9, optax.sgd, cells.gru, cells.init_gru, validate_every=4)
+    assert configs == {"gru": expected}
+    given = dict(grid.hyperparams._asdict(), chrono=0)
     assert {n: a.tolist() for n, a in jax.tree.map(np.asarray, given).items()} == {
         **{"learning_rate": [np.float32(0.1)] * 2, "forget_bias": [3] * 2, "chrono": 0},
         **{"clip_norm": [2] * 2, "dropout": [0.5] * 2},
@@ -126,7 +149,7 @@ def test_every_setting_reaches_the_program_that_it_names():
 
 SOLVED_AT = [[-1, -1, -1], [7, -1, -1], [3, 9, -1], [80, 5, 6]]
 CHOSEN = {
-    **settings.DEFAULTS,
+    **DEFAULTS,
     "task": "adding",
     "learning_rate": [1e-3, 3e-2],
     "forget_bias": [1.0, "chrono"],
@@ -140,7 +163,9 @@ def runs_of_four_settings():
     number = np.arange(12, dtype=np.float32) ** 2
     curves = np.arange(60, dtype=np.float32).reshape(12, 5)
     no_model: Any = None
-    return Run(no_model, Curves(curves, curves), np.ravel(SOLVED_AT), number, 100 + number)
+    best = Best(no_model, number, number[::-1])
+    scores = Scores(number, 100 + number, 200 + number)
+    return Run(best, no_model, Curves(curves, curves, curves), np.ravel(SOLVED_AT), scores)
 
 
 def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):
@@ -150,11 +175,16 @@ def test_each_setting_is_credited_with_its_own_runs(capsys, monkeypatch):
     outcomes.print_summary(CHOSEN, task, runs)
     solved = "0 of 3", "1 of 3", "2 of 3", "3 of 3"
     steps = "", ", at step 7 (7 to 7)", ", at step 6 (3 to 9)", ", at step 6 (5 to 80)"
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        f"{label}: {share} seeds solved{at}; loss {(n + 1) ** 2} ({n**2} to {(n + 2) ** 2}); "
-        f"metric {100 + (n + 1) ** 2} ({100 + n**2} to {100 + (n + 2) ** 2})"
-        for label, share, at, n in zip(LABELS, solved, steps, (0, 3, 6, 9), strict=True)
+    spreads = ["100 (81 to 121)", "49 (36 to 64)", "16 (9 to 25)", "1 (0 to 4)"]
+    *lines, test = capsys.readouterr().out.splitlines()[1:]
+    assert lines == [
+        f"{label}: {share} seeds solved{at}; validation loss {spread}"
+        for label, share, at, spread in zip(LABELS, solved, steps, spreads, strict=True)
     ]
+    assert test == (
+        f"test of {LABELS[3]}, chosen by validation: loss 100 (81 to 121) (trivial answer 0.0392)"
+        "; share of sequences within 0.04 200 (181 to 221)"
+    )
     given = []
 
     def note(*arguments, **options):
@@ -185,15 +215,47 @@ def test_numbers_that_json_lacks_are_null(tmp_path):
 
 def test_a_run_on_another_grid_is_not_resumed(finished, capsys):
     before = contents(finished)
-    assert run("--resume", "--out", finished, "--steps", 13) == 2
-    path = finished / "settings.json"
-    assert capsys.readouterr().err == (f"jlstm: error: argument --steps: {path} has 12, got 13\n")
+    for options, got in {("--steps", 11): "12, got 11", ("--layers", 2): "1, got 2"}.items():
+        assert run("--resume", "--out", finished, *options) == 2
+        error = f"argument {options[0]}: {finished / 'settings.json'} has {got}"
+        assert capsys.readouterr().err == f"jlstm: error: {error}\n"
     assert run(*SMALL, "--out", finished) == 2
     assert capsys.readouterr().err == (
         f"jlstm: error: argument --out: {finished}: expected a new folder; "
         "--resume continues what is in it\n"
     )
     assert contents(finished) == before
+
+
+def test_a_model_reloaded_has_the_scores_of_the_table(finished, tmp_path):
+    """All runs at once bit for bit, one to rounding; a folder may be moved."""
+    moved = shutil.copytree(finished, tmp_path / "moved")
+    shutil.rmtree(moved / "checkpoints")
+    group = load_runs(str(moved))
+    score = partial(evaluate, group.task, cell=group.cell)
+    scores = jax.jit(partial(over_seeds, lambda run: score(*run)))((group.best, group.key))
+    for name, column in scores._asdict().items():
+        saved = [row[name] for row in group.row]
+        np.testing.assert_array_equal(np.asarray(column), np.float32(saved))
+    for k in (0, 7):
+        one = load_run(str(moved), k)
+        assert one.row == group.row[k] and one.row["seed"] == k % 3
+        chex.assert_trees_all_equal(one.last, jax.tree.map(itemgetter(k), group.last))
+        alone = jax.jit(score)(one.best, one.key)
+        np.testing.assert_allclose(alone.loss, one.row["loss"], rtol=1e-6)
+    losses = np.reshape([row["validation_loss"] for row in group.row], (4, 3))
+    k = 3 * int(np.median(losses, axis=1).argmin())
+    assert runs.best_runs(str(moved)).row == group.row[k : k + 3]
+
+
+def test_a_finished_run_can_be_extended(finished, tmp_path, capsys):
+    """To the numbers of one that was longer from the beginning, as 12 is a multiple of 4."""
+    out, longer = Path(shutil.copytree(finished, tmp_path / "out")), tmp_path / "longer"
+    assert run("--resume", "--steps", 18, "--quiet", "--out", out) == 0
+    assert run(*SMALL, *GRID, "--steps", 18, "--validate-every", 4, "--quiet", "--out", longer) == 0
+    for name in ("results.csv", "settings.json", "params.npz", "curves.npz"):
+        assert (out / name).read_bytes() == (longer / name).read_bytes()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.thorough
@@ -218,7 +280,7 @@ def test_a_run_in_two_parts_is_the_whole_bit_for_bit(finished, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train", stop)
-        arguments = [*SMALL, *GRID, "--steps", 12, "--checkpoint-every", 4]
+        arguments = [*SMALL, *GRID, "--steps", 12, "--validate-every", 4]
         assert run(*arguments, "--out", out) == 130
     assert f"`jlstm train --resume --out {out}` continues" in capsys.readouterr().err
     assert set(contents(out)) == {"settings.json"}
@@ -241,8 +303,8 @@ def test_a_series_of_one_s_own_with_a_bar_on_a_terminal(tmp_path, capsys, monkey
     options = ["--task", "forecast", "--length", 5, "--input", path, "--columns", "wind"]
     assert run(*options, "--hidden-size", 2, "--batch-size", 4, "--steps", 2, "--out", out) == 0
     out_text, bar = capsys.readouterr()
-    assert "forecast: solved is" in out_text
-    assert re.search(r"forecast: 100%.*2/2 .*loss [\d.e-]+, solved 0/1\]", bar)
+    assert "forecast: solved is" in out_text and "ridge: validation loss" in out_text
+    assert re.search(r"forecast lstm: 100%.*2/2 .*validation [\d.e-]+, solved 0/1\]", bar)
     with open(out / "results.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["input"] == str(path) and row["length"] == "5"
@@ -295,13 +357,14 @@ REFUSED = {
     ),
     "seeds": (["--task", "adding", "--seeds", "0"], "argument --seeds: expected a whole number"),
     "every": (
-        ["--task", "adding", "--checkpoint-every", "1"],
-        "argument --checkpoint-every: expected a whole number from 2",
+        ["--task", "adding", "--validate-every", "1"],
+        "argument --validate-every: expected a whole number from 2",
     ),
     "input": (["--task", "adding", "--input", "a.csv"], "argument --input: belongs to the task"),
     "no input": (["--task", "forecast"], "argument --input: belongs to the task forecast"),
     "columns": (["--task", "adding", "--columns", "a"], "argument --columns: needs --input"),
     "header": (["--task", "adding", "--no-header"], "argument --header: needs --input"),
+    "period": (["--task", "adding", "--period", "12"], "argument --period: needs --input"),
     "names or data": (
         ["--task", "forecast", "--input", str(Path(__file__).parents[2] / "data" / "unnamed.csv")],
         "unnamed.csv: row 1: names or data? pass --header or --no-header",
@@ -332,16 +395,75 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, capsys):
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mine").read_text() == "mine"
 
 
-def test_settings_of_an_older_version_get_what_it_lacked(tmp_path):
-    saved = {"task": "adding", **settings.DEFAULTS}
-    older = {name: value for name, value in saved.items() if name not in settings.LATER}
-    (tmp_path / "settings.json").write_text(json.dumps(older))
-    assert settings.read(str(tmp_path)) == saved
+def edited(folder, **changes):
+    """Writes the settings of a folder anew, with changes."""
+    path = Path(folder, "settings.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_settings_that_are_none_are_refused(tmp_path, capsys):
-    for text in ("", "[1]", '{"task": "adding"}'):
-        (tmp_path / "settings.json").write_text(text)
-        assert run("--resume", "--out", tmp_path) == 2
-        message = f"{tmp_path / 'settings.json'}: not the settings of a run"
-        assert capsys.readouterr().err == f"jlstm: error: {message}\n"
+def test_settings_that_are_none_are_refused(finished, tmp_path, capsys):
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    path = out / "settings.json"
+    before = contents(out)
+    text = path.read_text()
+    older = {name: value for name, value in json.loads(text).items() if name in DEFAULTS}
+    without = {name: value for name, value in json.loads(text).items() if name != "layers"}
+    for content, message in {
+        "": "not the settings of a run",
+        "[1]": "not the settings of a run",
+        "[" * 100_000 + "]" * 100_000: "not the settings of a run",
+        json.dumps(older): "a run of jlstm 0.1, which this version cannot read; train again",
+        json.dumps(without): "'layers' is missing",
+        text.replace('"layers"', '"floors"'): "'floors' is unknown",
+        text.replace('"layers": 1', '"layers": "x"'): "layers: expected a whole number from 1 to",
+        text.replace('"layers": 1', '"layers": null'): "layers: expected a whole number from 1",
+        text.replace('"layers": 1', '"layers": true'): "layers: expected a whole number from 1",
+        text.replace('"layers": 1', '"layers": [[1]]'): "layers: expected a whole number from 1",
+        text.replace('"seeds": 3', '"seeds": 3.5'): "seeds: expected a whole number from 1",
+        text.replace('"lstm"', "7"): "cell: expected different ones of lstm, peephole,",
+        text.replace('"columns": null', '"columns": 5'): "columns: expected \"['5']\", got '5'",
+        text.replace('"devices": null', '"devices": "all"'): "devices: expected a whole number",
+        text.replace('"adding"', "null"): "task: ",
+    }.items():
+        path.write_text(content)
+        for command in (["train", "--resume", "--out"], ["gradients", "flow", "--params"]):
+            assert cli.main([*command, str(out)]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"jlstm: error: {path}: {message}"), error
+            assert error.count("\n") == 1 and len(error) < 400
+    path.write_text(text)
+    assert contents(out) == before
+
+
+def test_a_folder_cannot_be_relabelled(finished, tmp_path, capsys):
+    """Its settings, its checkpoints and its files belong together."""
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    before = (out / "settings.json").read_text()
+    edited(out, learning_rate=[1e-3, 2e-2])
+    with pytest.raises(ValueError, match="settings.json: was changed after the runs were finished"):
+        load_run(str(out))
+    assert run("--resume", "--out", out) == 2
+    error = f"{out / 'checkpoints' / 'lstm'}: checkpoints of other settings than those of {out}"
+    assert capsys.readouterr().err == f"jlstm: error: {error}\n"
+    (out / "settings.json").write_text(before)
+    assert load_run(str(out)).row["seed"] == 0
+    for name in ("params.npz", "results.jsonl"):
+        content = (out / name).read_bytes()
+        changed = bytearray(content)
+        changed[len(changed) // 2] ^= 1
+        (out / name).write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{name}: was changed after it was written"):
+            load_run(str(out))
+        (out / name).write_bytes(content)
+    edited(out, steps=8)
+    assert run("--resume", "--out", out) == 2
+    assert "has 12 steps, expected at most 8" in capsys.readouterr().err
+
+
+def test_other_versions_are_noted(finished, tmp_path, capsys):
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    versions = json.loads((out / "settings.json").read_text())["versions"]
+    edited(out, versions={**versions, "jax": "0.1.2"})
+    assert run("--resume", "--quiet", "--out", out) == 0
+    note = f"{out}: begun with jax 0.1.2, now {jax.__version__}: bits may differ\n"
+    assert capsys.readouterr().err == note

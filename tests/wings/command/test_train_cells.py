@@ -1,8 +1,6 @@
 """`jlstm train --cell A,B`: cells are one more axis of the grid, and each is as it is alone."""
 
 import csv
-import json
-import shutil
 from typing import Any
 
 import jax
@@ -12,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from jlstm import cells, cli
-from jlstm.cli import outcomes, settings
-from jlstm.experiments import Curves, Run, tasks
+from jlstm._src.settings import CELLS, DEFAULTS
+from jlstm.cli import outcomes
+from jlstm.experiments import Best, Curves, Run, Scores, load_runs, tasks
 
 GRID = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
-GRID += ["--seeds", "2", "--forget-bias", "1,chrono", "--steps", "6", "--checkpoint-every", "2"]
+GRID += ["--seeds", "2", "--forget-bias", "1,chrono", "--steps", "6", "--validate-every", "2"]
 TWO = ["--cell", "no_input_gate,lstm"]
 
 
@@ -35,13 +34,10 @@ def both(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The standard cell as folders had it before there was a choice."""
+    """The standard cell."""
     out = tmp_path_factory.mktemp("cells") / "alone"
     jax.config.update("jax_disable_most_optimizations", True)
     assert run(*GRID, "--out", out) == 0
-    saved = json.loads((out / "settings.json").read_text())
-    del saved["cell"]
-    (out / "settings.json").write_text(json.dumps(saved))
     return out
 
 
@@ -57,8 +53,8 @@ def arrays_of(folder, name):
 
 def test_every_cell_that_needs_no_further_choice_has_its_name():
     drawn = {name.removeprefix("init_") for name in cells.__all__ if name.startswith("init_")}
-    assert set(settings.CELLS) == {"lstm", *drawn} - {"gates", "projected"}
-    assert len(set(settings.CELLS)) == len(settings.CELLS)
+    assert set(CELLS) == {"lstm", *drawn} - {"gates", "projected"}
+    assert len(set(CELLS)) == len(CELLS)
 
 
 @pytest.mark.thorough
@@ -73,20 +69,28 @@ def test_the_cell_is_the_slowest_axis_and_each_is_as_it_is_alone(both, alone):
     ]
     assert rows[4:] == rows_of(alone) and len({row["loss"] for row in rows}) == 8
     for name, array in arrays_of(alone, "params.npz").items():
-        np.testing.assert_array_equal(arrays_of(both, "params.npz")[f"lstm.{name}"], array)
+        np.testing.assert_array_equal(arrays_of(both, "params.npz")[name], array)
     for name, array in arrays_of(alone, "curves.npz").items():
         np.testing.assert_array_equal(arrays_of(both, "curves.npz")[name][4:], array)
 
 
 def test_parameters_have_the_name_of_their_cell(both):
     params = arrays_of(both, "params.npz")
-    assert list(params) == [
-        f"{cell}.{name}"
+    assert set(params) == {
+        f"{cell}.{when}.{name}"
         for cell in ("no_input_gate", "lstm")
-        for name in ("layers[0].W", "layers[0].U", "layers[0].b", "W", "b")
-    ]
-    assert params["no_input_gate.layers[0].U"].shape == (4, 4, 12)
-    assert params["lstm.layers[0].U"].shape == (4, 4, 16)
+        for when in ("best", "last")
+        for name in ("layers.0.W", "layers.0.U", "layers.0.b", "W", "b")
+    }
+    assert params["no_input_gate.best.layers.0.U"].shape == (4, 4, 12)
+    assert params["lstm.last.layers.0.U"].shape == (4, 4, 16)
+
+
+def test_runs_are_loaded_by_cell(both):
+    group = load_runs(str(both), "no_input_gate")
+    assert group.cell is cells.no_input_gate and len(group.row) == 4
+    with pytest.raises(ValueError, match="cell: expected no_input_gate or lstm for"):
+        load_runs(str(both))
 
 
 @pytest.mark.thorough
@@ -96,8 +100,11 @@ def test_pictures_and_summary_tell_cells_apart(both, capsys):
         assert min(image.shape[:2]) > 200 and image.std() > 0.05
     assert run("--resume", "--out", both) == 0
     out, _ = capsys.readouterr()
-    assert "cell no_input_gate, forget bias chrono: 0 of 2 seeds solved; loss " in out
-    assert "cell lstm, forget bias 1: 0 of 2 seeds solved; loss " in out and "8 runs in " in out
+    assert "cell no_input_gate, forget bias chrono: 0 of 2 seeds solved; validation loss " in out
+    assert (
+        "cell lstm, forget bias 1: 0 of 2 seeds solved; validation loss " in out
+        and "8 runs in " in out
+    )
 
 
 def test_pictures_credit_each_cell_with_its_own_runs(monkeypatch):
@@ -114,8 +121,9 @@ def test_pictures_credit_each_cell_with_its_own_runs(monkeypatch):
     varied = {"cell": ["no_input_gate", "lstm"], "forget_bias": [1.0, "chrono"], "seeds": 2}
     losses, solved_at = np.arange(24.0).reshape(8, 3), np.array([-1, -1, 4, -1, 5, 6, -1, -1])
     no_model: Any = None
-    runs = Run(no_model, Curves(losses, losses), solved_at, losses[:, 0], losses[:, 0])
-    outcomes.pictures({**settings.DEFAULTS, **varied}, tasks.adding(), runs)
+    best, scores = Best(no_model, solved_at, losses[:, 0]), Scores(*3 * [losses[:, 0]])
+    runs = Run(best, no_model, Curves(losses, losses, losses), solved_at, scores)
+    outcomes.pictures({**DEFAULTS, **varied}, tasks.adding(), runs)
     (panels,), (rates, rows, columns) = given
     biases = ["forget bias 1", "forget bias chrono"]
     assert list(panels) == varied["cell"] and list(panels["lstm"]) == biases == columns
@@ -159,14 +167,6 @@ def test_other_cells_are_not_resumed(both, capsys):
     assert err.startswith("jlstm: error: argument --cell: ") and err.endswith(message)
 
 
-def test_a_folder_from_before_there_was_a_choice_is_of_the_standard_cell(alone, capsys):
-    before = rows_of(alone)
-    assert run("--resume", "--quiet", "--out", alone) == 0
-    assert rows_of(alone) == before and {row["cell"] for row in before} == {"lstm"}
-    assert run("--resume", "--out", alone, "--cell", "gru") == 2
-    assert "settings.json has ['lstm'], got ['gru']\n" in capsys.readouterr().err
-
-
 def test_gradients_are_asked_of_the_standard_cell_and_others_are_refused(both, alone, capsys):
     def ask(folder, row):
         question = ["gradients", "flow", "--steps=5", "--params", str(folder)]
@@ -178,19 +178,6 @@ def test_gradients_are_asked_of_the_standard_cell_and_others_are_refused(both, a
     assert ask(both, 5)[0] == 0
     assert ask(both, 3) == (
         *(2, ""),
-        f"jlstm: error: {both / 'params.npz'}: expected a run of the cell lstm, "
-        "run 3 is one of no_input_gate\n",
+        f"jlstm: error: {both}: expected a run of the cell lstm, run 3 is one of no_input_gate\n",
     )
-    assert ask(both, 8)[2].endswith("params.npz: expected less than 8, got 8\n")
-
-
-def test_settings_with_a_cell_that_is_none_are_refused(both, tmp_path, capsys):
-    saved = json.loads((both / "settings.json").read_text())
-    for cell in ("mLSTM", ["lstm"]):
-        (tmp_path / "settings.json").write_text(json.dumps({**saved, "cell": [cell]}))
-        shutil.copy(both / "params.npz", tmp_path)
-        for command in (["train", "--resume", "--out"], ["gradients", "flow", "--params"]):
-            assert cli.main([*command, str(tmp_path)]) == 2
-            message = f"{tmp_path / 'settings.json'}: expected cells lstm, "
-            err = capsys.readouterr().err
-            assert err.startswith(f"jlstm: error: {message}") and err.count("\n") == 1
+    assert ask(both, 8)[2] == f"jlstm: error: index: {both} has 8 runs, got 8\n"

@@ -1,6 +1,7 @@
 """The model of any cell: its biases stand by the names of its gates, and it runs as written."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +35,11 @@ draw = partial(init_model, KEY, 2, (5, 4), 3, longest_lag=LAG)
 
 
 @pytest.mark.parametrize("chrono", [False, True])
-def test_the_standard_model_is_a_stack_whose_bias_has_a_key_of_its_own(chrono):
-    """The weights are those of the stack's key whatever the bias; the bits are of all versions."""
-    stack_key, bias_key, readout_key = jax.random.split(KEY, 3)
-    layers = jlstm.init_stack(stack_key, 2, (5, 4), forget_bias=0.5)
-    if chrono:
-        keys = jax.random.split(bias_key, 2)
-        biases = [chrono_bias(LAG)(keys[0], (20,)), chrono_bias(LAG)(keys[1], (16,))]
-        layers = [layer._replace(b=b) for layer, b in zip(layers, biases, strict=True)]
+def test_the_standard_model_is_a_stack_with_a_readout(chrono):
+    """The weights do not depend on the bias."""
+    stack_key, readout_key = jax.random.split(KEY)
+    bias: Any = {"bias_init": chrono_bias(LAG)} if chrono else {"forget_bias": 0.5}
+    layers = jlstm.init_stack(stack_key, 2, (5, 4), **bias)
     W = jax.nn.initializers.lecun_normal()(readout_key, (4, 3))
     expected = jax.tree.leaves((layers, W, jnp.zeros(3)))
     got = jax.tree.leaves(draw(forget_bias=0.5, chrono=chrono))
@@ -82,3 +80,20 @@ def test_a_model_of_any_cell_is_its_equations_with_a_readout(name):
     every, last = answers(model, xs.astype(np.float32), mask)
     np.testing.assert_allclose(every, ys, atol=1e-5)
     np.testing.assert_allclose(last, [ys[5, 0], ys[3, 1], ys[0, 2]], atol=1e-5)
+
+
+@pytest.mark.parametrize("answers", ["every", "last"])
+def test_a_bidirectional_model_reads_both_directions(answers):
+    """The last step of the backward direction is the first of the sequence."""
+    model = init_model(KEY, 2, (3, 4), 5, bidirectional=True, chrono=True, longest_lag=LAG)
+    assert not np.array_equal(model.layers[0].forward.b, model.layers[0].backward.b)
+    xs = np.random.default_rng(0).standard_normal((6, 3, 2)).astype(np.float32)
+    mask = np.arange(6)[:, None] < np.array([[6, 4, 1]])
+    wide = float64(model)
+    _, hs = oracle.unroll_stack("lstm", wide.layers, xs, mask=mask)
+    expected = hs @ wide.W + wide.b
+    if answers == "last":
+        last = [np.append(hs[n - 1, k, :4], hs[0, k, 4:]) for k, n in enumerate((6, 4, 1))]
+        expected = np.stack(last) @ wide.W + wide.b
+    outputs = apply_model(model, jnp.asarray(xs), jnp.asarray(mask), answers=answers)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)

@@ -265,17 +265,16 @@ def test_digits_are_scikit_learn_s(name, T, D):
     images, labels = load_digits(return_X_y=True)
     own = {image.tobytes(): k for k, image in enumerate((images / 16).astype(np.float32))}
     assert batch.xs.shape == (T, MANY, D)
-    test = jax.tree.map(np.asarray, jax.jit(task.test)(jax.random.key(0)))
     held_out = set()
-    for part, kept in ((test, held_out), (batch, set())):
+    for part in (batch, *(jax.tree.map(np.asarray, f(None)) for f in (task.validation, task.test))):
+        kept = set()
         for place in range(part.xs.shape[1]):
             k = own[part.xs[:, place].tobytes()]
             assert part.targets[place] == labels[k]
             kept.add(k)
-        if part is batch:
-            assert len(kept) > 1000 and not kept & held_out
-    assert len(held_out) == 360
-    assert min(np.bincount(test.targets)) >= 20
+        assert len(kept) > 800 if part is batch else len(kept) in (359, 360)
+        assert not kept & held_out and min(np.bincount(part.targets)) >= 20
+        held_out |= kept
 
 
 def test_digits_are_judged_by_the_largest_output():
@@ -288,32 +287,69 @@ def test_digits_are_judged_by_the_largest_output():
     np.testing.assert_allclose(loss, task.baseline, rtol=1e-5)
 
 
-def test_forecasts_are_of_the_next_value_and_never_of_what_is_kept():
+@pytest.mark.parametrize("difference", [False, True])
+def test_forecasts_are_of_the_next_value_and_never_of_what_is_held_out(difference):
     N, window = 300, 10
     series = np.random.default_rng(0).standard_normal((N, 2)).cumsum(axis=0)
     series[:, 1] = 5 + 3 * series[:, 1]
-    task = tasks.named("forecast", length=window, series=series)
-    batch = jax.tree.map(np.asarray, jax.jit(lambda key: task.sample(key, 3000))(jax.random.key(0)))
-    standard = (series - series[:240].mean(axis=0)) / series[:240].std(axis=0)
-    starts = set()
-    for xs, place in sequences(batch):
-        (start,) = np.flatnonzero(abs(standard - xs[0]).max(axis=1) < 1e-6)
-        starts.add(start)
-        np.testing.assert_allclose(xs, standard[start : start + window], atol=1e-5)
-        following = standard[start + 1 : start + window + 1]
-        np.testing.assert_allclose(xs + batch.targets[:, place], following, atol=1e-5)
-    assert min(starts) < 10 and 220 < max(starts) < 240 - window
-    test = jax.tree.map(np.asarray, jax.jit(task.test)(jax.random.key(0)))
-    for place in range(5):
-        start = 240 + place * window
-        np.testing.assert_allclose(test.xs[:, place], standard[start : start + window], atol=1e-5)
-    assert test.xs.shape == (window, 5, 2)
-    loss, metric, correct = judge(task, np.zeros((window, 5, 2)), test)
+    task = tasks.forecast(series, window=window, difference=difference)
+    read = np.diff(series, axis=0, prepend=np.nan) if difference else series
+    deviation = np.nanstd(read[:180], axis=0)
+    inputs = (read - np.nanmean(read[:180], axis=0)) / deviation
+    targets = np.append(np.diff(series, axis=0), [[np.nan, np.nan]], axis=0) / deviation
+
+    def starts_of(batch, steps):
+        batch = jax.tree.map(np.asarray, batch)
+        for xs, place in sequences(batch):
+            (start,) = np.flatnonzero(abs(inputs - xs[0]).max(axis=1) < 1e-6)
+            np.testing.assert_allclose(xs, inputs[start : start + steps], atol=1e-5)
+            expected = targets[start : start + steps]
+            np.testing.assert_allclose(batch.targets[:, place], expected, atol=1e-5)
+            yield int(start)
+
+    learnt = set(starts_of(jax.jit(lambda k: task.sample(k, 2000))(jax.random.key(0)), window))
+    assert min(learnt) < 10 and 160 < max(learnt) < 180 - window
+    for held_out, begin in ((task.validation, 180), (task.test, 240)):
+        found = list(starts_of(cast(Any, held_out)(None), 2 * window))  # a window to warm up
+        assert found == [begin - 1 - window + window * k for k in range(6)]
+        assert found[-1] + 2 * window == begin + 59  # the last target is the last value of the part
+
+
+def test_a_forecast_is_scored_beside_simple_methods():
+    """Persistence, a period ago, and a ridge regression, written out for one column."""
+    N, window = 400, 8
+    t = np.arange(N)
+    noise = np.random.default_rng(1).standard_normal(N)
+    x = np.sin(2 * np.pi * t / 7) + 0.2 * noise
+    task = tasks.forecast(x[:, None], window=window)
+    deviation, first = x[:240].std(), slice(window, 240)
+    lags = np.stack([np.roll(x, k) for k in range(window, 0, -1)], axis=1)
+    X = np.c_[np.ones(N), (lags - x[:240].mean()) / deviation]
+    change = (x - lags[:, -1]) / deviation
+    fits = [
+        np.linalg.lstsq(
+            np.r_[X[first], np.sqrt(penalty * 232) * np.eye(window + 1)],
+            np.r_[change[first], np.zeros(window + 1)],
+            rcond=None,
+        )[0]
+        for penalty in 10.0 ** np.arange(-4, 3)
+    ]
+    ridge = min(fits, key=lambda w: ((X[240:320] @ w - change[240:320]) ** 2).mean())
+    guesses = {"persistence": lags[:, -1], "seasonal naive (7)": np.roll(x, 7)}
+    guesses["ridge"] = lags[:, -1] + X @ ridge * deviation
+    assert list(task.baselines) == list(guesses)
+    for name, guess in guesses.items():
+        error = ((guess - x) / deviation) ** 2
+        expected = error[240:320].mean(), error[320:400].mean()
+        np.testing.assert_allclose(task.baselines[name], expected, rtol=1e-6)
+    assert task.solved_below == min(validation for validation, _ in task.baselines.values())
+    assert task.baseline == task.baselines["persistence"][1]
+    batch = cast(Any, task.test)(None)
+    scored = jax.tree.map(lambda leaf: leaf[window:], batch)
+    loss, metric, correct = judge(task, np.zeros((window, 10, 1)), scored)
     np.testing.assert_allclose([loss, metric], [task.baseline, 1], rtol=1e-5)
-    expected = np.square(np.diff(standard[240 : 240 + 5 * window + 1], axis=0)).mean()
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert not correct.any()
-    loss, metric, correct = judge(task, test.targets, test)
+    loss, metric, correct = judge(task, scored.targets, scored)
     assert loss == metric == 0 and correct.all()
 
 
@@ -357,10 +393,11 @@ def test_tasks_say_what_they_are(name):
     drawn_at = (name, LENGTHS[name]) if name in LENGTHS else (name,)
     task, batch = drawn(*drawn_at)
     assert task.name == name and 0 < task.share <= 1 and task.recent >= 100
-    assert batch.xs.shape == (task.steps, MANY, task.input_size)
+    T, D = tasks.sizes(task)
+    assert batch.xs.shape == (T, MANY, D)
     assert batch.xs.dtype == np.float32
-    test = jax.eval_shape(task.test, jax.random.key(0))
-    assert test.xs.shape[::2] == batch.xs.shape[::2]
+    for held_out in filter(None, (task.validation, task.test)):
+        assert jax.eval_shape(held_out, jax.random.key(0)).xs.shape[::2] == batch.xs.shape[::2]
     _, sample = sampler(*drawn_at)
     again, other = sample(jax.random.key(7)), sample(jax.random.key(8))
     np.testing.assert_array_equal(again.xs, batch.xs)
@@ -404,7 +441,7 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
     "short": (
         partial(tasks.forecast, np.ones((100, 1))),
         ValueError,
-        "series: expected at least 51 values in its last fifth for windows of 50, got 20",
+        "series: expected at least 50 values in each fifth for windows of 50, got 20",
     ),
     "nan": (
         partial(tasks.forecast, np.array([[1.0], [np.nan]])),
@@ -415,6 +452,11 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
         partial(tasks.forecast, np.array([[1.0, -np.inf]])),
         ValueError,
         r"series: expected finite numbers, got -inf at \[0, 1\]",
+    ),
+    "period": (
+        partial(tasks.forecast, np.ones((100, 1)), window=5, period=31),
+        ValueError,
+        "period: expected at most half of the 60 values to learn from, got 31",
     ),
     "constant": (
         partial(tasks.forecast, np.ones((100, 1)), window=5),

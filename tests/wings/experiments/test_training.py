@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jlstm import cells
 from jlstm.experiments import (
@@ -20,6 +18,7 @@ from jlstm.experiments import (
     Hyperparams,
     advance,
     apply_model,
+    evaluate,
     finish,
     grid,
     init_model,
@@ -50,10 +49,7 @@ def echo(share=1.0, window=20):
 
     return Task(
         name="echo",
-        steps=3,
-        input_size=1,
         output_size=1,
-        answers="last",
         sample=sample,
         test=lambda key: sample(key, 50),
         loss=lambda outputs, batch: (error(outputs, batch) ** 2).mean(),
@@ -170,7 +166,7 @@ def test_a_run_starts_from_the_model_that_its_settings_describe(chrono):
     """Chrono biases are for lags up to the longest sequence of the task."""
     key, config = jax.random.key(5), Config(hidden_size=3, layers=2)
     began = start(TASK, Hyperparams(forget_bias=2.5, chrono=chrono), key, config=config)
-    options = {"forget_bias": 2.5, "chrono": chrono, "longest_lag": TASK.steps}
+    options = {"forget_bias": 2.5, "chrono": chrono, "longest_lag": tasks.sizes(TASK)[0]}
     chex.assert_trees_all_equal(
         began.model, init_model(jax.random.split(key, 3)[0], 2, (3, 3), 1, **options)
     )
@@ -193,7 +189,8 @@ def test_no_two_draws_of_a_run_share_a_key():
     keys = keys_of(jax.jit(lambda key: train(TASK, hyperparams, key, config=config)))
 
     _, steps_key, test_key = jax.random.split(noting_key(0), 3)
-    named = keys_of(TASK.test, test_key).drawn
+    named = keys_of(lambda key: TASK.sample(key, 1000), jax.random.split(test_key)[0]).drawn
+    named += keys_of(lambda key: TASK.sample(key, 1000), jax.random.split(test_key)[1]).drawn
     for k in range(3):
         batch_key, _ = jax.random.split(jax.random.fold_in(steps_key, k))
         named += keys_of(lambda key: TASK.sample(key, 4), batch_key).drawn
@@ -211,11 +208,14 @@ def test_a_run_learns_is_solved_once_and_tested():
     assert int(result.solved_at) == np.flatnonzero(both)[0] + 2
     assert 2 < int(result.solved_at) < 200
     assert np.isfinite(result.curves.loss).all()
-    batch = echo().test(jax.random.split(jax.random.key(0), 3)[2])
-    error = np.asarray(apply_model(result.model, batch.xs, answers="last"))[:, 0] - batch.targets
-    np.testing.assert_allclose(result.loss, (error**2).mean(), rtol=1e-3)
-    np.testing.assert_allclose(result.metric, abs(error).max(), rtol=1e-3)
-    assert result.metric < 0.2
+    test_key = jax.random.split(jax.random.split(jax.random.key(0), 3)[2])[1]
+    batch = echo().test(test_key)
+    error = (
+        np.asarray(apply_model(result.best.model, batch.xs, answers="last"))[:, 0] - batch.targets
+    )
+    np.testing.assert_allclose(result.test.loss, (error**2).mean(), rtol=1e-3)
+    np.testing.assert_allclose(result.test.metric, abs(error).max(), rtol=1e-3)
+    assert result.test.metric < 0.2
 
 
 @pytest.mark.thorough
@@ -259,8 +259,8 @@ def test_one_program_maps_over_settings_and_keys():
     for lane in range(n):
         alone = one(jax.tree.map(lambda leaf, k=lane: leaf[k], settings), keys[lane])
         np.testing.assert_allclose(runs.curves.loss[lane], alone.curves.loss, rtol=1e-4)
-        np.testing.assert_allclose(runs.loss[lane], alone.loss, rtol=1e-4)
-    assert len(np.unique(np.asarray(runs.loss))) == n
+        np.testing.assert_allclose(runs.test.loss[lane], alone.test.loss, rtol=1e-4)
+    assert len(np.unique(np.asarray(runs.test.loss))) == n
 
 
 QUICK = ("full_gate_recurrence", "projected")  # whose states and weights differ most
@@ -285,9 +285,9 @@ def test_a_setup_trains_any_cell(name):
         return training.model, finish(task, last, curves, config=config)
 
     first, runs = run(keys)
-    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(runs.model), strict=True):
+    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(runs.last), strict=True):
         assert (np.abs(before - after).max(axis=tuple(range(1, before.ndim))) > 1e-3).all()
-    assert np.isfinite(runs.loss).all() and runs.loss[0] != runs.loss[1]
+    assert np.isfinite(runs.test.loss).all() and runs.test.loss[0] != runs.test.loss[1]
     for lane, key in enumerate(keys):
         batch_key, _ = jax.random.split(jax.random.fold_in(jax.random.split(key, 3)[1], 0))
         batch = float64(task.sample(batch_key, 4))
@@ -314,7 +314,7 @@ def test_the_gradient_goes_through_a_whole_run():
 
     def loss(learning_rate):
         config = Config(hidden_size=2, batch_size=4, steps=2)
-        return train(echo(), Hyperparams(learning_rate), jax.random.key(0), config=config).loss
+        return train(echo(), Hyperparams(learning_rate), jax.random.key(0), config=config).test.loss
 
     run = jax.jit(jax.value_and_grad(loss))
     (below, _), (_, slope), (above, _) = (run(rate) for rate in (9e-3, 1e-2, 1.1e-2))
@@ -374,36 +374,75 @@ def test_what_is_no_grid_is_refused(choices, kind, message):
 
 
 def test_segments_are_the_runs_bit_for_bit_and_compiled_once(compilations):
+    """Stopped after any validation, and extended; each is `train` with the same key."""
     runs = grid(3, {"forget_bias": [1, "chrono"]})
-    task, config = echo(), Config(hidden_size=2, batch_size=4, steps=9)
+    task, config = echo(), Config(hidden_size=2, batch_size=4, steps=9, validate_every=3)
     start = segments.start(task, runs.hyperparams, runs.keys, config=config)
-    go = partial(segments.advance, task, runs.hyperparams, config=config)
-    ((step, whole),) = go(start, every=100)
-    assert step == 9 and np.isfinite(whole.curves.loss).all()
-    seen, counts, progress = [], [], start
-    for step, progress in go(start, every=3):
+    go = partial(segments.advance, task, runs.hyperparams)
+    seen, counts = {}, []
+    for step, progress in go(start, config=config):
         counts.append(compilations())
-        seen.append(step)
-        done = ~np.isnan(progress.curves.loss)
-        assert done[:, :step].all() and not done[:, step:].any()
-    assert seen == [3, 6, 9] and counts[0] == counts[2]
-    chex.assert_trees_all_equal(progress, whole)
-    finished = segments.finish(task, whole)
-    alone = jax.jit(partial(finish, task))(*jax.tree.map(lambda leaf: leaf[4], whole))
-    np.testing.assert_allclose(finished.loss[4], alone.loss, rtol=1e-5)
-    np.testing.assert_allclose(finished.metric[4], alone.metric, rtol=1e-5)
+        seen[step] = progress
+        assert progress.curves.loss.shape == (6, step)
+        validated = np.flatnonzero(~np.isnan(progress.curves.validation[0]))
+        assert validated.tolist() == list(range(2, step, 3))
+    assert list(seen) == [3, 6, 9] and counts[0] == counts[2]
+    ((step, again),) = go(seen[6], config=config)
+    assert step == 9
+    chex.assert_trees_all_equal(again, seen[9])
+    shorter = dict(go(start, config=replace(config, steps=6)))
+    chex.assert_trees_all_equal(shorter[6], seen[6])
+    finished = segments.finish(task, seen[9])
+    one = jax.jit(partial(train, task, config=config))
+    alone = one(jax.tree.map(lambda leaf: leaf[4], runs.hyperparams), runs.keys[4])
+    picked = jax.tree.map(lambda leaf: leaf[4], finished)
+    np.testing.assert_array_equal(picked.best.step, alone.best.step)
+    chex.assert_trees_all_close(picked, alone, rtol=1e-4, atol=1e-6)
 
 
-@given(st.integers(0, 30), st.integers(1, 30), st.integers(2, 12))
-def test_segments_end_at_multiples_and_never_take_one_step(step, steps, every):
-    ends = list(segments._ends(step, steps, every))
-    assert ends == sorted(set(ends)) and (ends[-1:] == [steps] if step < steps else not ends)
-    assert all(end % every == 0 for end in ends[:-1])
-    lengths = np.diff([step, *ends])
-    assert (lengths >= min(2, steps - step)).all() and (lengths <= every + 2).all()
+def test_the_best_step_is_that_of_the_smallest_validation():
+    """A rate that is too high first learns and then forgets."""
+    task = echo()
+    config = Config(hidden_size=4, batch_size=4, steps=40, validate_every=4)
+    run = jax.jit(partial(train, task, Hyperparams(0.5), config=config))
+    key = jax.random.key(3)
+    result = run(key)
+    losses = np.asarray(result.curves.validation)
+    assert np.flatnonzero(~np.isnan(losses)).tolist() == list(range(3, 40, 4))
+    best = int(np.nanargmin(losses))
+    assert int(result.best.step) == best + 1 < 40
+    np.testing.assert_array_equal(result.best.loss, losses[best])
+    test_key = jax.random.split(key, 3)[2]
+    for k, (model, expected) in enumerate(
+        [(result.best.model, result.best.loss), (result.best.model, result.test.loss)]
+    ):
+        batch = task.sample(jax.random.split(test_key)[k], 1000 if k == 0 else 50)
+        outputs = apply_model(model, batch.xs, answers="last")
+        np.testing.assert_allclose(task.loss(outputs, batch), expected, rtol=1e-4)
+    again = evaluate(task, result.best.model, key)
+    chex.assert_trees_all_close(again, result.test, rtol=1e-5)
 
 
-def test_segments_of_one_step_are_refused():
-    going = segments.advance(TASK, Hyperparams(), cast(Any, None), config=SETUP, every=1)
-    with pytest.raises(ValueError, match="every: expected at least 2 steps, got 1"):
-        next(going)
+def test_a_run_may_be_solved_by_validation():
+    config = Config(hidden_size=4, batch_size=8, steps=40, validate_every=4)
+    task = replace(echo(), solved_below=0.05, correct=None)
+    result = jax.jit(partial(train, task, Hyperparams(3e-2), config=config))(jax.random.key(0))
+    losses = np.asarray(result.curves.validation)
+    assert int(result.solved_at) == np.flatnonzero(losses < 0.05)[0] + 1
+    assert 0 < int(result.solved_at) < 40
+    assert np.isnan(result.curves.correct).all()
+
+
+def test_a_warm_up_is_run_and_not_scored():
+    """The cold score is that of the same steps from the zero state."""
+    t = np.arange(400.0)
+    task = tasks.forecast(np.sin(t)[:, None] + 0.1 * np.cos(t**1.5)[:, None], window=10)
+    model = init_model(jax.random.key(1), 1, (3,), 1)
+    scores = evaluate(task, model, jax.random.key(0))
+    batch = cast(Any, task.test)(None)
+    xs, targets = np.asarray(batch.xs), np.asarray(batch.targets)[10:]
+    for begin, score in ((0, scores.metric), (10, scores.cold_metric)):
+        outputs = np.asarray(apply_model(model, jnp.asarray(xs[begin:])))[-10:]
+        expected = ((outputs - targets) ** 2).mean() / (targets**2).mean()
+        np.testing.assert_allclose(score, expected, rtol=1e-4)
+    assert abs(scores.metric - scores.cold_metric) > 1e-4
