@@ -92,22 +92,24 @@ def _read_series(args, saved, known, scaling) -> np.ndarray:
         return known
     given = {name: getattr(args, name) for name in SERIES}
     series = options.read_series({**given, "columns": args.columns or saved["columns"]})
-    D, least = known.shape[1], known.shape[0] // 5
+    D, least = known.shape[1], len(known) * 3 // 10  # for any period and window
     if series.shape[1] != D:
         expected = f"expected {D} columns as in {args.folder}"
         raise ValueError(f"argument --input: {args.input}: {expected}, got {series.shape[1]}")
     if len(series) < least:
-        raise ValueError(
-            f"argument --input: {args.input}: expected {least} rows, got {len(series)}"
-        )
+        got = f"expected {least} rows or more, got {len(series)}"
+        raise ValueError(f"argument --input: {args.input}: {got}")
     first = known[: len(known) * 3 // 5]
     if scaling.difference:
         first, values = np.diff(first, axis=0), np.diff(series, axis=0)
     else:
         values = series
-    for d in np.flatnonzero((values.min(0) < first.min(0)) | (values.max(0) > first.max(0))):
+    low, high = first.min(axis=0), first.max(axis=0)
+    margin = 0.01 * (high - low)
+    wild = (values.min(axis=0) < low - margin) | (values.max(axis=0) > high + margin)
+    for d in np.flatnonzero(wild):
         found = f"column {d} reaches from {values[:, d].min():g} to {values[:, d].max():g}"
-        learnt = f"the runs learnt from {first[:, d].min():g} to {first[:, d].max():g}"
+        learnt = f"the runs learnt from {low[d]:g} to {high[d]:g}"
         print(f"{args.input}: {found}, {learnt}", file=sys.stderr)
     return series
 
