@@ -37,8 +37,8 @@ def forecast(
       window: T, the number of forecasts in a window.
       difference: whether the inputs are differences, for a series that leaves the range of its
         first part.
-      period: the steps of a season; None takes the shortest one up to 400 whose error in the
-        first part is within a tenth of the smallest.
+      period: the steps of a season; None estimates it from the first part: the shortest local
+        minimum of the seasonal naive error, up to 400, that is at most 1.5 of the smallest one.
 
     Raises:
       TypeError, ValueError: the series is not an array of numbers, has a number that is not finite,
@@ -144,8 +144,9 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
         return (((first[period:] - first[:-period]) / scale) ** 2).mean()
 
     if period is None:
-        found = {p: season_error(p) for p in range(2, min(len(first) // 3, LONGEST) + 1)}
-        period = next(p for p, error in found.items() if error <= 1.1 * min(found.values()))
+        found = {p: season_error(p) for p in range(1, min(len(first) // 3, LONGEST) + 1)}
+        dips = [p for p in list(found)[1:-1] if found[p] <= min(found[p - 1], found[p + 1])] or [1]
+        period = next(p for p in dips if found[p] <= 1.5 * min(found[dip] for dip in dips))
     past, following = _lags(series, range(window, len(series)), window)
     changes = (following - past[:, -1]) / scale
     fit = slice(max(len(first) - window - ROWS, 0), len(first) - window)
