@@ -21,6 +21,7 @@ import numpy as np
 Writer = Callable[[BinaryIO], object]  # writes the content of a file
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
+TEMPORARY = ".jlstm-"  # names of files that are not complete
 BROKEN = "it is broken, or holds Python objects"
 
 # Texts of a missing cell in lower case, those of pandas and "?".
@@ -61,11 +62,14 @@ def read_series(
         finite number. The message names the file, the row and the column.
     """
     check_suffix(path, ".csv", ".npy")
-    if suffix(path) == ".csv":
-        return _read_csv(path, columns, header, delimiter, note)
-    if header is not None or delimiter is not None:
+    if suffix(path) == ".npy" and (header is not None or delimiter is not None):
         raise ValueError(f"{path}: a .npy file has no header and no delimiter")
-    return _read_npy(path, columns)
+    try:
+        if suffix(path) == ".csv":
+            return _read_csv(path, columns, header, delimiter, note)
+        return _read_npy(path, columns)
+    except OSError as error:  # one of reading, rather than opening, lacks the name
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def suffix(path: str) -> str:
@@ -280,7 +284,7 @@ def atomic_write(writers: Mapping[str, Writer]) -> None:
     try:
         for path, write in writers.items():
             target = os.path.realpath(path)  # a link stays a link
-            beside = os.path.join(os.path.dirname(target), f".jlstm-{secrets.token_hex(8)}.tmp")
+            beside = os.path.join(os.path.dirname(target), f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
             temporaries.append((beside, target))
             with open(beside, "xb") as file:
                 write(file)

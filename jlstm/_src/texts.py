@@ -64,8 +64,8 @@ def flag(text: str) -> bool:
 
 def path(text: str) -> str:
     """Parses the name of a file or folder."""
-    if not text:
-        raise _refusal("the name of a file", text)
+    if not text or not text.isprintable():  # bytes that are not UTF-8 are not printable
+        raise _refusal("the name of a file", ascii(text)[1:-1])
     return text
 
 

@@ -6,12 +6,15 @@ been computed.
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from jlstm import __version__
 from jlstm.cli import forecast, forward, gradients, tasks, train
+
+LONGEST = 1000  # characters of an error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,29 +31,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    args = argparse.Namespace(traceback=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # "½" may have no place in its encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         with contextlib.suppress(SystemExit):  # from --help and --version
-            args = _parser().parse_args(arguments or ["forward"])
+            _parser().parse_args(arguments or ["forward"], args)
             args.run(args)
         print(end="", flush=True)
         return 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        _drop_output()
-        return 141
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        if args.traceback and not isinstance(error, BrokenPipeError):
+            raise
+        return _status(error)
+
+
+def _status(error: Exception) -> int:
+    """Prints an error in one line, and returns the exit status."""
+    match error:
+        case BrokenPipeError():
             _drop_output()
-        return _refuse(f"{error.filename or 'standard output'}: {error.strerror or error}")
-    except MemoryError as error:
-        return _refuse(f"not enough memory: {error}")
-    except (ImportError, ValueError) as error:
-        return _refuse(str(error))
-
-
-def _refuse(message: str) -> int:
-    print("jlstm: error:", " ".join(message.split()), file=sys.stderr)
+            return 141
+        case OSError():
+            if error.filename is None:
+                _drop_output()
+            text = f"{error.filename or 'standard output'}: {error.strerror or error}"
+        case MemoryError():
+            text = f"not enough memory: {error}"
+        case ImportError() | TypeError() | ValueError():
+            text = str(error)
+        case _:
+            text = f"{type(error).__name__}: {error}; --traceback shows where"
+    text = " ".join(text.split())
+    print("jlstm: error:", text if len(text) <= LONGEST else f"{text[:LONGEST]}…", file=sys.stderr)
     return 2
 
 
@@ -76,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         description="The LSTM for JAX research. With no arguments: the system of the notebook.",
         epilog="example:\n  jlstm forward --steps 300 --hidden-size 8 --plot states.png",
     )
+    where = "show where an error happened, in place of one line"
+    parser.add_argument("--traceback", action="store_true", help=where)
     parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (forward, gradients, train, forecast, tasks):

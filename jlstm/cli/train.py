@@ -57,14 +57,27 @@ def run(args: argparse.Namespace) -> None:
     saved, series = _resumed(args) if args.resume else _chosen(args)
     if saved["devices"]:
         _use_devices(saved["devices"])
-    from jlstm.experiments import runs as folders
+    from jlstm.experiments.runs import programs
 
-    task, configs, runs = folders.programs(saved, series)
-    contents = {folders.SETTINGS: outcomes.json_writer({**saved, "digests": None})}
+    task, configs, runs = programs(saved, series)
     if not args.resume:
         os.makedirs(args.out, exist_ok=True)
-        if series is not None:
-            contents[folders.SERIES] = folders.series_writer(series, saved["difference"])
+    with _locked(args.out):
+        if not args.resume:
+            _check_new(args.out)  # another process may have finished by now
+        _train_all(args, saved, series, task, configs, runs)
+
+
+def _train_all(args, saved, series, task, configs, runs) -> None:
+    """Trains the runs of all cells, and writes their files."""
+    from jlstm.experiments import runs as folders
+
+    for name in os.listdir(args.out):
+        if name.startswith(files.TEMPORARY):  # of a process that was killed
+            os.unlink(os.path.join(args.out, name))
+    contents = {folders.SETTINGS: outcomes.json_writer({**saved, "digests": None})}
+    if series is not None and not args.resume:
+        contents[folders.SERIES] = folders.series_writer(series, saved["difference"])
     _write(args.out, contents)
     begun = time.monotonic()
     try:
@@ -100,13 +113,7 @@ def _chosen(args) -> tuple[dict[str, Any], np.ndarray | None]:
     if given["task"] not in tasks.NAMES:
         expected = ", ".join(tasks.NAMES)
         raise ValueError(f"argument --task: expected {expected}, got {given['task']!r}")
-    path = os.path.join(args.out, folders.SETTINGS)
-    parent = os.path.dirname(os.path.abspath(args.out))
-    if os.path.lexists(args.out) and not _is_empty(args.out):
-        hint = "; --resume continues what is in it" if os.path.exists(path) else ""
-        raise ValueError(f"argument --out: {args.out}: expected a new folder{hint}")
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
-        raise ValueError(f"argument --out: {args.out}: no folder can be made in {parent}")
+    _check_new(args.out)
     chosen = {**DEFAULTS, **given}
     if (chosen["task"] == "forecast") != (chosen["input"] is not None):
         raise ValueError("argument --input: belongs to the task forecast, which needs it")
@@ -157,9 +164,34 @@ def _given(args) -> dict[str, Any]:
     return given
 
 
-def _is_empty(folder):
-    """Whether a folder has nothing except temporary files of a killed process."""
-    return os.path.isdir(folder) and all(name.startswith(".jlstm-") for name in os.listdir(folder))
+def _check_new(folder: str) -> None:
+    """Checks that a folder is new, or has nothing except temporary files of a killed process."""
+    parent = os.path.dirname(os.path.abspath(folder))
+    if os.path.lexists(folder):
+        names = os.listdir(folder) if os.path.isdir(folder) else [folder]
+        if not all(name.startswith(files.TEMPORARY) for name in names):
+            hint = "; --resume continues what is in it" if "settings.json" in names else ""
+            raise ValueError(f"argument --out: {folder}: expected a new folder{hint}")
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        raise ValueError(f"argument --out: {folder}: no folder can be made in {parent}")
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Holds an advisory lock on a folder, which ends with this process and leaves no file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"argument --out: {folder}: another process trains there") from None
+        except (ImportError, OSError):
+            print(f"{folder}: cannot be locked; start no second process on it", file=sys.stderr)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _use_devices(count):

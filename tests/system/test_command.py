@@ -1,6 +1,5 @@
 """The command as a process: killed, interrupted, without disk or memory to spare, or installed."""
 
-import json
 import os
 import shutil
 import signal
