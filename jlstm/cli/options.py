@@ -1,10 +1,13 @@
 """Declares options of the command line, and reads the series that they name."""
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jlstm._src import files
@@ -31,6 +34,16 @@ def add_settings(group, settings: Mapping[str, Setting], **what: str) -> None:
             add(group, option, setting.parse, setting.metavar, text)
         else:
             group.add_argument(option, action=argparse.BooleanOptionalAction, help=text)
+
+
+def check_memory(arrays: Any) -> None:
+    """Refuses a pytree of arrays, or of their shapes, beyond the memory of the machine."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise MemoryError(
+            f"the arrays take {size / 1e9:.3g} GB, the machine has {memory / 1e9:.3g}"
+        )
 
 
 def read_series(args: argparse.Namespace | Mapping[str, Any]) -> np.ndarray:

@@ -21,6 +21,7 @@ from jlstm.interop.gates import Gate, pack_gates
 
 NEEDS = [(name, "input") for name in ("columns", "header", "delimiter", "standardise")]
 NEEDS += [("run-index", "params")]
+FEWEST = {"hidden_size": 1, "input_size": 1, "steps": 1}  # for the memory
 DECIDES = [("input", "steps"), ("input", "input-size")]
 DECIDES += [("params", "input-size"), ("params", "hidden-size")]
 
@@ -96,6 +97,9 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
             takes = f"the weights take a series of {sizes['input_size']} columns"
             raise ValueError(f"{args.params}: {takes}, {args.input} gives {D}")
         sizes["steps"] = 0
+    H, D, T = (sizes.get(name, least) for name, least in FEWEST.items())
+    shapes = (T, D), (T, 2 * H), (4 * H, D + H + 1)  # the series, the states, the weights
+    options.check_memory([jax.ShapeDtypeStruct(shape, np.dtype("float64")) for shape in shapes])
     X, gates = reference.draw(**sizes)
     cast = partial(_cast, args.dtype)
     if params is None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jlstm._src import files, texts
+from jlstm._src.checks import is_key
 from jlstm._src.modules import require
 from jlstm._src.settings import DEFAULTS, DEVICES, FORECAST, PROGRAM, RUNS, SERIES, TASK
 from jlstm.cli import options, outcomes
@@ -60,12 +61,25 @@ def run(args: argparse.Namespace) -> None:
     from jlstm.experiments.runs import programs
 
     task, configs, runs = programs(saved, series)
+    _check_memory(task, configs, runs)
     if not args.resume:
         os.makedirs(args.out, exist_ok=True)
     with _locked(args.out):
         if not args.resume:
             _check_new(args.out)  # another process may have finished by now
         _train_all(args, saved, series, task, configs, runs)
+
+
+def _check_memory(task, configs, runs) -> None:
+    """Refuses runs whose states and one batch do not fit into the memory."""
+    from jlstm.experiments import segments
+
+    for config in configs.values():
+        start = partial(segments.start, task, config=config)
+        states = jax.eval_shape(start, runs.hyperparams, runs.keys).training
+        batch = jax.eval_shape(lambda key: task.sample(key, config.batch_size), runs.keys[0])  # noqa: B023
+        leaves = [leaf for leaf in jax.tree.leaves((states, batch)) if not is_key(leaf)]
+        options.check_memory(leaves)
 
 
 def _train_all(args, saved, series, task, configs, runs) -> None:

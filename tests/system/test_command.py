@@ -173,6 +173,29 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, interruptible, capsys):
     assert capsys.readouterr().err == f"jlstm: error: {error}\n"
 
 
+def race(out):
+    """Starts two fresh runs into one folder; one ends well, the other is refused in one line."""
+    options = [*SMALL, "--steps", 12, "--validate-every", 4, "--quiet", "--out", out]
+    both = [start(*options) for _ in range(2)]
+    ends = [(*process.communicate(timeout=300), process.returncode) for process in both]
+    assert sorted(status for *_, status in ends) == [0, 2], ends
+    for printed, error, status in ends:
+        assert printed == "" and error.count("\n") == (1 if status else 0), error
+        if status:
+            assert error.startswith(f"jlstm: error: argument --out: {out}: ")
+    assert (out / "results.csv").exists() and not list(out.glob(".jlstm-*"))
+
+
+def test_two_fresh_runs_into_one_folder_are_one_run(tmp_path):
+    race(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_processes_race_twenty_times(tmp_path):
+    for k in range(20):
+        race(tmp_path / f"out{k}")
+
+
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_the_whole(tmp_path):
     """SIGKILL at random moments, from the first import to the last file, ten times."""

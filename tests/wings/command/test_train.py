@@ -1,6 +1,9 @@
 """`jlstm train` and `jlstm tasks`: what is written, what is refused, what is lost: nothing."""
 
 import csv
+import errno
+import fcntl
+import io
 import json
 import os
 import re
@@ -17,10 +20,13 @@ import matplotlib.image
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from jlstm import LSTMParams, cells, cli
-from jlstm._src.settings import DEFAULTS
+from jlstm._src.files import TEMPORARY
+from jlstm._src.settings import DEFAULTS, check
 from jlstm.cli import outcomes, train
 from jlstm.experiments import (
     Best,
@@ -467,3 +473,73 @@ def test_other_versions_are_noted(finished, tmp_path, capsys):
     assert run("--resume", "--quiet", "--out", out) == 0
     note = f"{out}: begun with jax 0.1.2, now {jax.__version__}: bits may differ\n"
     assert capsys.readouterr().err == note
+
+
+# --- one process a folder
+
+
+def test_a_folder_in_use_is_refused(finished, tmp_path, capsys, monkeypatch):
+    """Its files stay; where there are no locks, a line says so."""
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    before = contents(finished)
+    for out, options in ((finished, ["--resume"]), (fresh, [*SMALL, "--steps", 2])):
+        held = os.open(out, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run(*options, "--out", out) == 2
+        error = f"argument --out: {out}: another process trains there"
+        assert capsys.readouterr() == ("", f"jlstm: error: {error}\n")
+        os.close(held)
+    assert contents(finished) == before and not os.listdir(fresh)
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert run("--resume", "--quiet", "--out", finished) == 0
+    note = f"{finished}: cannot be locked; start no second process on it\n"
+    assert capsys.readouterr().err == note
+
+
+def test_temporary_files_of_a_killed_process_are_removed(finished, capsys):
+    left = finished / f"{TEMPORARY}0123456789abcdef.tmp"
+    left.write_text("half a file")
+    assert run("--resume", "--quiet", "--out", finished) == 0
+    assert not left.exists()
+
+
+EDITS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+)
+
+
+@given(st.sampled_from(sorted(DEFAULTS)), EDITS)
+@settings(deadline=None)
+def test_an_edited_setting_is_read_as_the_option_would_be_or_refused(name, value):
+    """What passes is a value that the option itself gives."""
+    try:
+        check(name, value)
+    except ValueError as error:
+        assert str(error).startswith(f"{name}: expected ") and "\n" not in str(error)
+        assert len(str(error)) < 400
+        return
+    if value is None:
+        assert DEFAULTS[name] is None and name != "task"
+        return
+    words = [value] if isinstance(value, list) else value
+    parser = cli._parser()
+    if isinstance(value, bool):
+        given = [f"--{'' if value else 'no-'}{name}"]
+    else:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        text = text if name != "columns" else quoted(words)
+        given = [f"--{name.replace('_', '-')}={text}"]
+    args = parser.parse_args(["train", "--out", "out", *given])
+    assert getattr(args, name) == value
+
+
+def quoted(words):
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerows(words)
+    return line.getvalue()
