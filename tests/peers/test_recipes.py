@@ -1,4 +1,4 @@
-"""The recipes of docs/neighbours.md for results that differ, each beside the other library."""
+"""The recipes of docs/other-libraries.md for results that differ, each beside the other library."""
 
 import warnings
 from typing import Any
