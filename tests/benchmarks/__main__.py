@@ -16,7 +16,7 @@ from .report import report
 from .scaling import PEERS, measure_growth
 from .shapes import MEASURES, SHAPES
 
-ALL_PEERS = [*JAX_PEERS, "torch"]
+ALL_PEERS = [*JAX_PEERS, *(f"{peer}:2" for peer in JAX_PEERS if peer != "swapped"), "torch"]
 DEFAULT_PEERS = [peer for peer in ALL_PEERS if peer != "swapped"]
 
 

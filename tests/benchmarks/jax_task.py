@@ -1,10 +1,15 @@
-"""The measures of a JAX peer: jit-compiled functions of its parameters and of the input."""
+"""The measures of a JAX peer: jit-compiled functions of its parameters and of the input.
+
+A peer named `NAME:2` runs on two CPU devices: under `shard_map` each has half of the batch, and the
+gradient of the weights is summed once.
+"""
 
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 import jlstm
 
@@ -15,11 +20,14 @@ from .task import Compilation, Task
 
 def load(name: str, arrays: dict[str, np.ndarray]) -> Task:
     jax.clear_caches()
+    name, _, devices = name.partition(":")
     make = JAX_PEERS[name]
     params, xs = jlstm.LSTMParams(*(jnp.asarray(arrays[k]) for k in "WUb")), arrays["xs"]
     native, unroll = make(params)
+    if devices and xs.shape[1] % int(devices):
+        return Task({}, {}, None)  # no row for each device
     native, xs = jax.device_put((native, xs))
-    functions = measured(unroll)
+    functions = sharded(unroll, int(devices)) if devices else measured(unroll)
     jitted = {measure: jax.jit(function) for measure, function in functions.items()}
 
     def call(measure):
@@ -33,7 +41,7 @@ def load(name: str, arrays: dict[str, np.ndarray]) -> Task:
     def compile_gradient():
         return compilation(functions["gradient"], native, xs)
 
-    calls, results = {m: call(m) for m in MEASURES}, {m: result(m) for m in MEASURES}
+    calls, results = {m: call(m) for m in functions}, {m: result(m) for m in functions}
     return Task(calls, results, compile_gradient)
 
 
@@ -48,6 +56,25 @@ def measured(unroll):
 
     functions = unroll, gradient(unroll), mapped, gradient(mapped)
     return dict(zip(MEASURES, functions, strict=True))
+
+
+def sharded(unroll, devices: int):
+    """The same without `vmap`, on several devices."""
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    alone = measured(unroll)
+
+    def gradient(native, xs):
+        d_native, d_xs = alone["gradient"](native, xs)
+        return jax.lax.psum(d_native, "data"), d_xs
+
+    batch = P(None, "data")
+    out_specs = {"forward": batch, "gradient": (P(), batch)}
+    functions = {"forward": alone["forward"], "gradient": gradient}
+    options = {"mesh": mesh, "in_specs": (P(), batch), "check_vma": False}
+    return {
+        measure: jax.shard_map(function, out_specs=out_specs[measure], **options)
+        for measure, function in functions.items()
+    }
 
 
 def gradient_in_our_layout(make, params, d_native, d_xs):

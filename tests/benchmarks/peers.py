@@ -4,6 +4,7 @@ A JAX peer is a function of jlstm's parameters. It returns them in the peer's la
 function that runs the peer over `xs [T, *B, D]` on parameters of that layout.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,20 +81,40 @@ def haiku_peer(params):
     return Peer(to_haiku(params), hk.without_apply_rng(hk.transform(run)).apply)
 
 
-def scan_peer(params, gates="ifgo"):
-    """What a researcher writes by hand."""
+def step_by_hand(params, state, x, gates="ifgo"):
+    W, U, b = params
+    h, c = state
+    z = dict(zip(gates, jnp.split(x @ W + h @ U + b, 4, axis=-1), strict=True))
+    c = jax.nn.sigmoid(z["f"]) * c + jax.nn.sigmoid(z["i"]) * jnp.tanh(z["g"])
+    h = jax.nn.sigmoid(z["o"]) * jnp.tanh(c)
+    return (h, c), h
 
-    def step(params, state, x):
-        W, U, b = params
-        h, c = state
-        z = dict(zip(gates, jnp.split(x @ W + h @ U + b, 4, axis=-1), strict=True))
-        c = jax.nn.sigmoid(z["f"]) * c + jax.nn.sigmoid(z["i"]) * jnp.tanh(z["g"])
-        h = jax.nn.sigmoid(z["o"]) * jnp.tanh(c)
-        return (h, c), h
+
+def scan_peer(params, gates="ifgo"):
+    """A scan as a researcher writes it by hand."""
 
     def unroll(params, xs):
         zeros = jnp.zeros((*xs.shape[1:-1], params.U.shape[0]))
-        return jax.lax.scan(partial(step, params), (zeros, zeros), xs)[1]
+        return jax.lax.scan(partial(step_by_hand, params, gates=gates), (zeros, zeros), xs)[1]
+
+    return Peer(params, unroll)
+
+
+def remat_peer(params):
+    """The same, recomputed in the reverse pass in time chunks as long as jlstm's."""
+
+    def unroll(params, xs):
+        (T, *B, D), H = xs.shape, params.U.shape[0]
+        chunk = jlstm.plans.chunk_for(T, math.prod(B), D, H) or math.isqrt(T)
+        chunk = next(k for k in range(chunk, 0, -1) if T % k == 0)
+        zeros = jnp.zeros((*B, H))
+
+        @jax.checkpoint
+        def segment(state, xs):
+            return jax.lax.scan(partial(step_by_hand, params), state, xs)
+
+        _, hs = jax.lax.scan(segment, (zeros, zeros), xs.reshape(-1, chunk, *B, D))
+        return hs.reshape(T, *B, H)
 
     return Peer(params, unroll)
 
@@ -105,6 +126,7 @@ JAX_PEERS = {
     "equinox": equinox_peer,
     "haiku": haiku_peer,
     "scan": scan_peer,
+    "remat": remat_peer,
     # Wrong on purpose, to see it refused; not among the defaults.
     "swapped": partial(scan_peer, gates="figo"),
 }

@@ -46,8 +46,13 @@ def make_task(peer: str, arrays: dict[str, np.ndarray]) -> Task:
         from . import torch_task
 
         return torch_task.load(arrays)
+    import jax
+
     from . import jax_task
 
+    _, _, devices = peer.partition(":")
+    if devices:
+        jax.config.update("jax_num_cpu_devices", int(devices))
     return jax_task.load(peer, arrays)
 
 
