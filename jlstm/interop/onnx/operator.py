@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class NodeParams(NamedTuple):
     """The arrays of an LSTM node, which you can differentiate with respect to.
 
-    weights: `LSTMParams`, or `PeepholeParams` if the cell is another, or `Bidirectional` of two.
-    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, where B is 1
-      for a state of all rows; None if the model does not hold them, or if they are zeros.
+    weights: `LSTMParams`, `PeepholeParams` for a cell with options, or `Bidirectional` of two.
+    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, with B = 1 for
+      equal rows; None if they are zeros or the model does not hold them.
     """
 
     weights: Any
@@ -61,13 +61,13 @@ def load(
     Every attribute of the operator is supported. The model must hold the inputs W, R, B and P, or
     compute them from initializers. Lengths and initial states may also depend on the shapes of the
     model's inputs; if they depend on values of inputs, `apply` requires them. As in onnxruntime,
-    activations that take alpha or beta consume the model's lists of these in order, across both
-    directions; clip does not bound the input of h; and a row of length 0 has zeros in Y, Y_h, Y_c.
+    both directions take alpha and beta from one list in order, clip does not bound the input of h,
+    and a row of length 0 has zeros in Y, Y_h, Y_c.
 
     Args:
       model_or_path: a path, or an `onnx.ModelProto`.
       node: the name of the node, or of one of its outputs; None takes the only node.
-      inputs: values of some of the model's inputs by name, which are then part of the model.
+      inputs: values of some of the model's inputs by name, which become part of the model.
 
     Returns:
       `Node(params, apply)`. `apply(params, X, *, lengths=None, initial_h=None, initial_c=None)`
@@ -78,8 +78,8 @@ def load(
       | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
       | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
 
-      lengths are ints `[B]`, from 0 to T. None takes the model's value; if the node has no such
-      input, rows have T steps and states begin at zero. A state with a batch of 1 is broadcast.
+      `lengths` are ints `[B]`, from 0 to T. None takes the model's value, by default T and zeros. A
+      state with a batch of 1 is broadcast.
 
     Raises:
       OSError: the file cannot be read.
@@ -110,9 +110,9 @@ def load_all(
     *,
     inputs: Mapping[str, Array] | None = None,
 ) -> dict[str, Node]:
-    """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
+    """Reads every LSTM node of an ONNX model as `load` does, by name, in the order of the graph.
 
-    A node without a name has the name of its first output.
+    A node without a name of its own has the name of its first output.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -134,17 +134,16 @@ def _read_nodes(*arguments: Any) -> "list[Description]":
 
 
 def _node(description: "Description") -> Node:
-    arrays, cells, weights = description.arrays, [], []
+    arrays, cells, weights = dict(description.arrays), [], []
+    parts = {name: arrays.pop(name) for name in "WRBP" if name in arrays}
     for d, options in enumerate(description.options):
-        one = {name: arrays[name][d] for name in "WRBP" if name in arrays}
-        weights.append(from_onnx(one, options.coupled))
+        weights.append(from_onnx({name: p[d] for name, p in parts.items()}, options.coupled))
         cells.append(general(options))
-    if "P" not in arrays and set(description.options) == {Options()}:
+    if "P" not in parts and set(description.options) == {Options()}:
         cells, weights = [lstm] * len(cells), [LSTMParams(*one[:3]) for one in weights]
-    (layer,) = as_stack(weights, description.direction == "bidirectional")
-    params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
-    lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
-    return Node(params, partial(_apply, description._replace(arrays=lengths), tuple(cells)))
+    (layer,) = as_stack(weights, len(weights) == 2)
+    params = NodeParams(layer, arrays.pop("initial_h", None), arrays.pop("initial_c", None))
+    return Node(params, partial(_apply, description._replace(arrays=arrays), tuple(cells)))
 
 
 def _apply(
@@ -175,7 +174,13 @@ def _apply(
     values = {name: held.get(name) if value is None else value for name, value in given.items()}
     xs = _time_first(layout, X)
     T, B, _ = xs.shape
-    lengths, mask = _lengths(values.pop("sequence_lens"), T, B)
+    mask, lengths = None, values.pop("sequence_lens")
+    if lengths is None:
+        lengths = jnp.full(B, T)
+    else:
+        mask = length_mask(lengths, T)
+        if lengths.shape != (B,):
+            raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
     dtype = common_dtype(params.weights, xs)
     h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in values.items())
     finals, ys = [], []
@@ -183,7 +188,8 @@ def _apply(
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
         reverse = d == 1 or description.direction == "reverse"
         final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse)
-        finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
+        zeros = jax.tree.map(jnp.zeros_like, final)
+        finals.append(select(jnp.asarray(lengths) > 0, final, zeros))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
     Y_h, Y_c = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
@@ -193,22 +199,12 @@ def _apply(
 
 
 def _time_first(layout, array):
-    """Brings X to `[T, B, D]`, or a state to `[directions, B, H]`."""
+    """Returns X as `[T, B, D]`, or a state as `[directions, B, H]`."""
     return jnp.swapaxes(array, 0, 1) if layout else jnp.asarray(array)
 
 
-def _lengths(lengths, T, B):
-    """Returns the length of each row and the mask of its steps, or None for all steps."""
-    if lengths is None:
-        return jnp.full(B, T), None
-    mask = length_mask(lengths, T)
-    if lengths.shape != (B,):
-        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
-    return jnp.asarray(lengths), mask
-
-
 def _state(layout, name, state, shape, dtype):
-    """Returns an initial state as `[directions, B, H]`, by default zeros."""
+    """Returns an initial state as `[directions, B, H]`; None gives zeros."""
     if state is None:
         return jnp.zeros(shape, dtype)
     check_floats(name, state)

@@ -18,7 +18,7 @@ from jlstm.interop.onnx.folding import DOMAINS, first_line, fold, origin_of, sha
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 OLDEST_OPSET = 7
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-# For these the operator's specification and onnxruntime disagree on the default alpha and beta.
+# The specification and onnxruntime disagree on the default alpha and beta of these.
 NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
 
@@ -30,7 +30,7 @@ class Description(NamedTuple):
     layout: int
     options: tuple[Options, ...]  # of the cell, for each direction
     arrays: dict[str, np.ndarray]  # the inputs that the model holds, by their names in `INPUTS`
-    required: dict[str, str]  # where the node's other inputs are from, by name
+    required: dict[str, str]  # the origins of the node's other inputs, by name
 
 
 def read_nodes(
@@ -56,27 +56,23 @@ def read_nodes(
         raise ValueError(f"{source}: inputs: expected some of {expected}, got {unknown[0]!r}")
     nodes = list(_walk(model.graph, {}, given))
     found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
-    names = _names([node for node, _ in found])
     if not found:
-        ends = (f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM"))
-        came = ", ".join(sorted(set(ends))) or "none"
-        raise ValueError(f"{source}: expected a node LSTM, got {came}")
-    entries = [(name, *pair) for name, pair in zip(names, found, strict=True)]
+        ends = {f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM")}
+        got = ", ".join(sorted(ends)) or "none"
+        raise ValueError(f"{source}: expected a node LSTM, got {got}")
+    own = [str(node.name) for node, _ in found]  # bytes in a broken file
+    entries = []
+    for name, (node, origins) in zip(own, found, strict=True):
+        output = next(map(str, filter(None, node.output)), "LSTM")
+        entries.append((name if name and own.count(name) == 1 else output, node, origins))
     if wanted is not None:
+        names = ", ".join(name for name, *_ in entries)
         entries = [entry for entry in entries if wanted in (entry[0], *entry[1].output)]
         if len(entries) != 1:
-            raise ValueError(f"node: expected one of {', '.join(names)}, got {wanted!r}")
+            raise ValueError(f"node: expected one of {names}, got {wanted!r}")
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset}
     return [_describe(source, *entry, context) for entry in entries]
-
-
-def _names(nodes) -> list[str]:
-    """Names the nodes, by the first output if the own name is missing or not unique."""
-    own = [str(node.name) for node in nodes]  # bytes in a broken file
-    outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
-    pairs = zip(own, outputs, strict=True)
-    return [name if name and own.count(name) == 1 else output for name, output in pairs]
 
 
 def _open(model_or_path) -> tuple[str, Any]:
@@ -99,8 +95,7 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
     origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
-    origins |= {tensor.name: tensor for tensor in graph.initializer}
-    origins |= given
+    origins |= {tensor.name: tensor for tensor in graph.initializer} | given
     for node in graph.node:
         yield node, origins
         for inner in subgraphs(node):
@@ -116,7 +111,7 @@ def _describe(source, name, node, origins, context) -> Description:
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     direction, layout = given["direction"].decode(errors="replace"), given["layout"]
-    # The check of onnx covers only the types of attributes.
+    # onnx has checked only the types of attributes.
     if direction not in DIRECTIONS:
         expected = ", ".join(DIRECTIONS)
         raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
@@ -143,8 +138,7 @@ def _options(label, given, directions) -> tuple[Options, ...]:
     by_name = {theirs.lower(): ours for ours, theirs in NAMES.items()}
     made = []
     for name in names:
-        ours = by_name.get(name.lower())
-        if ours is None:
+        if (ours := by_name.get(name.lower())) is None:
             expected = ", ".join(NAMES.values())
             raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
         values = {which: next(left[which], None) for which in options_of(ours)}
@@ -158,7 +152,7 @@ def _options(label, given, directions) -> tuple[Options, ...]:
 
 
 def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the inputs that the model holds, W, R, B and P among them; describes the others."""
+    """Reads the inputs that the model holds and describes the others; it must hold W, R, B, P."""
     arrays: dict[str, np.ndarray] = {}
     required: dict[str, str] = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
@@ -178,7 +172,7 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
 
 
 def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
-    """Returns the array of a place, nothing for its default, or None if the model has no values.
+    """Returns the array of a place, {} for the operator's default, or None without values.
 
     An open batch is tried at two sizes. An initial state with equal rows gets a batch of one.
     """
@@ -193,28 +187,21 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
             return {}
         found = rows
     if len(found) > 1 and place == "sequence_lens":
-        shapes = (shape_of(run.get(X)) for run in fold(X, origins, opset))
-        runs = zip(found, shapes, strict=False)
-        if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in runs):
+        runs = zip(found, fold(X, origins, opset), strict=False)
+        shapes = ((n, shape_of(run.get(X))) for n, run in runs)
+        if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in shapes):
             return {}
     return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
 
 
 def _check_shapes(label, given, directions, arrays) -> None:
     """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
-    W, R = arrays["W"], arrays["R"]
+    W, R, n = arrays["W"], arrays["R"], directions
     D = (0, *W.shape)[-1]
     H = given.get("hidden_size", (0, *R.shape)[-1])
-    state = ["B", directions, H] if given["layout"] else [directions, "B", H]
-    shapes = {
-        "W": [directions, 4 * H, D],
-        "R": [directions, 4 * H, H],
-        "B": [directions, 8 * H],
-        "P": [directions, 3 * H],
-        "sequence_lens": ["B"],
-        "initial_h": state,
-        "initial_c": state,
-    }
+    shapes: dict[str, list] = {"W": [n, 4 * H, D], "R": [n, 4 * H, H], "B": [n, 8 * H]}
+    state = ["B", n, H] if given["layout"] else [n, "B", H]
+    shapes |= {"P": [n, 3 * H], "sequence_lens": ["B"], "initial_h": state, "initial_c": state}
     for name, array in arrays.items():
         dtypes = ("int32",) if name == "sequence_lens" else FLOATS
         if array.dtype.name not in dtypes:

@@ -44,11 +44,10 @@ def save(
     | output | `Y_h_k`, `Y_c_k` | `[directions, B, H]` |
 
     Args:
-      path: an existing file is replaced after all has been written.
+      path: the file; an existing one is replaced after everything has been written.
       params: a stack of `LSTMParams` or `PeepholeParams`; `(params,)` for a single layer.
       options: options of the cell, as in `jlstm.cells.general`.
-      lengths: whether the model takes the lengths of rows.
-      initial_states: whether the model takes initial states.
+      lengths, initial_states: whether the model has these inputs.
 
     Raises:
       OSError: the file cannot be written; an existing file is unchanged.
@@ -84,13 +83,12 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
     check_tuple("params", params)
     layers, width = [], None
     for k, layer in enumerate(params):
-        name = f"params[{k}]"
-        directions, sizes = [], []
+        name, directions, sizes = f"params[{k}]", [], []
         for which, one in directions_of(name, layer, layer).items():
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
                 raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
-            directions.append(PeepholeParams(**one._asdict()))
+            directions.append(PeepholeParams(*one))
             sizes.append(sizes_of(name + which, directions[-1], layout))
         if sizes[0] != sizes[-1]:
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
@@ -129,14 +127,14 @@ def _model(layers, dtype, options, lengths, initial_states):
         nodes += _nodes(k, last, known | set(tensors), _attributes(options, count, H))
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
-    # More runtimes read the older versions; later ones only add bfloat16 to the operator.
+    # More runtimes read the older versions; the later ones only add bfloat16 to the operator.
     opset, ir_version = (22, 10) if dtype.name == "bfloat16" else (14, 7)
     versions: Any = {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": ir_version}
     return helper.make_model(graph, producer_name="jlstm", **versions)
 
 
 def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
-    """Makes W, R, B and, if there are peepholes, P of a layer, with both directions in each."""
+    """Returns W, R, B and, if a direction has peepholes, P of a layer."""
     if any(one.P is not None for one in directions):
         n = (2 if coupled else 3) * directions[0].U.shape[0]
         directions = [one._replace(P=np.zeros(n) if one.P is None else one.P) for one in directions]
@@ -145,18 +143,18 @@ def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
 
 
 def _attributes(options, count, H) -> dict[str, Any]:
-    """Makes the operator's attributes that differ from its defaults, and the size."""
-    attributes: dict[str, Any] = {  # None is the default
+    """Returns the operator's attributes; None is the default."""
+    attributes: dict[str, Any] = {
         "hidden_size": H,
         "direction": "bidirectional" if count == 2 else None,
         "clip": options.clip if options.clip is None else float(options.clip),
         "input_forget": 1 if options.coupled else None,
     }
-    activations = options.f, options.g, options.h
-    if activations == (Options.f, Options.g, Options.h):
+    activations = (options.f, options.g, options.h) * count
+    if activations == (STANDARD.f, STANDARD.g, STANDARD.h) * count:
         return attributes
-    attributes["activations"] = [NAMES[activation.name] for activation in activations * count]
-    for activation in activations * count:
+    attributes["activations"] = [NAMES[activation.name] for activation in activations]
+    for activation in activations:
         for which, default in options_of(activation.name).items():
             given = getattr(activation, which)
             values = attributes.setdefault(f"activation_{which}", [])
@@ -165,7 +163,7 @@ def _attributes(options, count, H) -> dict[str, Any]:
 
 
 def _nodes(k, last, known, attributes):
-    """Makes an LSTM node, and two that bring its output to `[T, B, directions * H]`."""
+    """Makes an LSTM node, and two that reshape its output to `[T, B, directions * H]`."""
     from onnx import helper
 
     x, y = ("X" if k == 0 else f"Y_{k - 1}"), ("Y" if last else f"Y_{k}")
