@@ -1,7 +1,7 @@
 """The LSTM cell and its family, under one signature: `cell(params, state, x) -> (state, y)`.
 
-Each variant has its equations and its paper in its docstring, and an `init_…` that draws its
-parameters. All run in `unroll` and in `unroll_stack`:
+Each cell has its equations and its paper in its docstring, and an `init_…` for its parameters. All
+run in `unroll` and in `unroll_stack`:
 
 >>> import jax, jlstm
 >>> params = jlstm.cells.init_gru(jax.random.key(0), 2, 3)

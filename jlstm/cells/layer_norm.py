@@ -45,8 +45,8 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(N(c_t) ⊙ gain_c + bias_c)
 
-    All four gates are normalised together. As in haste, b replaces the biases that the paper adds
-    after each normalisation of z. Nothing is averaged over the batch or over time.
+    The mean and the variance are over all four gates together. As in haste, b replaces the paper's
+    two biases after the normalisations of z.
     """
     h_tm1, c_tm1 = state
     a = _normal(matmul(x, params.W), params.gain_x)
