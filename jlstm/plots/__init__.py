@@ -1,7 +1,7 @@
-"""Plots of the results of jlstm, as `matplotlib.figure.Figure`, without global state.
+"""Plots of the results of jlstm, as `matplotlib.figure.Figure`, without pyplot or global state.
 
-`figure.savefig("states.png")` writes a figure to a file. A notebook displays the figure that a cell
-ends in after `%matplotlib inline`, which is needed since jlstm does not import pyplot.
+`figure.savefig("states.png")` writes a figure to a file. After `%matplotlib inline` a notebook
+displays a figure at the end of a cell.
 """
 
 from jlstm._src.modules import extra, publish

@@ -1,4 +1,4 @@
-"""Pictures of a network's states and gates over time."""
+"""Plots of a network's states and gates over time."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jlstm.plots.drawing import FEW, count, panels, styles
+from jlstm.plots.drawing import FEW, count, panels, styled
 
 LEGEND = 10  # units that a legend can tell apart
-CROWD = 2000  # points: lines with more are hard to follow on common axes
-BINS = 500  # points of a line that fit into the width of a picture
-SHADES = ("#14284f", "#c2703d")  # for alternate units; they differ in greyscale too
+CROWD = 2000  # points of all lines that are easy to follow on common axes
+BINS = 500  # points of a line that fit into the width of a figure
+SHADES = ("#14284f", "#c2703d")  # for alternate units; they also differ in greyscale
 
 
 def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     """Plots the histories of the hidden and the cell state, one line a unit.
 
     A few short lines share one axis. Many or long lines are drawn above each other, each on its own
-    zero line, labelled with its unit. Above 1,000 steps each line is the mean over short spans,
-    within the span's range of values. Labels give the length of spans and the distance of lines.
+    zero line. Above 1,000 steps a line shows the mean over spans, in a band with their range.
 
     Args:
       H, C: `[T, H]`, hidden states and cell states.
@@ -52,10 +51,10 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
 
 
 def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
-    """Plots the gates over time, or any other values of each unit: a heat map each, a unit a row.
+    """Plots the gates, or other values of each unit, over time: a heat map each, a unit a row.
 
-    Shades go from dark at 0 to light at 1. Arrays with negative values, such as the candidate g or
-    states, or with values above 1 go from blue to red instead, with white at 0.
+    Shades go from dark at 0 to light at 1, or, if an array has values outside of these, from blue
+    to red with white at 0.
 
     Args:
       gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).
@@ -75,9 +74,9 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     ['input gate i', 'candidate g']
     """
     arrays = {name: np.asarray(gate, np.float64) for name, gate in gates.items()}
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        got = ", ".join(str(list(array.shape)) for array in arrays.values()) or "none"
+    shapes = [array.shape for array in arrays.values()]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        got = ", ".join(str(list(shape)) for shape in shapes) or "none"
         raise ValueError(f"gates: expected arrays [T, H] of one shape, got {got}")
     figure = Figure(figsize=(max(3.0, 1.8 * len(arrays)), 3.4), dpi=120, layout="constrained")
     row = figure.subplots(1, len(arrays), sharex=True, sharey=True, squeeze=False)[0]
@@ -96,7 +95,7 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
 
 def _draw_together(axes: Axes, states: np.ndarray) -> None:
     marker = "o" if len(states) <= FEW else None
-    for values, style in zip(states.T, styles(map(str, range(states.shape[1]))), strict=True):
+    for values, style in styled({str(unit): values for unit, values in enumerate(states.T)}):
         axes.plot(values, marker=marker, markersize=3.5, **style)
 
 
@@ -106,16 +105,15 @@ def _draw_apart(axes: Axes, states: np.ndarray) -> None:
     distance = 1.3 * np.percentile(np.abs(states).max(axis=0), 75) or 1.0
     starts = np.arange(0, T, _span(T))
     counts = np.diff(starts, append=T)
-    steps = starts + (counts - 1) / 2
+    steps, marker = starts + (counts - 1) / 2, "." if T <= FEW else None
     for unit in range(units):
-        y = unit - states[:, unit] / distance  # the axis is inverted below
+        y, shade = unit - states[:, unit] / distance, SHADES[unit % 2]  # inverted below
         axes.axhline(unit, color="0.8", linewidth=0.5)
         if _span(T) > 1:
             low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
-            axes.fill_between(steps, low, high, color=SHADES[unit % 2], alpha=0.35, linewidth=0)
+            axes.fill_between(steps, low, high, color=shade, alpha=0.35, linewidth=0)
         mean = np.add.reduceat(y, starts) / counts
-        marker = "." if T <= FEW else None
-        axes.plot(steps, mean, color=SHADES[unit % 2], lw=0.8, marker=marker, label=str(unit))
+        axes.plot(steps, mean, color=shade, lw=0.8, marker=marker, label=str(unit))
     axes.grid(False)
     axes.margins(y=0.02)
     axes.invert_yaxis()
@@ -124,5 +122,5 @@ def _draw_apart(axes: Axes, states: np.ndarray) -> None:
 
 
 def _span(T: int) -> int:
-    """Returns how many steps one point of a line stands for."""
+    """Returns the number of steps behind one point of a line."""
     return -(-T // BINS) if T > 2 * BINS else 1
