@@ -76,10 +76,10 @@ def general(options: Options) -> AffineCell:
 @lru_cache(maxsize=256)
 def _cell(options: Options) -> Any:
     """The cell with its declarations, made from partial functions, which can be pickled."""
-    declared = _declared(options)
-    cell: Any = partial(_step, options)
-    cell.__doc__, cell.layout, cell.elementwise = declared.__doc__, declared.layout, True
-    cell.equations = partial(_equations, options)
+    declared, cell = _declared(options), partial(_step, options)
+    cell.__doc__ = declared.__doc__
+    for name in ("layout", "elementwise", "equations"):
+        setattr(cell, name, getattr(declared, name))
     return cell
 
 
@@ -89,12 +89,9 @@ def _step(options, params, state, x):
 
 @lru_cache(maxsize=256)
 def _declared(options):
-    @affine(gated("igo" if options.coupled else "ifgo"), elementwise=True)
-    def cell(params, state, z):
-        """One step of the LSTM with `Options`."""
-        return _equations(options, params, state, z)
-
-    return cell
+    equations = partial(_equations, options)
+    equations.__doc__ = "One step of the LSTM with `Options`."
+    return affine(gated("igo" if options.coupled else "ifgo"), elementwise=True)(equations)
 
 
 def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:

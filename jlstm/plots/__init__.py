@@ -17,17 +17,8 @@ with extra("plots"):
     from jlstm.plots.states import plot_gates, plot_states
     from jlstm.plots.training import plot_panels, plot_success, plot_training
 
-__all__ = [
-    "plot_gates",
-    "plot_lyapunov",
-    "plot_norms",
-    "plot_panels",
-    "plot_saliency",
-    "plot_singular_values",
-    "plot_states",
-    "plot_success",
-    "plot_training",
-    "plot_truncation",
-]
+__all__ = ["plot_gates", "plot_lyapunov", "plot_norms", "plot_panels", "plot_saliency"]
+__all__ += ["plot_singular_values", "plot_states", "plot_success", "plot_training"]
+__all__ += ["plot_truncation"]
 
 publish(__name__, globals())

@@ -84,9 +84,8 @@ def load(
     Raises:
       OSError: the file cannot be read.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError: `model_or_path` is something else.
-      ValueError: the file is not an ONNX model; there are several LSTM nodes and `node` is None; or
-        a node is not supported, for example with weights that are int8 or depend on inputs.
+      TypeError, ValueError: there is no ONNX model; `node` is None for several LSTM nodes; or a
+        node is not supported, for example with weights that are int8 or depend on inputs.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -156,7 +155,7 @@ def _apply(
     initial_h: Array | None = None,
     initial_c: Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction; see `load`."""
+    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction."""
     layout = description.layout
     weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
@@ -172,7 +171,7 @@ def _apply(
             raise ValueError(f"{argument}: expected an array, since {source}; got None")
     held = description.arrays | params._asdict()
     values = {name: held.get(name) if value is None else value for name, value in given.items()}
-    xs = _time_first(layout, X)
+    xs = jnp.moveaxis(X, layout, 0)
     T, B, _ = xs.shape
     mask, lengths = None, values.pop("sequence_lens")
     if lengths is None:
@@ -192,15 +191,9 @@ def _apply(
         finals.append(select(jnp.asarray(lengths) > 0, final, zeros))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
-    Y_h, Y_c = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
-    if layout:
-        return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
-    return Y, Y_h, Y_c
-
-
-def _time_first(layout, array):
-    """Returns X as `[T, B, D]`, or a state as `[directions, B, H]`."""
-    return jnp.swapaxes(array, 0, 1) if layout else jnp.asarray(array)
+    ends = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
+    Y_h, Y_c = (jnp.moveaxis(s, layout, 0) for s in ends)
+    return jnp.moveaxis(Y, 2 * layout, 0), Y_h, Y_c
 
 
 def _state(layout, name, state, shape, dtype):
@@ -212,4 +205,4 @@ def _state(layout, name, state, shape, dtype):
     one = tuple(1 if axis == 1 - layout else size for axis, size in enumerate(expected))
     if state.shape not in (expected, one):
         raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
-    return jnp.broadcast_to(_time_first(layout, state), shape).astype(dtype)
+    return jnp.broadcast_to(jnp.moveaxis(state, layout, 0), shape).astype(dtype)

@@ -44,7 +44,7 @@ def save(
     | output | `Y_h_k`, `Y_c_k` | `[directions, B, H]` |
 
     Args:
-      path: the file; an existing one is replaced after everything has been written.
+      path: an existing file is replaced.
       params: a stack of `LSTMParams` or `PeepholeParams`; `(params,)` for a single layer.
       options: options of the cell, as in `jlstm.cells.general`.
       lengths, initial_states: whether the model has these inputs.
@@ -52,8 +52,8 @@ def save(
     Raises:
       OSError: the file cannot be written; an existing file is unchanged.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError, ValueError: `params` is not a stack, its layers do not fit each other, the two
-        directions of a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
+      TypeError, ValueError: `params` is not a stack whose layers fit each other, the directions of
+        a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
