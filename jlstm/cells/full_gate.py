@@ -38,10 +38,7 @@ class FullGateState(NamedTuple):
     o: Array
 
 
-_SHAPES = ("D 4H", "H 4H", "4H", "3H 3H", "3H?")
-
-
-@cell_of(Layout(FullGateParams, _SHAPES, FullGateState, ("H",) * 5))
+@cell_of(Layout(FullGateParams, ("D 4H", "H 4H", "4H", "3H 3H", "3H?"), FullGateState, ("H",) * 5))
 def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array) -> FullGateState:
     """One step with recurrence among the gates (FGR of Greff et al. 2017).
 

@@ -14,6 +14,7 @@ from jlstm._src.matmul import matmul, row
 from jlstm.cells.gates import split
 
 EPSILON = 1e-5
+SHAPES = ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H")
 
 
 class LayerNormParams(NamedTuple):
@@ -33,10 +34,7 @@ class LayerNormParams(NamedTuple):
     bias_c: Array
 
 
-_SHAPES = ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H")
-
-
-@cell_of(Layout(LayerNormParams, _SHAPES, LSTMState, ("H", "H")))
+@cell_of(Layout(LayerNormParams, SHAPES, LSTMState, ("H", "H")))
 def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState:
     """One step of the LSTM with layer normalisation (Ba, Kiros & Hinton 2016).
 

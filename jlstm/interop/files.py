@@ -15,6 +15,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -119,7 +120,11 @@ def _outline(source: str, params: Any) -> tuple[Any, dict[str, np.ndarray]]:
         if tree is None:
             return None
         if hasattr(tree, "dtype"):
-            array = _finite(where, np.asarray(tree))
+            array = np.asarray(tree)
+            if array.dtype.name not in FLOATS:
+                raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
+            if len(spots := np.argwhere(~np.isfinite(array))):
+                raise ValueError(f"{where}{spots[0].tolist()}: expected a finite number")
             if name in arrays or name == HEADER:
                 raise ValueError(f"{where}: expected a name of its own, got {name!r}")
             arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
@@ -139,14 +144,6 @@ def _outline(source: str, params: Any) -> tuple[Any, dict[str, np.ndarray]]:
         return {type(tree).__name__: inner}
 
     return outline((), params), arrays
-
-
-def _finite(where: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.name not in FLOATS:
-        raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
-    if len(spots := np.argwhere(~np.isfinite(array))):
-        raise ValueError(f"{where}{spots[0].tolist()}: expected a finite number")
-    return array
 
 
 def _check_lstm(where: str, params: LSTMParams) -> None:
@@ -218,11 +215,9 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    with open(path, "rb") as file:
-        content = file.read()
-    arrays = {}
+    content, arrays = io.BytesIO(Path(path).read_bytes()), {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(content) as archive:
             entries = archive.namelist()
             for entry in entries:
                 with archive.open(entry) as file:
@@ -242,8 +237,7 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:

@@ -43,8 +43,7 @@ def plot_norms(
     if not norms:
         raise ValueError("norms: expected one line or more, got none")
     lines = {name: _by_seed(norm) for name, norm in norms.items()}
-    first = next(iter(lines.values()))
-    x = np.arange(first.shape[-1]) if x is None else np.asarray(x)
+    x = np.arange(next(iter(lines.values())).shape[-1]) if x is None else np.asarray(x)
     for name, line in lines.items():
         if line.ndim != 2 or line.shape[1:] != x.shape or not line.size:
             got = list(np.shape(norms[name]))
@@ -75,11 +74,10 @@ def plot_singular_values(logs: np.ndarray, *, x: np.ndarray | None = None) -> Fi
     if logs.ndim != 2 or not np.isfinite(logs).any():
         raise ValueError(f"logs: expected finite logarithms [T, N], got shape {list(logs.shape)}")
     T, N = logs.shape
-    x = np.arange(T) if x is None else np.asarray(x)
     figure, (axes,) = panels(8, 4.5)
     plain = {"linestyle": "-", "linewidth": 1.2, "marker": "." if T <= FEW else None}
     for line, style in styled({str(k): line for k, line in enumerate(_finite(logs).T, 1)}):
-        axes.plot(x, line, **(style | plain))
+        axes.plot(np.arange(T) if x is None else x, line, **(style | plain))
     ends = {"largest": 0, f"smallest, of {N}": N - 1} if N > 1 else {"σ": 0}
     axes.legend([axes.get_lines()[k] for k in ends.values()], list(ends))
     axes.set(xlabel="step t", ylabel="ln σ of ∂s_T/∂s_t-1 (nats)")
@@ -109,8 +107,8 @@ def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
             raise ValueError(f"exponents: expected finite ones [k] or [S, k], got shape {got}")
     figure, (axes,) = panels(8, 4.5)
     mark_level(axes, 0, "neither grows nor fades")
-    longest = max((spectrum.shape[1] for spectrum in spectra.values()), default=0)
-    _draw_bands(axes, 1 + np.arange(longest), spectra)
+    most = max((spectrum.shape[1] for spectrum in spectra.values()), default=0)
+    _draw_bands(axes, 1 + np.arange(most), spectra)
     axes.set(xlabel="place k, the largest first", ylabel="Lyapunov exponent (nats per step)")
     return figure
 
@@ -143,8 +141,8 @@ def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figur
     top = saliency.max()
     least = max(saliency[saliency > 0].min(), FLOOR * top)
     norm = colors.LogNorm(least if least < top else top / 10, top, clip=True)
-    shades: Any = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": norm}
-    image = axes.imshow(np.maximum(saliency.T, least), **shades)
+    shown = np.maximum(saliency.T, least)
+    image = axes.imshow(shown, cmap="magma", aspect="auto", interpolation="nearest", norm=norm)
     axes.grid(False)
     axes.set(xlabel="step t", ylabel="feature d")
     count(axes.xaxis)

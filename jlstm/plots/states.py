@@ -38,13 +38,17 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     T, units = H.shape
     together = units <= LEGEND and T * units <= CROWD
     height = 5.0 if together else min(max(5.0, 0.3 * units), 14.0)
+    span = -(-T // BINS) if T > 2 * BINS else 1  # steps behind one point of a line
     figure, (upper, lower) = panels(8, height, rows=2)
     for axes, states, label in ((upper, H, "hidden state h"), (lower, C, "cell state c")):
         axes.set_ylabel(label)
-        (_draw_together if together else _draw_apart)(axes, states)
+        if not together:
+            _draw_apart(axes, states, span)
+            continue
+        for values, style in styled({str(unit): values for unit, values in enumerate(states.T)}):
+            axes.plot(values, marker="o" if T <= FEW else None, markersize=3.5, **style)
     if together:
         figure.legend(handles=upper.get_lines(), title="unit", loc="outside right upper")
-    span = _span(T)
     lower.set_xlabel("step t" if span == 1 else f"step t (mean and range of every {span} steps)")
     count(lower.xaxis)
     return figure
@@ -93,23 +97,17 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _draw_together(axes: Axes, states: np.ndarray) -> None:
-    marker = "o" if len(states) <= FEW else None
-    for values, style in styled({str(unit): values for unit, values in enumerate(states.T)}):
-        axes.plot(values, marker=marker, markersize=3.5, **style)
-
-
-def _draw_apart(axes: Axes, states: np.ndarray) -> None:
+def _draw_apart(axes: Axes, states: np.ndarray, span: int) -> None:
     """Draws the lines above each other, unit 0 on top; a few wide lines may overlap."""
     T, units = states.shape
     distance = 1.3 * np.percentile(np.abs(states).max(axis=0), 75) or 1.0
-    starts = np.arange(0, T, _span(T))
+    starts = np.arange(0, T, span)
     counts = np.diff(starts, append=T)
     steps, marker = starts + (counts - 1) / 2, "." if T <= FEW else None
     for unit in range(units):
         y, shade = unit - states[:, unit] / distance, SHADES[unit % 2]  # inverted below
         axes.axhline(unit, color="0.8", linewidth=0.5)
-        if _span(T) > 1:
+        if span > 1:
             low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
             axes.fill_between(steps, low, high, color=shade, alpha=0.35, linewidth=0)
         mean = np.add.reduceat(y, starts) / counts
@@ -119,8 +117,3 @@ def _draw_apart(axes: Axes, states: np.ndarray) -> None:
     axes.invert_yaxis()
     axes.set_yticks(range(0, units, -(-units // 16)))
     axes.set_ylabel(f"{axes.get_ylabel()} by unit\n(zero lines {distance:.2g} apart)")
-
-
-def _span(T: int) -> int:
-    """Returns the number of steps behind one point of a line."""
-    return -(-T // BINS) if T > 2 * BINS else 1

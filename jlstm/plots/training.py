@@ -10,19 +10,16 @@ from matplotlib.ticker import PercentFormatter
 
 from jlstm.plots.drawing import fill_band, mark_level, panels, styled
 
+Arrays = Mapping[str, np.ndarray]
+
 POINTS = 100  # of a learning curve
 
 
-def plot_training(
-    losses: Mapping[str, np.ndarray],
-    solved_at: Mapping[str, np.ndarray],
-    *,
-    baseline: float | None = None,
-) -> Figure:
+def plot_training(losses: Arrays, solved_at: Arrays, *, baseline: float | None = None) -> Figure:
     """Plots learning curves of many seeds: the loss, and the share of seeds solved by each step.
 
-    The upper panel has a median over seeds and a band with the middle four fifths of them for each
-    setting. Each point is the mean over a span of steps.
+    The upper panel has, for each setting, the median over seeds and a band with the middle four
+    fifths of them. Each point is the mean over a span of steps.
 
     Args:
       losses: `[S, steps]` for S seeds, by the name of the setting; steps of NaN are left out.
@@ -59,9 +56,7 @@ def plot_training(
     return figure
 
 
-def plot_panels(
-    losses: Mapping[str, Mapping[str, np.ndarray]], *, baseline: float | None = None
-) -> Figure:
+def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) -> Figure:
     """Plots learning curves in several panels with common axes, for example a panel a cell.
 
     Lines and bands are as in `plot_training`.

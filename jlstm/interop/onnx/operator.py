@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import LSTMParams, LSTMState
@@ -22,7 +21,7 @@ from jlstm.interop.weights import as_stack, directions_of
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from jlstm.interop.onnx.reading import Description
+    Model = str | os.PathLike | ModelProto
 
 
 class NodeParams(NamedTuple):
@@ -46,10 +45,7 @@ class Node(NamedTuple):
 
 
 def load(
-    model_or_path: "str | os.PathLike | ModelProto",
-    node: str | None = None,
-    *,
-    inputs: Mapping[str, Array] | None = None,
+    model_or_path: "Model", node: str | None = None, *, inputs: Mapping[str, Array] | None = None
 ) -> Node:
     """Reads an LSTM node of an ONNX model, opset 7 or newer, as a pure JAX function.
 
@@ -97,17 +93,15 @@ def load(
     >>> Y.shape, Y_h.shape
     ((10, 2, 5, 3), (2, 5, 3))
     """
-    descriptions = _read_nodes(model_or_path, node, inputs)
-    if len(descriptions) > 1:
-        names = ", ".join(description.name for description in descriptions)
+    nodes = _load(model_or_path, node, inputs)
+    if len(nodes) > 1:
+        names = ", ".join(name for name, _ in nodes)
         raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
-    return _node(descriptions[0])
+    return nodes[0][1]
 
 
 def load_all(
-    model_or_path: "str | os.PathLike | ModelProto",
-    *,
-    inputs: Mapping[str, Array] | None = None,
+    model_or_path: "Model", *, inputs: Mapping[str, Array] | None = None
 ) -> dict[str, Node]:
     """Reads every LSTM node of an ONNX model as `load` does, by name, in the order of the graph.
 
@@ -122,17 +116,16 @@ def load_all(
     >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
     (['lstm_0', 'lstm_1'], (3, 16))
     """
-    descriptions = _read_nodes(model_or_path, None, inputs)
-    return {description.name: _node(description) for description in descriptions}
+    return dict(_load(model_or_path, None, inputs))
 
 
-def _read_nodes(*arguments: Any) -> "list[Description]":
+def _load(*arguments: Any) -> list[tuple[str, Node]]:
     with extra("interop"):
         from jlstm.interop.onnx.reading import read_nodes
-    return read_nodes(*arguments)
+    return [(description.name, _node(description)) for description in read_nodes(*arguments)]
 
 
-def _node(description: "Description") -> Node:
+def _node(description) -> Node:
     arrays, cells, weights = dict(description.arrays), [], []
     parts = {name: arrays.pop(name) for name in "WRBP" if name in arrays}
     for d, options in enumerate(description.options):
@@ -145,16 +138,7 @@ def _node(description: "Description") -> Node:
     return Node(params, partial(_apply, description._replace(arrays=arrays), tuple(cells)))
 
 
-def _apply(
-    description: "Description",
-    cells: tuple[Cell, ...],
-    params: NodeParams,
-    X: Array,
-    *,
-    lengths: Array | None = None,
-    initial_h: Array | None = None,
-    initial_c: Array | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _apply(description, cells, params, X, *, lengths=None, initial_h=None, initial_c=None):
     """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction."""
     layout = description.layout
     weights = directions_of(params.weights)
@@ -173,13 +157,11 @@ def _apply(
     values = {name: held.get(name) if value is None else value for name, value in given.items()}
     xs = jnp.moveaxis(X, layout, 0)
     T, B, _ = xs.shape
-    mask, lengths = None, values.pop("sequence_lens")
-    if lengths is None:
-        lengths = jnp.full(B, T)
-    else:
-        mask = length_mask(lengths, T)
-        if lengths.shape != (B,):
-            raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
+    lengths = values.pop("sequence_lens")
+    mask = None if lengths is None else length_mask(lengths, T)
+    lengths = jnp.full(B, T) if lengths is None else lengths
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
     dtype = common_dtype(params.weights, xs)
     h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in values.items())
     finals, ys = [], []
@@ -187,12 +169,10 @@ def _apply(
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
         reverse = d == 1 or description.direction == "reverse"
         final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse)
-        zeros = jax.tree.map(jnp.zeros_like, final)
-        finals.append(select(jnp.asarray(lengths) > 0, final, zeros))
+        finals.append(select(jnp.asarray(lengths) > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
-    ends = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
-    Y_h, Y_c = (jnp.moveaxis(s, layout, 0) for s in ends)
+    Y_h, Y_c = (jnp.stack(s, axis=layout).astype(Y.dtype) for s in zip(*finals, strict=True))
     return jnp.moveaxis(Y, 2 * layout, 0), Y_h, Y_c
 
 

@@ -118,13 +118,21 @@ def _model(layers, dtype, options, lengths, initial_states):
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
     outputs += [declare(f"Y_{name}", *shape) for name, shape in states.items()]
     known = {value.name for value in inputs}
-    tensors, nodes = {}, []
+    tensors, nodes, x = {}, [], "X"
     for k, (directions, (count, H)) in enumerate(zip(layers, sizes, strict=True)):
         arrays = _arrays(directions, options.coupled, dtype)
         arrays["shape"] = np.array([0, 0, count * H])  # 0 keeps T and B as they are
         tensors |= {f"{name}_{k}": array for name, array in arrays.items()}
-        last = k == len(layers) - 1
-        nodes += _nodes(k, last, known | set(tensors), _attributes(options, count, H))
+        taken = [f"W_{k}", f"R_{k}", f"B_{k}", "sequence_lens", f"initial_h_{k}", f"initial_c_{k}"]
+        known |= set(tensors)
+        ins = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
+        outs, x = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"], "Y" if k == len(layers) - 1 else f"Y_{k}"
+        attributes = _attributes(options, count, H)
+        nodes += [  # the second and the third make [T, B, directions * H]
+            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **attributes),
+            helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
+            helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [x]),
+        ]
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
     # More runtimes read the older versions; the later ones only add bfloat16 to the operator.
@@ -160,18 +168,3 @@ def _attributes(options, count, H) -> dict[str, Any]:
             values = attributes.setdefault(f"activation_{which}", [])
             values.append(float(default if given is None else given))
     return attributes
-
-
-def _nodes(k, last, known, attributes):
-    """Makes an LSTM node, and two that reshape its output to `[T, B, directions * H]`."""
-    from onnx import helper
-
-    x, y = ("X" if k == 0 else f"Y_{k - 1}"), ("Y" if last else f"Y_{k}")
-    taken = [f"W_{k}", f"R_{k}", f"B_{k}", "sequence_lens", f"initial_h_{k}", f"initial_c_{k}"]
-    inputs = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
-    outputs = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"]
-    return [
-        helper.make_node("LSTM", inputs, outputs, name=f"lstm_{k}", **attributes),
-        helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
-        helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [y]),
-    ]
