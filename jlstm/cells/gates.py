@@ -88,8 +88,7 @@ def init_gates(
     """
     check_bool("peepholes", peepholes)
     four = init(key, input_size, hidden_size, **options)
-    kept = [GATE_ORDER.index(gate) for gate in gates]
-    W, U, b = (jnp.concatenate([split(p, 4)[k] for k in kept], axis=-1) for p in four)
+    W, U, b = (jnp.concatenate([split(p, 4)[GATE_ORDER.index(g)] for g in gates], -1) for p in four)
     shape = (len(seeing(gates)) * hidden_size,)
     # `init` splits the key in three, and folding in 0, 1 or 2 would give one of these again.
     P = peephole_init(jax.random.fold_in(key, 3), shape, b.dtype) if peepholes else None

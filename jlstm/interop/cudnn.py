@@ -6,13 +6,10 @@
     h, c [layers * directions, B, H]                      an LSTMState for each of them
 
 The two directions of a layer are two layers, forward before backward. `to_cudnn` puts b into b_ih
-and zeros into b_hh.
-
-`rnn.lstm` runs on NVIDIA's GPUs, `rnn.lstm_ref` everywhere. Both are batch-major. For a row of
-length 0 `lstm_ref` returns the state after the padding, and jlstm returns the initial state.
+and zeros into b_hh. `rnn.lstm` runs on NVIDIA's GPUs, `rnn.lstm_ref` everywhere. Both are
+batch-major. For a row of length 0 `lstm_ref` returns the state after the padding, and jlstm returns
+the initial state.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
@@ -53,17 +50,14 @@ def from_cudnn(
     weights = as_array("weights", weights)
     ways, H = 1 + bidirectional, hidden_size
     widths = [input_size] * ways + [ways * H] * (ways * (num_layers - 1))
-    shapes: list[tuple[int, ...]] = [(4 * H, k) for width in widths for k in (width, H)]
-    shapes += [(4 * H,)] * len(shapes)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    columns = [k for width in widths for k in (width, H)] + [1] * (2 * len(widths))
+    ends = 4 * H * np.cumsum(columns)
     if weights.shape != (ends[-1],):
         expected = f"shape [{ends[-1]}] for these sizes"
         raise ValueError(f"weights: expected {expected}, got {list(weights.shape)}")
-    parts = numpy_of(weights).split(weights, ends[:-1])
-    arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-    n = 2 * len(widths)  # matrices, before as many biases
-    each = zip(arrays[:n:2], arrays[1:n:2], arrays[n::2], arrays[n + 1 :: 2], strict=True)
-    directions = (lstm_params("weights", W.T, U.T, b_ih + b_hh) for W, U, b_ih, b_hh in each)
+    parts = iter(numpy_of(weights).split(weights, ends[:-1]))
+    matrices = [[next(parts).reshape(4 * H, k).T for k in (width, H)] for width in widths]
+    directions = (lstm_params("weights", W, U, next(parts) + next(parts)) for W, U in matrices)
     return as_stack(directions, bidirectional)
 
 

@@ -171,8 +171,8 @@ def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> An
         if digest != _digest(header, arrays):
             raise ValueError(f"{path}: was changed after it was written: its digest is another")
         named: list = []  # the NamedTuples in `like`
-        jax.tree.leaves(like, is_leaf=lambda tree: hasattr(tree, "_fields") and named.append(tree))
-        classes = _CLASSES | {type(tree).__name__: type(tree) for tree in named}
+        jax.tree.leaves(like, is_leaf=lambda t: hasattr(t, "_fields") and bool(named.append(t)))
+        classes = _CLASSES | {type(one).__name__: type(one) for one in named}
         params = _build(path, header["tree"], (), arrays, classes)
         tree, again = _outline(path, params)
         if tree != header["tree"] or set(again) != set(arrays):
@@ -184,10 +184,8 @@ def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> An
 
 def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> Any:
     """Builds the tree that an outline describes."""
-    if node is None:
-        return None
-    if isinstance(node, str):
-        return arrays[".".join(place)]
+    if not isinstance(node, dict):
+        return None if node is None else arrays[".".join(place)]
     if len(node) != 1:
         raise KeyError
     ((kind, inner),) = node.items()
@@ -248,6 +246,6 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     for name, part in parts:
         if part["dtype"] not in _DTYPES:
             raise ValueError(f"{path}: {name}: expected {', '.join(FLOATS)}, got {part['dtype']}")
-        array = np.frombuffer(part["data"], np.dtype(_DTYPES[part["dtype"]]))
+        array = np.frombuffer(part["data"], _DTYPES[part["dtype"]])
         arrays[name] = array.reshape(part["shape"])
     return arrays, metadata.get(HEADER)

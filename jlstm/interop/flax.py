@@ -1,15 +1,10 @@
 """Converts flax's LSTMCell and OptimizedLSTMCell, of linen and nnx, in RNN and Bidirectional.
 
-    linen, and nnx's LSTMCell              jlstm
-    ii, if, ig, io: kernel [D, H]          the four blocks of W [D, 4H]
-    hi, hf, hg, ho: kernel [H, H]          the four blocks of U [H, 4H]
-    hi, hf, hg, ho: bias [H]               the four blocks of b [4H]
-
-    nnx's OptimizedLSTMCell                jlstm
-    dense_i: kernel [D, 4H]                W
-    dense_h: kernel [H, 4H], bias [4H]     U, b
-
-    carry (c, h)                           LSTMState(h, c), the other way round
+    linen, and nnx's LSTMCell        nnx's OptimizedLSTMCell    jlstm
+    ii, if, ig, io: kernel [D, H]    dense_i: kernel [D, 4H]    W [D, 4H]
+    hi, hf, hg, ho: kernel [H, H]    dense_h: kernel [H, 4H]    U [H, 4H]
+    hi, hf, hg, ho: bias [H]         dense_h: bias [4H]         b [4H]
+    carry (c, h)                     carry (c, h)               LSTMState(h, c), in the other order
 
 nnx spells "if" as "if_". RNN puts "cell" before these names, Bidirectional "forward_rnn" and
 "backward_rnn". flax runs on the padding after `seq_lengths`, where jlstm returns zeros.
@@ -164,20 +159,16 @@ def _check_module(library: str, module: Any) -> None:
     """Checks the activations, and the function that merges the directions."""
     if hasattr(module, "forward_rnn"):
         standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
-        if module.merge_fn is not standard:
-            raise ValueError(f"merge_fn: expected flax's own, got {_name(module.merge_fn)}")
+        if (got := module.merge_fn) is not standard:
+            raise ValueError(f"merge_fn: expected flax's own, got {getattr(got, '__name__', got)}")
         _check_module(library, module.forward_rnn)
         return _check_module(library, module.backward_rnn)
     cell = getattr(module, "cell", module)
     if type(cell).__name__ not in ("LSTMCell", "OptimizedLSTMCell"):
         raise TypeError(f"module: expected an LSTM of {library}, got {type(cell).__name__}")
     for field, (name, functions) in _ACTIVATIONS.items():
-        if getattr(cell, field) not in functions:
-            raise ValueError(f"{field}: expected {name}, got {_name(getattr(cell, field))}")
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", None) or repr(function)
+        if (got := getattr(cell, field)) not in functions:
+            raise ValueError(f"{field}: expected {name}, got {getattr(got, '__name__', got)}")
 
 
 def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+BAND = {"alpha": 0.2, "linewidth": 0}  # around a line
 FEW = 50  # points of a line that are marked one by one
 
 
@@ -38,11 +39,6 @@ def styled(lines: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
     for k, ((name, line), colour) in enumerate(zip(lines.items(), colours, strict=True)):
         dashes = DASHES[k % len(DASHES)]
         yield line, {"color": colour, "linestyle": dashes, "linewidth": 1.6, "label": name}
-
-
-def fill_band(axes: Axes, x, low, high, style: dict[str, Any], **options: Any) -> None:
-    """Fills a band in the colour of a line of this style."""
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0, **options)
 
 
 def mark_level(axes: Axes, y: float, label: str) -> None:

@@ -8,7 +8,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jlstm.plots.drawing import FEW, count, fill_band, mark_level, panels, styled
+from jlstm.plots.drawing import BAND, FEW, count, mark_level, panels, styled
 
 FLOOR = 1e-12  # the darkest shade of a heat map, as a fraction of the largest value
 
@@ -202,7 +202,7 @@ def _draw_bands(axes: Axes, x, lines: Mapping[str, np.ndarray], above: float = -
         if len(seeds) > 1:
             least = median[shown & (low <= above)].min(initial=np.inf)
             bottom = np.where(low > above, low, low[low > above].min(initial=least))
-            fill_band(axes, x[there], bottom, high, style, where=shown)
+            axes.fill_between(x[there], bottom, high, shown, color=style["color"], **BAND)
         marker = "o" if len(there) <= FEW else None
         median = np.where(shown, median, np.nan)
         axes.plot(x[there], median, marker=marker, markersize=3.5, **style)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from jlstm.plots.drawing import fill_band, mark_level, panels, styled
+from jlstm.plots.drawing import BAND, mark_level, panels, styled
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -57,9 +57,7 @@ def plot_training(losses: Arrays, solved_at: Arrays, *, baseline: float | None =
 
 
 def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) -> Figure:
-    """Plots learning curves in several panels with common axes, for example a panel a cell.
-
-    Lines and bands are as in `plot_training`.
+    """Plots learning curves as in `plot_training`, in panels with common axes, such as one a cell.
 
     Args:
       losses: `[S, steps]` by the name of the setting, by panel; all panels have the same settings.
@@ -150,7 +148,7 @@ def _draw_losses(figure: Figure, axes: Axes, losses, baseline: float | None) -> 
         x = starts + (counts + 1) / 2  # the first step is step 1
         ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
         low, median, high = np.sort(means, axis=0)[ranks]
-        fill_band(axes, x, low, high, style)
+        axes.fill_between(x, low, high, color=style["color"], **BAND)
         axes.plot(x, median, **style)
     if len(losses) > 1 and not figure.legends:
         figure.legend(handles=axes.get_lines(), loc="outside upper center", ncols=2)

@@ -103,9 +103,7 @@ def load(
 def load_all(
     model_or_path: "Model", *, inputs: Mapping[str, Array] | None = None
 ) -> dict[str, Node]:
-    """Reads every LSTM node of an ONNX model as `load` does, by name, in the order of the graph.
-
-    A node without a name of its own has the name of its first output.
+    """Reads every LSTM node of a model as `load` does, by its name, or else its first output's.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx

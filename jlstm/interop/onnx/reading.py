@@ -72,7 +72,13 @@ def read_nodes(
             raise ValueError(f"node: expected one of {names}, got {wanted!r}")
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset}
-    return [_describe(source, *entry, context) for entry in entries]
+    described = []
+    for name, node, origins in entries:
+        try:
+            described.append(_describe(name, node, origins, context))
+        except (ValueError, onnx.checker.ValidationError) as error:
+            raise ValueError(f"{source}: LSTM {name!r}: {first_line(error)}") from None
+    return described
 
 
 def _open(model_or_path) -> tuple[str, Any]:
@@ -102,56 +108,50 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
             yield from _walk(inner, origins, {})
 
 
-def _describe(source, name, node, origins, context) -> Description:
-    label = f"{source}: LSTM {name!r}"
-    try:
-        onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
-        raise ValueError(f"{label}: {first_line(error)}") from None
+def _describe(name, node, origins, context) -> Description:
+    onnx.checker.check_node(node, context)  # which checks only the types of attributes
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     direction, layout = given["direction"].decode(errors="replace"), given["layout"]
-    # onnx has checked only the types of attributes.
     if direction not in DIRECTIONS:
         expected = ", ".join(DIRECTIONS)
-        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
+        raise ValueError(f"direction: expected one of {expected}, got {direction!r}")
     for flag in ("layout", "input_forget"):
         if given[flag] not in (0, 1):
-            raise ValueError(f"{label}: {flag}: expected 0 or 1, got {given[flag]}")
+            raise ValueError(f"{flag}: expected 0 or 1, got {given[flag]}")
     if not given.get("clip", 1.0) > 0:
-        raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
-    options = _options(label, given, 2 if direction == "bidirectional" else 1)
+        raise ValueError(f"clip: expected a threshold above 0, got {given['clip']}")
+    options = _options(given, 2 if direction == "bidirectional" else 1)
     opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
-    arrays, required = _arrays(label, node, origins, opset, layout)
-    _check_shapes(label, given, len(options), arrays)
+    arrays, required = _arrays(node, origins, opset, layout)
+    _check_shapes(given, len(options), arrays)
     return Description(name, direction, layout, options, arrays, required)
 
 
-def _options(label, given, directions) -> tuple[Options, ...]:
+def _options(given, directions) -> tuple[Options, ...]:
     """Reads the cell's options for each direction; `activations` lists f, g, h for each."""
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
-    label = f"{label}: activations"
     if len(names) != 3 * directions:
-        raise ValueError(f"{label}: expected {3 * directions} names, got {', '.join(names)}")
+        raise ValueError(f"activations: expected {3 * directions} names, got {', '.join(names)}")
     left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
     by_name = {theirs.lower(): ours for ours, theirs in NAMES.items()}
     made = []
     for name in names:
         if (ours := by_name.get(name.lower())) is None:
             expected = ", ".join(NAMES.values())
-            raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
+            raise ValueError(f"activations: expected some of {expected}, got {name!r}")
         values = {which: next(left[which], None) for which in options_of(ours)}
         for which, value in values.items():
             if value is None and ours in NO_DEFAULT:
-                raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
+                raise ValueError(f"activations: expected a value in activation_{which} for {name}")
         made.append(Activation(ours, **values))
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
 
 
-def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _arrays(node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads the inputs that the model holds and describes the others; it must hold W, R, B, P."""
     arrays: dict[str, np.ndarray] = {}
     required: dict[str, str] = {}
@@ -161,12 +161,11 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
         try:
             held = _held(place, value, node.input[0], origins, opset, layout)
         except ValueError as error:
-            raise ValueError(f"{label}: {place}: {error}") from None
+            raise ValueError(f"{place}: {error}") from None
         if held is None:
-            required[place] = origin_of(value, origins)
+            required[place] = got = origin_of(value, origins)
             if place in "WRBP":
-                expected = "values in the model or in inputs"
-                raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+                raise ValueError(f"{place}: expected values in the model or in inputs, got {got}")
         arrays |= held or {}
     return arrays, required
 
@@ -194,7 +193,7 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
     return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
 
 
-def _check_shapes(label, given, directions, arrays) -> None:
+def _check_shapes(given, directions, arrays) -> None:
     """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
     W, R, n = arrays["W"], arrays["R"], directions
     D = (0, *W.shape)[-1]
@@ -205,12 +204,11 @@ def _check_shapes(label, given, directions, arrays) -> None:
     for name, array in arrays.items():
         dtypes = ("int32",) if name == "sequence_lens" else FLOATS
         if array.dtype.name not in dtypes:
-            expected = ", ".join(dtypes)
-            raise ValueError(f"{label}: {name}: expected {expected}, got {array.dtype}")
+            raise ValueError(f"{name}: expected {', '.join(dtypes)}, got {array.dtype}")
         sizes = zip(shapes[name], array.shape, strict=False)
         shape = [expected if expected == "B" else size for expected, size in sizes]
         if shape != shapes[name] or array.ndim > len(shape):
             expected = str(shapes[name]).replace("'", "")
-            raise ValueError(f"{label}: {name}: expected shape {expected}, got {describe(array)}")
+            raise ValueError(f"{name}: expected shape {expected}, got {describe(array)}")
     if not H or not D:
-        raise ValueError(f"{label}: expected sizes above 0, got W {describe(W)}, R {describe(R)}")
+        raise ValueError(f"expected sizes above 0, got W {describe(W)}, R {describe(R)}")

@@ -1,7 +1,5 @@
 """Writes a stack as an ONNX model, a chain of LSTM nodes."""
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Any
@@ -88,7 +86,7 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
                 raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
-            directions.append(PeepholeParams(*one))
+            directions.append(PeepholeParams(**one._asdict()))
             sizes.append(sizes_of(name + which, directions[-1], layout))
         if sizes[0] != sizes[-1]:
             raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
