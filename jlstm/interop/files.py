@@ -246,6 +246,5 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     for name, part in parts:
         if part["dtype"] not in _DTYPES:
             raise ValueError(f"{path}: {name}: expected {', '.join(FLOATS)}, got {part['dtype']}")
-        array = np.frombuffer(part["data"], _DTYPES[part["dtype"]])
-        arrays[name] = array.reshape(part["shape"])
+        arrays[name] = np.frombuffer(part["data"], _DTYPES[part["dtype"]]).reshape(part["shape"])
     return arrays, metadata.get(HEADER)

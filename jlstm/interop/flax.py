@@ -41,8 +41,7 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
       module: the module of these parameters; if given, its activations are checked.
 
     Raises:
-      TypeError: `params` does not hold arrays by name.
-      ValueError: names or sizes do not fit an LSTM, or another activation or `merge_fn` is set.
+      TypeError, ValueError: `params` do not fit an LSTM, or `module` computes something else.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)

@@ -26,8 +26,7 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
       gates: `(W [H, D], U [H, H], b [H, 1])` by name: i, f, o, and g or c for the candidate.
 
     Raises:
-      TypeError: `gates` is not a mapping of triples of float arrays.
-      ValueError: the names are not the names of the four gates, or the sizes do not agree.
+      TypeError, ValueError: names, types or sizes do not fit the four gates of an LSTM.
 
     >>> import jax, jlstm
     >>> from jlstm.interop import gates

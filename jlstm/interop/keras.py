@@ -33,8 +33,7 @@ def from_keras(layer: Any) -> LSTMParams | Bidirectional:
         a list of weights, as `layer.get_weights()` returns and `stateless_call` takes.
 
     Raises:
-      TypeError: `layer` is another layer.
-      ValueError: the layer has another activation or `merge_mode`, or has no weights yet.
+      TypeError, ValueError: another layer, activation or `merge_mode`, or no weights yet.
 
     >>> import numpy as np
     >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape

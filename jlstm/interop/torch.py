@@ -32,7 +32,7 @@ from jlstm.interop.weights import (
     first_few,
     lstm_params,
     no_bias,
-    zero_bias,
+    numpy_of,
 )
 
 # Names from which torch computes a normalised weight, in its new way and in its old one.
@@ -90,8 +90,7 @@ def from_torch(module: Any, prefix: str = "") -> Any:
 
 
 def _suffixes(depth: int, bidirectional: bool) -> list[str]:
-    ways = ["", "_reverse"] if bidirectional else [""]
-    return [f"_l{k}{way}" for k in range(depth) for way in ways]
+    return [f"_l{k}{way}" for k in range(depth) for way in ("", "_reverse")[: 1 + bidirectional]]
 
 
 def _direction(prefix: str, weights: Mapping, kinds: list[str], suffix: str) -> Any:
@@ -99,10 +98,11 @@ def _direction(prefix: str, weights: Mapping, kinds: list[str], suffix: str) -> 
     arrays = {k: as_array(prefix + k + suffix, weights[k + suffix]) for k in kinds}
     source = f"{prefix}weight_ih{suffix}"
     W, U = arrays["weight_ih"].T, arrays["weight_hh"].T
-    b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else None
+    zeros = numpy_of(U).zeros(U.shape[-1:], U.dtype)
+    b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else zeros
     if "weight_hr" not in arrays:
         return lstm_params(source, W, U, b)
-    params = ProjectedParams(W, U, zero_bias(U) if b is None else b, arrays["weight_hr"].T)
+    params = ProjectedParams(W, U, b, arrays["weight_hr"].T)
     sizes_of(source, params, projected.layout)
     return params
 
@@ -141,10 +141,9 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
         if bias:
             arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
         if isinstance(one, ProjectedParams):
-            if one.P is not None:
-                got = describe(one.P)
-                raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {got}")
             arrays["weight_hr"] = one.V.T
+        if getattr(one, "P", None) is not None:
+            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(one.P)}")
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 

@@ -46,14 +46,9 @@ def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
         kind = {3: ", as of a GRU", 1: ", as of an RNN without gates"}.get(width // max(H, 1), "")
         got = f"W {list(W.shape)} U {list(U.shape)}{kind}"
         raise ValueError(f"{source}: expected four gates, W [D, 4H] U [H, 4H], got {got}")
-    params = LSTMParams(W, U, zero_bias(U) if b is None else b)
+    params = LSTMParams(W, U, numpy_of(U).zeros(4 * H, U.dtype) if b is None else b)
     sizes_of(source, params, LSTM)
     return params
-
-
-def zero_bias(U: Array) -> Array:
-    """Returns a bias of zeros for a layer without one."""
-    return numpy_of(U).zeros(U.shape[-1], U.dtype)
 
 
 def no_bias(b: Array) -> Array:

@@ -15,9 +15,7 @@ BAND = {"alpha": 0.2, "linewidth": 0}  # around a line
 FEW = 50  # points of a line that are marked one by one
 
 
-def panels(
-    width: float, height: float, rows: int = 1, columns: int = 1, *, dpi: int = 120, **options: Any
-) -> tuple[Figure, list[Axes]]:
+def panels(width, height, rows=1, columns=1, *, dpi=120, **options) -> tuple[Figure, list[Axes]]:
     """Makes a figure with a grid of panels, row by row, which share the x axis."""
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False, **options).ravel()

@@ -11,7 +11,6 @@ from matplotlib.ticker import PercentFormatter
 from jlstm.plots.drawing import BAND, mark_level, panels, styled
 
 Arrays = Mapping[str, np.ndarray]
-
 POINTS = 100  # of a learning curve
 
 

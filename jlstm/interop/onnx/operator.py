@@ -28,8 +28,7 @@ class NodeParams(NamedTuple):
     """The arrays of an LSTM node, which you can differentiate with respect to.
 
     weights: `LSTMParams`, `PeepholeParams` for a cell with options, or `Bidirectional` of two.
-    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, with B = 1 for
-      equal rows; None if they are zeros or the model does not hold them.
+    initial_h, initial_c: see `load`; None if they are zeros or the model does not hold them.
     """
 
     weights: Any
@@ -103,7 +102,7 @@ def load(
 def load_all(
     model_or_path: "Model", *, inputs: Mapping[str, Array] | None = None
 ) -> dict[str, Node]:
-    """Reads every LSTM node of a model as `load` does, by its name, or else its first output's.
+    """Reads all LSTM nodes as `load` does, in order, by the name of the node or its first output.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
