@@ -72,7 +72,7 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
 def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
     """Draws `ElmanParams(W [D, H], U [H, H], b [H])` with zero bias.
 
-    It takes the options of `jlstm.init` except forget_bias. bias_init draws b for the candidate g.
+    The options are those of `jlstm.init` without forget_bias; b is bias_init's draw for g.
     """
     W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=None, **options)
     return ElmanParams(W, U, b)
@@ -87,7 +87,7 @@ def init_gru(
     bias_init: Initializer | None = None,
     **options,
 ) -> GRUParams:
-    """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])` with zero biases except for u.
+    """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])` with zero biases.
 
     The update gate u corresponds to the LSTM's forget gate. Its bias is `forget_bias`, 0 by
     default, or the bias of f from `bias_init`, for example `chrono_bias(T)` (Tallec & Ollivier

@@ -23,7 +23,6 @@ from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 
 Layer = LSTMParams | Bidirectional
-
 _DIRECTIONS = "forward_rnn", "backward_rnn"
 _FUSED = ["dense_i"], ["dense_h"]  # the names of the layers of x and of h
 _SPLIT = ["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"]

@@ -1,13 +1,13 @@
 """Converts haiku.LSTM.
 
-    haiku, gates i, g, f, o          jlstm, gates i, f, g, o
-    w [D + H, 4H]                    W [D, 4H] above U [H, 4H]
-    b [4H]                           b [4H], less 1 for the forget gate
-    LSTMState(hidden, cell)          LSTMState(h, c)
+    haiku, gates i, g, f, o               jlstm, gates i, f, g, o
+    w [D + H, 4H]                         W [D, 4H] above U [H, 4H]
+    b [4H], plus 1 for the forget gate    b [4H]
+    LSTMState(hidden, cell)               LSTMState(h, c)
 
-Haiku's cell adds 1 to the forget gate, so `from_haiku` adds 1 to its bias and `to_haiku` subtracts
-1. The first conversion rounds this bias by at most half a unit in the last place, 6e-8 for sums
-near 1 in float32; later ones change nothing. Everything else is exact to the bit.
+Haiku's cell adds the 1 at each step; `from_haiku` adds it to the bias, and `to_haiku` subtracts it.
+The first conversion rounds this bias by at most half a unit in the last place, 6e-8 for sums near 1
+in float32; later ones change nothing. Everything else is exact to the bit.
 """
 
 from collections.abc import Mapping

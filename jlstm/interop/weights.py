@@ -24,8 +24,7 @@ def as_array(name: str, value: Any) -> Array:
             raise TypeError(f"{name}: expected an array of floats, got a tensor {dtype}{shape}")
         # torch cannot convert bfloat16 to NumPy; float64 holds the values of every dtype.
         return np.array(value.detach().cpu().double().numpy(), jnp.dtype(dtype))
-    if not isinstance(value, jax.Array):
-        value = np.array(value)
+    value = value if isinstance(value, jax.Array) else np.array(value)
     if value.dtype.name not in FLOATS:
         raise TypeError(f"{name}: expected an array of floats, got {describe(value)}")
     return value

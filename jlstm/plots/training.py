@@ -1,6 +1,5 @@
 """Plots of training: the learning curves of many runs, and the share of runs that succeed."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -78,8 +77,8 @@ def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) 
     shapes = {np.shape(curves) for panel in losses.values() for curves in panel.values()}
     if bad := [list(shape) for shape in shapes if len(shape) != 2]:
         raise ValueError(f"losses: expected shapes [S, steps], got {bad[0]}")
-    columns = math.ceil(math.sqrt(len(losses)))
-    rows = math.ceil(len(losses) / columns)
+    columns = int(np.ceil(np.sqrt(len(losses))))
+    rows = -(-len(losses) // columns)
     width, height = 1 + 2.6 * columns, 1.2 + 1.9 * rows
     figure, grid = panels(width, height, rows, columns, dpi=100, sharey=True)
     for axes, (title, panel) in zip(grid, losses.items(), strict=False):

@@ -15,7 +15,6 @@ from jlstm.interop.weights import no_bias
 # The places of jlstm's blocks among the operator's, by whether gates are coupled.
 GATES = {False: (0, 2, 3, 1), True: (0, 3, 1)}
 PEEPHOLES = {False: (0, 2, 1), True: (0, 1)}
-
 NAMES = {name: name.title().replace("_", "") for name in FUNCTIONS}  # "HardSigmoid"
 
 
