@@ -142,8 +142,8 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
             arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
         if isinstance(one, ProjectedParams):
             arrays["weight_hr"] = one.V.T
-        if getattr(one, "P", None) is not None:
-            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(one.P)}")
+        if (P := getattr(one, "P", None)) is not None:
+            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(P)}")
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 
