@@ -71,7 +71,7 @@ def _step(log_forget, state, z):
     z_i, z_f, z_g, z_o = split(z, 4)
     held = log_forget(z_f) + state.m
     m_t = jnp.where(state.n == 0, z_i, jnp.maximum(held, z_i))
-    # Where n = 0 the exponent may be large. It multiplies zeros there, and infinity would give NaN.
+    # Where n = 0, the exponent may be large. f multiplies zeros there, and inf * 0 would be NaN.
     f = jnp.exp(jnp.minimum(held - m_t, 80))
     i = jnp.exp(z_i - m_t)
     c_t = f * state.c + i * jnp.tanh(z_g)

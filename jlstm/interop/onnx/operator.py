@@ -73,14 +73,14 @@ def load(
       | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
       | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
 
-      `lengths` are ints `[B]`, from 0 to T. None takes the model's value, by default T and zeros. A
-      state with a batch of 1 is broadcast.
+      `lengths` are ints `[B]`, from 0 to T. None takes the model's value; without one, rows have T
+      steps and states are zeros. A state with a batch of 1 is broadcast.
 
     Raises:
       OSError: the file cannot be read.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError, ValueError: there is no ONNX model; `node` is None for several LSTM nodes; or a
-        node is not supported, for example with weights that are int8 or depend on inputs.
+      TypeError, ValueError: `model_or_path` is not an ONNX model; `node` is None for several nodes;
+        or a node is not supported, for example with weights that are int8 or depend on inputs.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
