@@ -116,7 +116,7 @@ def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
 def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figure:
     """Plots the sensitivity of the last output to each feature of each input, as a heat map.
 
-    The shades are logarithmic, lighter for more, and the darkest from 10⁻¹² of the largest down.
+    Shades are logarithmic, lighter for more. Below 10⁻¹² of the largest value all are darkest.
 
     Args:
       saliency: `[T, D]`, from `jlstm.gradients.input_sensitivity`.

@@ -57,8 +57,8 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
 def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     """Plots the gates, or other values of each unit, over time: a heat map each, a unit a row.
 
-    Shades go from dark at 0 to light at 1, or, if an array has values outside of these, from blue
-    to red with white at 0.
+    Shades go from dark at 0 to light at 1. An array with values outside this range has shades from
+    blue to red, with white at 0.
 
     Args:
       gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).
@@ -105,7 +105,7 @@ def _draw_apart(axes: Axes, states: np.ndarray, span: int) -> None:
     counts = np.diff(starts, append=T)
     steps, marker = starts + (counts - 1) / 2, "." if T <= FEW else None
     for unit in range(units):
-        y, shade = unit - states[:, unit] / distance, SHADES[unit % 2]  # inverted below
+        y, shade = unit - states[:, unit] / distance, SHADES[unit % 2]  # y points down
         axes.axhline(unit, color="0.8", linewidth=0.5)
         if span > 1:
             low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)

@@ -55,7 +55,7 @@ def plot_training(losses: Arrays, solved_at: Arrays, *, baseline: float | None =
 
 
 def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) -> Figure:
-    """Plots learning curves as in `plot_training`, in panels with common axes, such as one a cell.
+    """Plots learning curves as in `plot_training`, in panels with common axes, for example by cell.
 
     Args:
       losses: `[S, steps]` by the name of the setting, by panel; all panels have the same settings.
