@@ -1,4 +1,4 @@
-"""The activation functions of ONNX's recurrent operators, elementwise, with alpha and beta."""
+"""Elementwise activation functions of ONNX's recurrent operators, with alpha and beta."""
 
 import inspect
 from collections.abc import Callable
@@ -10,11 +10,9 @@ import jax.numpy as jnp
 from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 
-# The options are the operator's, with its defaults.
-FUNCTIONS: dict[str, Callable[..., Array]] = {
+FUNCTIONS: dict[str, Callable[..., Array]] = {  # with ONNX's defaults; jax.nn has others
     "affine": lambda x, alpha=1.0, beta=0.0: alpha * x + beta,
     "elu": lambda x, alpha=1.0: jax.nn.elu(x, alpha),
-    # The slope of jax.nn.hard_sigmoid is 1/6.
     "hard_sigmoid": lambda x, alpha=0.2, beta=0.5: jnp.clip(alpha * x + beta, 0, 1),
     "leaky_relu": lambda x, alpha=0.01: jnp.where(x >= 0, x, alpha * x),
     "relu": lambda x: jax.nn.relu(x),
@@ -31,7 +29,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
 class Activation:
     """An activation function by name, as a static choice.
 
-    name: one of `jlstm.cells.activations.FUNCTIONS`, such as "sigmoid" or "hard_sigmoid".
+    name: a name in `jlstm.cells.activations.FUNCTIONS`, such as "hard_sigmoid".
     alpha, beta: the options of the function; None means the default.
 
     Raises:

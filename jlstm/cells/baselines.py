@@ -14,19 +14,13 @@ from jlstm.cells.gates import init_gates, split
 
 
 class RNNState(NamedTuple):
-    """The state carried from step to step.
-
-    h: `[*B, H]`, the hidden state, which is also the output.
-    """
+    """The carried state: h `[*B, H]`, which is also the output."""
 
     h: Array
 
 
 class ElmanParams(NamedTuple):
-    """The weights of an Elman network.
-
-    W, U, b: `[D, H]`, `[H, H]`, `[H]`.
-    """
+    """The weights of an Elman network: W `[D, H]`, U `[H, H]`, b `[H]`."""
 
     W: Array
     U: Array
@@ -37,7 +31,7 @@ class GRUParams(NamedTuple):
     """The weights of a GRU.
 
     W, U, b: `[D, 3H]`, `[H, 3H]`, `[3H]`, the blocks r, u, n.
-    b_n: `[H]`, the bias of the candidate n inside the reset gate.
+    b_n: `[H]`, the bias of n inside the reset gate.
     """
 
     W: Array
@@ -78,8 +72,7 @@ def gru(params: GRUParams, state: RNNState, x: Array) -> RNNState:
 def init_elman(key: chex.PRNGKey, input_size: int, hidden_size: int, **options) -> ElmanParams:
     """Draws `ElmanParams(W [D, H], U [H, H], b [H])` with zero bias.
 
-    Options are those of `jlstm.init`: kernel_init, recurrent_init, dtype, and bias_init, whose
-    draw for the candidate g becomes b.
+    The options are those of `jlstm.init` without forget_bias; b is bias_init's draw for g.
     """
     W, U, b, _ = init_gates("g", key, input_size, hidden_size, forget_bias=None, **options)
     return ElmanParams(W, U, b)
@@ -96,9 +89,9 @@ def init_gru(
 ) -> GRUParams:
     """Draws `GRUParams(W [D, 3H], U [H, 3H], b [3H], b_n [H])` with zero biases.
 
-    The update gate u of the GRU corresponds to the forget gate of the LSTM. Its bias is
-    `forget_bias`, 0 by default, or that of f from `bias_init`, for example `chrono_bias(T)` (Tallec
-    & Ollivier 2018). Further options are those of `jlstm.init`: kernel_init, recurrent_init, dtype.
+    The update gate u corresponds to the LSTM's forget gate. Its bias is `forget_bias`, 0 by
+    default, or the bias of f from `bias_init`, for example `chrono_bias(T)` (Tallec & Ollivier
+    2018). It also takes kernel_init, recurrent_init and dtype, as `jlstm.init` does.
     """
     bias_init = bias_of(forget_bias, bias_init, default=0.0)
     W, U, b, _ = init_gates("ifg", key, input_size, hidden_size, bias_init=bias_init, **options)

@@ -29,12 +29,7 @@ class FullGateParams(NamedTuple):
 
 
 class FullGateState(NamedTuple):
-    """The state carried from step to step, `[*B, H]` each.
-
-    h: the hidden state, which is also the output.
-    c: the cell state.
-    i, f, o: the previous values of the gates.
-    """
+    """The carried state, `[*B, H]` each: h and c, and the previous values of the gates i, f, o."""
 
     h: Array
     c: Array
@@ -43,10 +38,7 @@ class FullGateState(NamedTuple):
     o: Array
 
 
-_SHAPES = ("D 4H", "H 4H", "4H", "3H 3H", "3H?")
-
-
-@cell_of(Layout(FullGateParams, _SHAPES, FullGateState, ("H",) * 5))
+@cell_of(Layout(FullGateParams, ("D 4H", "H 4H", "4H", "3H 3H", "3H?"), FullGateState, ("H",) * 5))
 def full_gate_recurrence(params: FullGateParams, state: FullGateState, x: Array) -> FullGateState:
     """One step with recurrence among the gates (FGR of Greff et al. 2017).
 
@@ -79,8 +71,7 @@ def init_full_gate_recurrence(
 ) -> FullGateParams:
     """Draws `FullGateParams(W [D, 4H], U [H, 4H], b [4H], R [3H, 3H], P)`.
 
-    `recurrent_init` draws each `[H, H]` block of U and of R. Further options are those of
-    `jlstm.init`; `peepholes=True` draws P `[3H]` by `peephole_init`, otherwise P is None.
+    `recurrent_init` draws each `[H, H]` block of U and R. The other options are as in `init_gates`.
     """
     options["recurrent_init"] = recurrent_init
     W, U, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)

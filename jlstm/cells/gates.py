@@ -21,7 +21,7 @@ class PeepholeParams(NamedTuple):
     """The weights of a cell with peepholes.
 
     W, U, b: `[D, kH]`, `[H, kH]`, `[kH]`, the k blocks that the cell's docstring names.
-    P: the peepholes, `[H]` for each block except g, in the same order; None for no peepholes.
+    P: `[H]` for each block except g, in the same order; None for no peepholes.
     """
 
     W: Array
@@ -38,15 +38,10 @@ def gated(gates: str, *, optional: bool = True) -> Layout:
 
 
 def gated_cell(gates: str, *, optional: bool = True) -> Callable[..., AffineCell]:
-    """Decorator that makes a cell of equations in which a gate is a function of the cell state.
+    """Decorator that makes a cell from equations `(c_tm1, f, g, o) -> LSTMState` of its blocks.
 
-        @gated_cell("fgo")
-        def name(c_tm1, f, g, o):
-            …
-            return LSTMState(h_t, c_t)
-
-    The equations receive each block under its letter: g as its part of z, every other block as the
-    function `c -> σ(z + p ⊙ c)` of its parts of z and P.
+    The equations receive each block by its letter: g as its block of z, every other gate as the
+    function `c -> σ(z + p ⊙ c)` with its blocks of z and P.
     """
 
     def decorate(equations: Callable[..., LSTMState]) -> AffineCell:
@@ -73,17 +68,15 @@ def init_gates(
     peephole_init: Initializer = jax.nn.initializers.normal(0.1),
     **options,
 ) -> PeepholeParams:
-    """Draws the parameters of a cell with these blocks of gates, as `jlstm.init` draws the blocks.
+    """Draws the parameters of a cell with these gates.
 
-    So cells that are drawn from one key share the weights of the gates that they have in common.
+    Cells drawn from one key have the same weights for the gates that they share.
 
     Args:
       gates: the letters of the blocks, some of i, f, g, o in this order.
-      key, input_size, hidden_size: as for `jlstm.init`.
+      key, input_size, hidden_size, **options: as for `jlstm.init`, which draws all four gates.
       peepholes: whether to draw P.
       peephole_init: draws P.
-      **options: options of `jlstm.init`: kernel_init, recurrent_init, forget_bias, dtype, and
-        bias_init, which draws the biases of all four gates; the cell keeps those of its gates.
 
     Raises:
       TypeError, ValueError: as `jlstm.init`.
@@ -95,8 +88,7 @@ def init_gates(
     """
     check_bool("peepholes", peepholes)
     four = init(key, input_size, hidden_size, **options)
-    kept = [GATE_ORDER.index(gate) for gate in gates]
-    W, U, b = (jnp.concatenate([split(p, 4)[k] for k in kept], axis=-1) for p in four)
+    W, U, b = (jnp.concatenate([split(p, 4)[GATE_ORDER.index(g)] for g in gates], -1) for p in four)
     shape = (len(seeing(gates)) * hidden_size,)
     # `init` splits the key in three, and folding in 0, 1 or 2 would give one of these again.
     P = peephole_init(jax.random.fold_in(key, 3), shape, b.dtype) if peepholes else None
@@ -115,9 +107,9 @@ def init_of(name: str, gates: str, *, optional: bool = True) -> Callable[..., Pe
     init.__name__ = init.__qualname__ = f"init_{name}"
     init.__doc__ = f"""Draws the parameters of `{name}`, with the blocks {", ".join(gates)}.
 
-    They are `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P [{n}H])`. {which}
-    Options are those of `jlstm.init` that these gates use, and `peephole_init` for P, by default
-    normal with a standard deviation of 0.1. `jlstm.init` draws the same blocks from the same key.
+    Returns `PeepholeParams(W [D, {k}H], U [H, {k}H], b [{k}H], P [{n}H])`. {which}
+    `peephole_init` draws P, by default from N(0, 0.1²). The other options are those of
+    `jlstm.init`, which draws the same blocks from the same key.
     """
     return init
 

@@ -16,7 +16,7 @@ from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
 
 @dataclass(frozen=True)
 class Options:
-    """Static options of `general`, by default those of the standard cell.
+    """Static options of `general`; the defaults give the standard LSTM.
 
     f: the activation of the gates.
     g: the activation of the candidate.
@@ -40,14 +40,13 @@ def general(options: Options) -> AffineCell:
         c_t = f ⊙ c_tm1 + i ⊙ g(g)
         h_t = f(o + p_o ⊙ c_t) ⊙ h(c_t)
 
-    Returns:
-      A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, blocks i, f, g, o and
-      peepholes i, f, o; P may be None. Coupled gates have no blocks for f: `W [D, 3H]`, `P [2H]`.
-      It can be pickled. The 256 cells used last are kept, so that equal options give the same one,
-      and a `jit` of it is not traced again.
-
     Args:
       options: the activations, the bound on the inputs of f and g, and whether gates are coupled.
+
+    Returns:
+      A cell of `PeepholeParams(W [D, 4H], U [H, 4H], b [4H], P [3H])`, or of `W [D, 3H]`, `P [2H]`
+      without f for coupled gates; P may be None. The cell can be pickled. Equal options give the
+      same cell, which `jit` does not trace again; the 256 most recent cells are cached.
 
     Raises:
       TypeError, ValueError: options of the wrong type, or a bound that is not positive.
@@ -76,11 +75,11 @@ def general(options: Options) -> AffineCell:
 
 @lru_cache(maxsize=256)
 def _cell(options: Options) -> Any:
-    """The cell with its declarations, made of functions of this module, so that it is picklable."""
-    declared = _declared(options)
-    cell: Any = partial(_step, options)
-    cell.__doc__, cell.layout, cell.elementwise = declared.__doc__, declared.layout, True
-    cell.equations = partial(_equations, options)
+    """The cell with its declarations, made from partial functions, which can be pickled."""
+    declared, cell = _declared(options), partial(_step, options)
+    cell.__doc__ = declared.__doc__
+    for name in ("layout", "elementwise", "equations"):
+        setattr(cell, name, getattr(declared, name))
     return cell
 
 
@@ -90,12 +89,9 @@ def _step(options, params, state, x):
 
 @lru_cache(maxsize=256)
 def _declared(options):
-    @affine(gated("igo" if options.coupled else "ifgo"), elementwise=True)
-    def cell(params, state, z):
-        """One step of the LSTM with `Options`."""
-        return _equations(options, params, state, z)
-
-    return cell
+    equations = partial(_equations, options)
+    equations.__doc__ = "One step of the LSTM with `Options`."
+    return affine(gated("igo" if options.coupled else "ifgo"), elementwise=True)(equations)
 
 
 def _equations(options: Options, params: PeepholeParams, state: LSTMState, z: Array) -> LSTMState:

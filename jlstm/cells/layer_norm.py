@@ -14,6 +14,7 @@ from jlstm._src.matmul import matmul, row
 from jlstm.cells.gates import split
 
 EPSILON = 1e-5
+SHAPES = ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H")
 
 
 class LayerNormParams(NamedTuple):
@@ -33,10 +34,7 @@ class LayerNormParams(NamedTuple):
     bias_c: Array
 
 
-_SHAPES = ("D 4H", "H 4H", "4H", "4H", "4H", "H", "H")
-
-
-@cell_of(Layout(LayerNormParams, _SHAPES, LSTMState, ("H", "H")))
+@cell_of(Layout(LayerNormParams, SHAPES, LSTMState, ("H", "H")))
 def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState:
     """One step of the LSTM with layer normalisation (Ba, Kiros & Hinton 2016).
 
@@ -45,8 +43,8 @@ def layer_norm(params: LayerNormParams, state: LSTMState, x: Array) -> LSTMState
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(N(c_t) ⊙ gain_c + bias_c)
 
-    All four gates are normalised together. As in haste, b replaces the biases that the paper adds
-    after each normalisation of z. Nothing is averaged over the batch or over time.
+    The mean and the variance are over all four gates together. As in haste, b replaces the paper's
+    two biases after the normalisations of z.
     """
     h_tm1, c_tm1 = state
     a = _normal(matmul(x, params.W), params.gain_x)

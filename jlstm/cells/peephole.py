@@ -53,7 +53,7 @@ def coupled_input(c_tm1, f, g, o):
         c_t = f ⊙ c_tm1 + (1 - f) ⊙ tanh(g)
         h_t = σ(o + p_o ⊙ c_t) ⊙ tanh(c_t)
 
-    TensorFlow Lite couples its gates so.
+    TensorFlow Lite couples its gates this way.
     """
     opened = f(c_tm1)
     c_t = opened * c_tm1 + (1 - opened) * jnp.tanh(g)
@@ -71,8 +71,8 @@ def init_coupled_forget(
 ) -> PeepholeParams:
     """Draws the blocks i, g, o of `coupled_forget`; `peepholes=True` draws P as well.
 
-    The bias of i is minus that of a forget gate, which `forget_bias` or `bias_init` gives, so that
-    1 - i opens as that gate. Further options are those of `jlstm.init`, and `peephole_init`.
+    The bias of i is minus the bias of f from `forget_bias` or `bias_init`, so that 1 - i opens like
+    a forget gate. The other options are as in `init_gates`.
     """
     uncoupled = bias_of(forget_bias, bias_init)
 

@@ -56,13 +56,12 @@ def init_projected(
 ) -> ProjectedParams:
     """Draws `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P)`, R = `projected_size`.
 
-    `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. Further options
-    are those of `jlstm.init`, and `peepholes` and `peephole_init` as in `init_gates`.
+    `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. The other
+    options are as in `init_gates`.
     """
     check_size("projected_size", projected_size)
     W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)
-    key_U, key_V = jax.random.split(jax.random.fold_in(key, 4))  # 3 is P's, see `init_gates`
+    key_U, key_V = jax.random.split(jax.random.fold_in(key, 4))  # `init_gates` folds in 3
     U = per_gate(recurrent_init)(key_U, (projected_size, 4 * hidden_size), b.dtype)
-    wide = at_least_float32(b.dtype)
-    V = projection_init(key_V, (hidden_size, projected_size), wide).astype(b.dtype)
-    return ProjectedParams(W, U, b, V, P)
+    V = projection_init(key_V, (hidden_size, projected_size), at_least_float32(b.dtype))
+    return ProjectedParams(W, U, b, V.astype(b.dtype), P)

@@ -17,7 +17,7 @@ from jlstm.cells.gates import split
 
 
 class SLSTMState(NamedTuple):
-    """The state carried from step to step, `[*B, H]` each.
+    """The carried state, `[*B, H]` each.
 
     h: the hidden state, which is also the output.
     c: the cell state, divided by exp(m).
@@ -45,11 +45,10 @@ def slstm(params: LSTMParams, state: SLSTMState, z: Array) -> SLSTMState:
         h_t = σ(o) ⊙ c_t / n_t
 
     The state holds c and n divided by exp(m), m_t = max(ln σ(f) + m_tm1, i), so that no exponential
-    overflows; h does not depend on m. A sequence begins with n = 0. There m_t = i, so that n_t = 1
-    for every i. The published code does so only where n is 0 in the whole batch.
+    overflows; h does not depend on m. A sequence begins with n = 0, where m_t = i and n_t = 1. The
+    published code does so only if n is 0 in the whole batch.
 
-    The cell has one head. Parameters with an axis of N heads in front, of H/N units each, have the
-    block-diagonal U of the paper under `vmap`:
+    The cell has one head. For the paper's block-diagonal U, `vmap` over N heads of H/N units each:
 
     >>> import jax, jlstm
     >>> keys, xs = jax.random.split(jax.random.key(0), 4), jax.numpy.ones((10, 5, 2))
@@ -72,7 +71,7 @@ def _step(log_forget, state, z):
     z_i, z_f, z_g, z_o = split(z, 4)
     held = log_forget(z_f) + state.m
     m_t = jnp.where(state.n == 0, z_i, jnp.maximum(held, z_i))
-    # Beside n = 0 it may be large. It multiplies zeros there, with which infinity would make NaN.
+    # Where n = 0, the exponent may be large. f multiplies zeros there, and inf * 0 would be NaN.
     f = jnp.exp(jnp.minimum(held - m_t, 80))
     i = jnp.exp(z_i - m_t)
     c_t = f * state.c + i * jnp.tanh(z_g)
@@ -93,8 +92,7 @@ def init_slstm(
 
         W ~ N(0, 2 / 5D),    U = 0,    b_f[j] = 5 - 12 (j / (H - 1))^0.3,    b_i = b_g = b_o = 0
 
-    The biases are those of a network's first block. The options are those of `jlstm.init`, of which
-    `forget_bias` or `bias_init` takes the place of these biases.
+    These are the biases of a network's first block. Options of `jlstm.init` replace these defaults.
     """
     check_size("hidden_size", hidden_size)
     spread = 5 - 12 * np.linspace(0, 1, hidden_size) ** 0.3

@@ -10,12 +10,11 @@
 >>> lstm.load_state_dict(to_torch(params))
 <All keys matched successfully>
 
-Every module of a library has the same four names. `from_…` converts its parameters to jlstm's and
-`to_…` converts jlstm's to its own; `state_from_…` and `state_to_…` convert the carried state.
-Nothing is imported before it is used. Arrays of JAX remain arrays of JAX, so you can differentiate
-through these functions; all others are copied to NumPy in their dtype. params → library → params is
-exact to the bit, except for the forget bias in haiku. Parameters that a library cannot hold, or
-jlstm cannot express, raise an error that names them.
+Each module for a library has four functions. `from_…` and `to_…` convert parameters,
+`state_from_…` and `state_to_…` the carried state. You can differentiate through them: arrays of JAX
+remain arrays of JAX, and other arrays are copied to NumPy in their dtype. A conversion to a library
+and back is exact to the bit, except for the forget bias in haiku. Parameters that a library cannot
+hold, or jlstm cannot express, raise an error that names them.
 
 | module | library | jlstm |
 |---|---|---|
@@ -31,9 +30,7 @@ jlstm cannot express, raise an error that names them.
 | `cudnn` | the flat vector of `jax.experimental.rnn` | a stack |
 | `gates` | the matrices of named gates, in any order | `LSTMParams` |
 | `files` | .npz and safetensors | any tree of parameters |
-
-`onnx` is different: it reads nodes of models with all their attributes as functions, and writes
-stacks as models that other runtimes run.
+| `onnx` | nodes of models, as functions; writes stacks as models | a stack |
 """
 
 from typing import TYPE_CHECKING

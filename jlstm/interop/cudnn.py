@@ -1,34 +1,24 @@
 """Converts the weights of jax.experimental.rnn, JAX's interface to cuDNN's LSTM: one flat vector.
 
-    cuDNN                                                 jlstm
+    cuDNN, gates i, f, g, o                               jlstm
     W_ih [4H, D], W_hh [4H, H] of each layer in turn      W and U, transposed
     b_ih [4H], b_hh [4H] of each layer in turn            b = b_ih + b_hh
     h, c [layers * directions, B, H]                      an LSTMState for each of them
 
-Both have the same order of gates. The two directions of a layer are two layers, forward before
-backward. `to_cudnn` puts b into b_ih and zeros into b_hh.
-
-`rnn.lstm` runs on NVIDIA's GPUs, `rnn.lstm_ref` everywhere. Both are batch-major. For a row of
-length 0 `lstm_ref` returns the state after the padding, jlstm the state that it received.
+The two directions of a layer are two layers, forward before backward. `to_cudnn` puts b into b_ih
+and zeros into b_hh. `rnn.lstm` runs on NVIDIA's GPUs, `rnn.lstm_ref` everywhere. Both are
+batch-major. For a row of length 0 `lstm_ref` returns the state after the padding, and jlstm returns
+the initial state.
 """
 
-import math
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jlstm._src.checks import check_bool, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTM, LSTMState
-from jlstm.interop.weights import (
-    as_array,
-    as_stack,
-    check_layers,
-    lstm_params,
-    no_bias,
-    numpy_of,
-    unstack,
-)
+from jlstm.interop.weights import as_array, as_stack, check_layers, lstm_params, no_bias, numpy_of
 
 
 def from_cudnn(
@@ -60,17 +50,14 @@ def from_cudnn(
     weights = as_array("weights", weights)
     ways, H = 1 + bidirectional, hidden_size
     widths = [input_size] * ways + [ways * H] * (ways * (num_layers - 1))
-    shapes = [shape for width in widths for shape in ((4 * H, width), (4 * H, H))]
-    shapes += [(4 * H,)] * len(shapes)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    columns = [k for width in widths for k in (width, H)] + [1] * (2 * len(widths))
+    ends = 4 * H * np.cumsum(columns)
     if weights.shape != (ends[-1],):
         expected = f"shape [{ends[-1]}] for these sizes"
         raise ValueError(f"weights: expected {expected}, got {list(weights.shape)}")
-    parts = numpy_of(weights).split(weights, ends[:-1])
-    arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-    n = 2 * len(widths)  # matrices, before as many biases
-    each = zip(arrays[:n:2], arrays[1:n:2], arrays[n::2], arrays[n + 1 :: 2], strict=True)
-    directions = (lstm_params("weights", W.T, U.T, b_ih + b_hh) for W, U, b_ih, b_hh in each)
+    parts = iter(numpy_of(weights).split(weights, ends[:-1]))
+    matrices = [[next(parts).reshape(4 * H, k).T for k in (width, H)] for width in widths]
+    directions = (lstm_params("weights", W, U, next(parts) + next(parts)) for W, U in matrices)
     return as_stack(directions, bidirectional)
 
 
@@ -103,5 +90,5 @@ def state_from_cudnn(state: tuple, *, bidirectional: bool = False) -> tuple:
 
 def state_to_cudnn(states: tuple) -> tuple[Array, Array]:
     """Converts the states of a stack to `(h, c)`, `[layers * directions, B, H]` each."""
-    h, c = map(jnp.stack, unstack(states))
-    return h, c
+    leaves = jax.tree.leaves(states)  # h, c of each direction in turn
+    return jnp.stack(leaves[::2]), jnp.stack(leaves[1::2])

@@ -1,15 +1,15 @@
 """Converts equinox.nn.LSTMCell.
 
-    equinox               jlstm
-    weight_ih [4H, D]     W [D, 4H], transposed
-    weight_hh [4H, H]     U [H, 4H], transposed
-    bias [4H]             b [4H]
-    (h, c)                LSTMState(h, c)
-
-Both have the same order of gates.
+equinox, gates i, f, g, o    jlstm
+weight_ih [4H, D]            W [D, 4H], transposed
+weight_hh [4H, H]            U [H, 4H], transposed
+bias [4H], or None           b [4H], or zeros
+(h, c)                       LSTMState(h, c)
 """
 
 from typing import Any
+
+import jax
 
 from jlstm._src.checks import describe
 from jlstm._src.lstm import LSTMParams, LSTMState
@@ -17,7 +17,7 @@ from jlstm.interop.weights import as_array, check_bias, check_lstm, lstm_params
 
 
 def from_equinox(cell: Any) -> LSTMParams:
-    """Converts an `equinox.nn.LSTMCell` or its gradient; without a bias b is zero.
+    """Converts an `equinox.nn.LSTMCell` or its gradient.
 
     Raises:
       TypeError, ValueError: `cell` is another module.
@@ -35,9 +35,7 @@ def from_equinox(cell: Any) -> LSTMParams:
 
 
 def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
-    """Converts to an `equinox.nn.LSTMCell`.
-
-    `bias=False` makes a cell without a bias; b must then be zero.
+    """Converts to an `equinox.nn.LSTMCell`; `bias=False` needs a b of zeros.
 
     Raises:
       TypeError, ValueError: `params` are not the parameters of one standard LSTM, or b is not zero.
@@ -47,18 +45,13 @@ def to_equinox(params: LSTMParams, *, bias: bool = True) -> Any:
     (12, 2)
     """
     import equinox
-    import jax
 
     check_lstm("equinox.nn.LSTMCell", params)
     check_bias(bias, [params])
-    D, H = params.W.shape[0], params.U.shape[0]
-    make = equinox.nn.LSTMCell
-    cell = equinox.filter_eval_shape(make, D, H, use_bias=bias, key=jax.random.key(0))
-
-    def arrays(cell):
-        return [cell.weight_ih, cell.weight_hh, *[cell.bias] * bias]
-
-    return equinox.tree_at(arrays, cell, [params.W.T, params.U.T, *[params.b] * bias])
+    sizes, make = (params.W.shape[0], params.U.shape[0]), equinox.nn.LSTMCell
+    cell = equinox.filter_eval_shape(make, *sizes, use_bias=bias, key=jax.random.key(0))
+    arrays = [params.W.T, params.U.T, *[params.b] * bias]
+    return equinox.tree_at(lambda c: [c.weight_ih, c.weight_hh, *[c.bias] * bias], cell, arrays)
 
 
 def state_from_equinox(state: tuple) -> LSTMState:

@@ -6,9 +6,8 @@ the second layer. The header, `jlstm`, is JSON text:
     {"version": 1, "gates": "ifgo", "sha256": "…", "tree": {"LSTMParams": {
         "W": "float32[2, 12]", "U": "float32[3, 12]", "b": "float32[12]"}}}
 
-It describes the tree, the dtypes and shapes of the arrays, and the order of the gates. The digest
-covers the rest of the header and all arrays, so every change is detected. A file of the arrays W, U
-and b without a header is read as `LSTMParams`.
+The digest covers the rest of the header and all arrays, so every change is detected. A file of the
+arrays W, U and b without a header is read as `LSTMParams`.
 """
 
 import hashlib
@@ -16,6 +15,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -44,8 +44,7 @@ def save_params(path: str, params: Any) -> None:
 
     Args:
       path: ends in .npz or .safetensors. An existing file is replaced.
-      params: arrays of floats in NamedTuples, tuples, lists and dicts: `LSTMParams`, a stack, the
-        parameters of other cells, or a tree of your own around them.
+      params: any tree of arrays of floats in NamedTuples, tuples, lists and dicts by name.
 
     Raises:
       OSError: the file cannot be written; an existing file is unchanged.
@@ -65,10 +64,9 @@ def save_params(path: str, params: Any) -> None:
 
 
 def params_writer(path: str, params: Any) -> Writer:
-    """Makes the function that writes parameters to an open file, for `atomic_write`."""
+    """Returns a function that writes parameters to an open file, for `atomic_write`."""
     check_suffix(path, ".npz", ".safetensors")
-    arrays: dict[str, np.ndarray] = {}
-    tree = _outline("params", (), params, arrays)
+    tree, arrays = _outline("params", params)
     if not isinstance(tree, dict):
         raise TypeError(f"params: expected a tuple, list or dict of arrays, got {tree}")
     header = {"version": VERSION, "gates": GATE_ORDER, "tree": tree}
@@ -82,16 +80,14 @@ def params_writer(path: str, params: Any) -> Writer:
 
 
 def load_params(path: str, like: Any = None) -> Any:
-    """Reads parameters from a .npz or .safetensors file.
-
-    Nothing is unpickled. The arrays are NumPy's in the saved dtypes, so float64 always survives.
+    """Reads parameters from a .npz or .safetensors file, without unpickling anything.
 
     Args:
       path: a file of `save_params`, or of `W [D, 4H]`, `U [H, 4H]`, `b [4H]` with gates i, f, g, o.
       like: a tree of the expected structure and shapes; required for NamedTuples of your own.
 
     Returns:
-      The saved tree.
+      The saved tree, of NumPy arrays in the saved dtypes.
 
     Raises:
       OSError: the file cannot be read.
@@ -102,52 +98,52 @@ def load_params(path: str, like: Any = None) -> Any:
         params = _whole(path, text, arrays, like)
     elif sorted(arrays) == sorted(LSTMParams._fields):
         params = LSTMParams(**arrays)
-        _outline(path, (), params, {})
+        _outline(path, params)
     else:
         raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
-    if like is None:
-        return params
-    shapes, expected = (
-        [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(tree)] for tree in (params, like)
-    )
-    if jax.tree.structure(params) != jax.tree.structure(like) or shapes != expected:
+    if like is not None and _form(params) != _form(like):
         raise ValueError(f"{path}: expected {describe(like)}, got {describe(params)}")
     return params
 
 
-def _outline(source: str, place: tuple, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Describes a tree, each array by dtype and shape; collects the arrays by name."""
-    where = f"{source}: {'.'.join(place)}" if place else source
-    if tree is None:
-        return None
-    if hasattr(tree, "dtype"):
-        return _leaf(where, ".".join(place), tree, arrays)
-    if isinstance(tree, LSTMParams):
-        _check_lstm(where, tree)
-    if hasattr(tree, "_fields"):
-        parts: Any = tree._asdict()
-    elif type(tree) in (tuple, list):
-        parts = {str(k): part for k, part in enumerate(tree)}
-    elif type(tree) is dict and all(isinstance(name, str) for name in tree):
-        parts = tree
-    else:
-        expected = "arrays in NamedTuples, tuples, lists and dicts by name"
-        raise TypeError(f"{where}: expected {expected}, got {describe(tree)}")
-    inner = {name: _outline(source, (*place, name), part, arrays) for name, part in parts.items()}
-    return {type(tree).__name__: inner}
+def _form(tree: Any) -> tuple:
+    return jax.tree.structure(tree), [getattr(p, "shape", None) for p in jax.tree.leaves(tree)]
 
 
-def _leaf(where: str, name: str, array: Any, arrays: dict[str, np.ndarray]) -> str:
-    array = np.asarray(array)
-    if array.dtype.name not in FLOATS:
-        raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
-    if not np.isfinite(array).all():
-        spot = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise ValueError(f"{where}{spot}: expected a finite number")
-    if name in arrays or name == HEADER:
-        raise ValueError(f"{where}: expected a name of its own, got {name!r}")
-    arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
-    return f"{array.dtype.name}{list(array.shape)}"
+def _outline(source: str, params: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns a description of a tree, with the dtype and shape of each array, and its arrays."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def outline(place: tuple, tree: Any) -> Any:
+        name = ".".join(place)
+        where = f"{source}: {name}" if place else source
+        if tree is None:
+            return None
+        if hasattr(tree, "dtype"):
+            array = np.asarray(tree)
+            if array.dtype.name not in FLOATS:
+                raise ValueError(f"{where}: expected {', '.join(FLOATS)}, got {array.dtype}")
+            if len(spots := np.argwhere(~np.isfinite(array))):
+                raise ValueError(f"{where}{spots[0].tolist()}: expected a finite number")
+            if name in arrays or name == HEADER:
+                raise ValueError(f"{where}: expected a name of its own, got {name!r}")
+            arrays[name] = np.array(array, array.dtype.newbyteorder("="), order="C")
+            return f"{array.dtype.name}{list(array.shape)}"
+        if isinstance(tree, LSTMParams):
+            _check_lstm(where, tree)
+        if hasattr(tree, "_fields"):
+            parts: Any = tree._asdict()
+        elif type(tree) in (tuple, list):
+            parts = {str(k): part for k, part in enumerate(tree)}
+        elif type(tree) is dict and all(isinstance(name, str) for name in tree):
+            parts = tree
+        else:
+            expected = "arrays in NamedTuples, tuples, lists and dicts by name"
+            raise TypeError(f"{where}: expected {expected}, got {describe(tree)}")
+        inner = {name: outline((*place, name), part) for name, part in parts.items()}
+        return {type(tree).__name__: inner}
+
+    return outline((), params), arrays
 
 
 def _check_lstm(where: str, params: LSTMParams) -> None:
@@ -163,10 +159,10 @@ def _check_lstm(where: str, params: LSTMParams) -> None:
 def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> Any:
     """Builds the tree that a header describes, if the header belongs to these arrays."""
     try:
-        try:
-            header = json.loads(text)
-        except ValueError:
-            raise ValueError(f"{path}: its header is not one of jlstm's") from None
+        header = json.loads(text)
+    except (RecursionError, ValueError):
+        raise ValueError(f"{path}: its header is not one of jlstm's") from None
+    try:
         digest, version, gates = header.pop("sha256"), header["version"], header["gates"]
         if version != VERSION:
             raise ValueError(f"{path}: expected version {VERSION} of the format, got {version!r}")
@@ -174,9 +170,12 @@ def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> An
             raise ValueError(f"{path}: expected gates in the order {GATE_ORDER}, got {gates!r}")
         if digest != _digest(header, arrays):
             raise ValueError(f"{path}: was changed after it was written: its digest is another")
-        params = _build(path, header["tree"], (), arrays, _CLASSES | _classes(like))
-        again: dict[str, np.ndarray] = {}
-        if _outline(path, (), params, again) != header["tree"] or set(again) != set(arrays):
+        named: list = []  # the NamedTuples in `like`
+        jax.tree.leaves(like, is_leaf=lambda t: hasattr(t, "_fields") and bool(named.append(t)))
+        classes = _CLASSES | {type(one).__name__: type(one) for one in named}
+        params = _build(path, header["tree"], (), arrays, classes)
+        tree, again = _outline(path, params)
+        if tree != header["tree"] or set(again) != set(arrays):
             raise KeyError
     except (AttributeError, KeyError, RecursionError, TypeError):  # another program wrote it
         raise ValueError(f"{path}: its header is not that of its arrays") from None
@@ -184,11 +183,9 @@ def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> An
 
 
 def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> Any:
-    """Builds the tree of an outline."""
-    if node is None:
-        return None
-    if isinstance(node, str):
-        return arrays[".".join(place)]
+    """Builds the tree that an outline describes."""
+    if not isinstance(node, dict):
+        return None if node is None else arrays[".".join(place)]
     if len(node) != 1:
         raise KeyError
     ((kind, inner),) = node.items()
@@ -196,19 +193,6 @@ def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> A
         raise ValueError(f"{path}: holds {kind}, which is not jlstm's: pass like=")
     parts = {k: _build(path, part, (*place, k), arrays, classes) for k, part in inner.items()}
     return classes[kind](**parts)
-
-
-def _classes(like: Any) -> dict[str, Any]:
-    """Finds the NamedTuples in a tree, by name."""
-    found = {}
-
-    def note(node):
-        if hasattr(node, "_fields"):
-            found[type(node).__name__] = type(node)
-        return False
-
-    jax.tree.leaves(like, is_leaf=note)
-    return found
 
 
 def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
@@ -220,7 +204,7 @@ def _digest(header: dict, arrays: dict[str, np.ndarray]) -> str:
 
 
 def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """Writes as `np.savez`, but allows any name, and equal arrays give equal bytes."""
+    """Writes as `np.savez` does, but allows any name and always gives the same bytes."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
@@ -229,18 +213,16 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    with open(path, "rb") as file:
-        content = file.read()
-    arrays = {}
+    content, arrays = io.BytesIO(Path(path).read_bytes()), {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(content) as archive:
             entries = archive.namelist()
             for entry in entries:
                 with archive.open(entry) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
-                # .npy has no name for bfloat16 and stores it as two opaque bytes.
-                array = array.view("bfloat16") if array.dtype == np.dtype("V2") else array
-                arrays[entry.removesuffix(".npy")] = array
+                # .npy stores bfloat16 as two opaque bytes.
+                bfloat16 = array.dtype == np.dtype("V2")
+                arrays[entry.removesuffix(".npy")] = array.view("bfloat16") if bfloat16 else array
     except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
         raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
     if len(arrays) < len(entries):
@@ -253,8 +235,7 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
@@ -265,6 +246,5 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     for name, part in parts:
         if part["dtype"] not in _DTYPES:
             raise ValueError(f"{path}: {name}: expected {', '.join(FLOATS)}, got {part['dtype']}")
-        array = np.frombuffer(part["data"], np.dtype(_DTYPES[part["dtype"]]))
-        arrays[name] = array.reshape(part["shape"])
+        arrays[name] = np.frombuffer(part["data"], _DTYPES[part["dtype"]]).reshape(part["shape"])
     return arrays, metadata.get(HEADER)

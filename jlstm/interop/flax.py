@@ -1,18 +1,13 @@
 """Converts flax's LSTMCell and OptimizedLSTMCell, of linen and nnx, in RNN and Bidirectional.
 
-    linen, and nnx's LSTMCell              jlstm
-    ii, if, ig, io: kernel [D, H]          the four blocks of W [D, 4H]
-    hi, hf, hg, ho: kernel [H, H]          the four blocks of U [H, 4H]
-    hi, hf, hg, ho: bias [H]               the four blocks of b [4H]
-
-    nnx's OptimizedLSTMCell                jlstm
-    dense_i: kernel [D, 4H]                W
-    dense_h: kernel [H, 4H], bias [4H]     U, b
-
-    carry (c, h)                           LSTMState(h, c), the other way round
+    linen, and nnx's LSTMCell        nnx's OptimizedLSTMCell    jlstm
+    ii, if, ig, io: kernel [D, H]    dense_i: kernel [D, 4H]    W [D, 4H]
+    hi, hf, hg, ho: kernel [H, H]    dense_h: kernel [H, 4H]    U [H, 4H]
+    hi, hf, hg, ho: bias [H]         dense_h: bias [4H]         b [4H]
+    carry (c, h)                     carry (c, h)               LSTMState(h, c), in the other order
 
 nnx spells "if" as "if_". RNN puts "cell" before these names, Bidirectional "forward_rnn" and
-"backward_rnn". After `seq_lengths` flax keeps running on the padding, and jlstm returns zeros.
+"backward_rnn". flax runs on the padding after `seq_lengths`, where jlstm returns zeros.
 """
 
 import inspect
@@ -23,15 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.checks import describe
-from jlstm._src.lstm import GATE_ORDER, LSTMParams, LSTMState
+from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 
 Layer = LSTMParams | Bidirectional
-
 _DIRECTIONS = "forward_rnn", "backward_rnn"
-_FUSED = ["dense_i"], ["dense_h"]  # the layers of x and of h
-_SPLIT = [f"i{gate}" for gate in GATE_ORDER], [f"h{gate}" for gate in GATE_ORDER]
+_FUSED = ["dense_i"], ["dense_h"]  # the names of the layers of x and of h
+_SPLIT = ["ii", "if", "ig", "io"], ["hi", "hf", "hg", "ho"]
 _ACTIVATIONS = {
     "gate_fn": ("sigmoid", (jax.nn.sigmoid, jax.lax.logistic)),
     "activation_fn": ("tanh", (jnp.tanh, jax.nn.tanh, jax.lax.tanh)),
@@ -42,13 +36,11 @@ def from_linen(params: Mapping, module: Any = None) -> Layer:
     """Converts an LSTM of linen to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
 
     Args:
-      params: the parameters of an LSTMCell, an OptimizedLSTMCell, an RNN or a Bidirectional, from
-        linen's `init`, with or without "params" around them.
-      module: the module that they belong to; if given, its activations are checked.
+      params: the parameters from linen's `init`, with or without "params" around them.
+      module: the module of these parameters; if given, its activations are checked.
 
     Raises:
-      TypeError: `params` does not hold arrays by name.
-      ValueError: names or sizes do not fit an LSTM, or another activation or `merge_fn` is set.
+      TypeError, ValueError: `params` do not fit an LSTM, or `module` computes something else.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -73,15 +65,14 @@ def to_linen(params: Layer) -> dict[str, Any]:
     >>> list(to_linen(jlstm.init(jax.random.key(0), 2, 3)))
     ['ii', 'if', 'ig', 'io', 'hi', 'hf', 'hg', 'ho']
     """
-    return _to_tree(params, "LSTMCell", *_SPLIT)
+    return _to_tree(params, "LSTMCell", _SPLIT)
 
 
 def from_nnx(module: Any) -> Layer:
     """Converts an LSTM of nnx to `LSTMParams`, or a Bidirectional to `Bidirectional` of two.
 
     Args:
-      module: `nnx.LSTMCell`, `nnx.OptimizedLSTMCell`, `nnx.RNN` or `nnx.Bidirectional` of them, or
-        an `nnx.State` of one of these, such as its gradient.
+      module: a cell, `nnx.RNN` or `nnx.Bidirectional`, or its `nnx.State`, such as a gradient.
 
     Raises:
       TypeError, ValueError: as `from_linen`.
@@ -102,7 +93,7 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """Converts to an `nnx.State`, for `nnx.update(module, state)`.
 
     Args:
-      params: `LSTMParams` for a cell, `Bidirectional` of two for an `nnx.Bidirectional` of RNNs.
+      params: as for `to_linen`.
       optimized: True for an OptimizedLSTMCell, False for an LSTMCell.
 
     Raises:
@@ -118,17 +109,19 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """
     from flax import nnx
 
-    names = _FUSED if optimized else (["ii", "if_", "ig", "io"], _SPLIT[1])
-    tree = _to_tree(params, "OptimizedLSTMCell" if optimized else "LSTMCell", *names)
-    return nnx.State(jax.tree.map(nnx.Param, tree))
+    cell, names = "LSTMCell", (["ii", "if_", "ig", "io"], _SPLIT[1])
+    if optimized:
+        cell, names = "OptimizedLSTMCell", _FUSED
+    return nnx.State(jax.tree.map(nnx.Param, _to_tree(params, cell, names)))
 
 
-def _to_tree(params: Any, cell: str, inputs: list[str], hidden: list[str]) -> dict[str, Any]:
-    """Splits the arrays of each direction among layers of these names."""
+def _to_tree(params: Any, cell: str, names: tuple[list[str], list[str]]) -> dict[str, Any]:
+    """Splits the arrays of each direction among the layers of x and of h with these names."""
     if isinstance(params, Bidirectional):
         both = zip(_DIRECTIONS, params, strict=True)
-        return {name: {"cell": _to_tree(one, cell, inputs, hidden)} for name, one in both}
+        return {name: {"cell": _to_tree(one, cell, names)} for name, one in both}
     check_lstm(f"flax's {cell}", params)
+    inputs, hidden = names
     W, U, b = (numpy_of(array).split(array, len(inputs), axis=-1) for array in params)
     tree = {name: {"kernel": kernel} for name, kernel in zip(inputs, W, strict=True)}
     leaves = zip(hidden, U, b, strict=True)
@@ -136,7 +129,7 @@ def _to_tree(params: Any, cell: str, inputs: list[str], hidden: list[str]) -> di
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
-    """Finds the arrays of an LSTM by their names, in whatever encloses them."""
+    """Joins the arrays of an LSTM, inside "params", "cell" or the names of directions."""
     if not isinstance(tree, Mapping):
         raise TypeError(f"{source}: expected arrays by name, got {describe(tree)}")
     for around in ("params", "cell"):
@@ -150,39 +143,30 @@ def _from_tree(source: str, tree: Any) -> Layer:
     found = {name: set(part) if isinstance(part, Mapping) else set() for name, part in tree.items()}
     if found != expected:
         raise ValueError(f"{source}: expected the layers of an LSTM, got {first_few(tree)}")
-    kinds = (inputs, "kernel"), (hidden, "kernel"), (hidden, "bias")
-    W, U, b = (_side_by_side(source, tree, names, leaf) for names, leaf in kinds)
-    return lstm_params(source, W, U, b)
-
-
-def _side_by_side(source: str, tree: Mapping, names: list[str], leaf: str) -> Any:
-    """Joins the arrays of several layers along their last axis."""
-    blocks = [as_array(f"{source}.{name}.{leaf}", tree[name][leaf]) for name in names]
-    if len({block.shape for block in blocks}) > 1:
-        came = first_few(str(list(block.shape)) for block in blocks)
-        raise ValueError(f"{source}: expected one shape for the {leaf}s of {names}, got {came}")
-    return numpy_of(*blocks).concatenate(blocks, axis=-1)
+    arrays = []
+    for names, leaf in ((inputs, "kernel"), (hidden, "kernel"), (hidden, "bias")):
+        blocks = [as_array(f"{source}.{name}.{leaf}", tree[name][leaf]) for name in names]
+        if len({block.shape for block in blocks}) > 1:
+            got = first_few(str(list(block.shape)) for block in blocks)
+            raise ValueError(f"{source}: expected one shape for the {leaf}s of {names}, got {got}")
+        arrays.append(numpy_of(*blocks).concatenate(blocks, axis=-1))
+    return lstm_params(source, *arrays)
 
 
 def _check_module(library: str, module: Any) -> None:
-    """Checks what the arrays do not show: the activations, and how directions are merged."""
+    """Checks the activations, and the function that merges the directions."""
     if hasattr(module, "forward_rnn"):
         standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
-        if module.merge_fn is not standard:
-            raise ValueError(f"merge_fn: expected flax's own, got {_name(module.merge_fn)}")
-        for name in _DIRECTIONS:
-            _check_module(library, getattr(module, name))
-        return
+        if (got := module.merge_fn) is not standard:
+            raise ValueError(f"merge_fn: expected flax's own, got {getattr(got, '__name__', got)}")
+        _check_module(library, module.forward_rnn)
+        return _check_module(library, module.backward_rnn)
     cell = getattr(module, "cell", module)
     if type(cell).__name__ not in ("LSTMCell", "OptimizedLSTMCell"):
         raise TypeError(f"module: expected an LSTM of {library}, got {type(cell).__name__}")
     for field, (name, functions) in _ACTIVATIONS.items():
-        if getattr(cell, field) not in functions:
-            raise ValueError(f"{field}: expected {name}, got {_name(getattr(cell, field))}")
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", None) or repr(function)
+        if (got := getattr(cell, field)) not in functions:
+            raise ValueError(f"{field}: expected {name}, got {getattr(got, '__name__', got)}")
 
 
 def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
@@ -192,13 +176,11 @@ def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
     LSTMState(h='h', c='c')
     """
     c, h = carry
-    if isinstance(c, tuple):
-        return Bidirectional(*map(state_from_flax, carry))
-    return LSTMState(h, c)
+    return Bidirectional(*map(state_from_flax, carry)) if isinstance(c, tuple) else LSTMState(h, c)
 
 
 def state_to_flax(state: LSTMState | Bidirectional) -> tuple:
     """Converts `LSTMState(h, c)` to flax's carry `(c, h)`, `Bidirectional` to a pair of carries."""
     if isinstance(state, Bidirectional):
-        return state_to_flax(state.forward), state_to_flax(state.backward)
+        return tuple(map(state_to_flax, state))
     return state.c, state.h

@@ -12,12 +12,7 @@ from jlstm._src.lstm import GATE_ORDER, LSTM, LSTMParams
 
 
 class Gate(NamedTuple):
-    """The matrices of one gate, in the equations for column vectors, `W x + U h + b`.
-
-    W: `[H, D]`, from the input.
-    U: `[H, H]`, from the hidden state.
-    b: `[H, 1]`, the bias.
-    """
+    """One gate of the equations for column vectors: `W [H, D]`, `U [H, H]`, `b [H, 1]`."""
 
     W: Array
     U: Array
@@ -31,8 +26,7 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
       gates: `(W [H, D], U [H, H], b [H, 1])` by name: i, f, o, and g or c for the candidate.
 
     Raises:
-      TypeError: `gates` is not a mapping of triples of float arrays.
-      ValueError: the names are not the names of the four gates, or the sizes do not agree.
+      TypeError, ValueError: names, types or sizes do not fit the four gates of an LSTM.
 
     >>> import jax, jlstm
     >>> from jlstm.interop import gates
@@ -62,7 +56,7 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
 
 
 def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]:
-    """Returns the four gates of `params` by name, in a given order; inverts `pack_gates`.
+    """Returns the four gates of `params` by name; inverts `pack_gates`.
 
     Args:
       params: the parameters of one LSTM.
@@ -83,7 +77,6 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
     places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
     if sorted(places) != [0, 1, 2, 3]:
         raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r}")
-    W, U, b = (jnp.split(block, 4, axis=-1) for block in params)
-    return {
-        name: Gate(W[k].T, U[k].T, b[k][:, None]) for name, k in zip(order, places, strict=True)
-    }
+    parts = (jnp.split(p, 4, axis=-1) for p in params)
+    blocks = [Gate(W.T, U.T, b[:, None]) for W, U, b in zip(*parts, strict=True)]
+    return {name: blocks[k] for name, k in zip(order, places, strict=True)}

@@ -1,13 +1,13 @@
 """Converts haiku.LSTM.
 
-    haiku                            jlstm
-    w [D + H, 4H], gates i, g, f, o  W [D, 4H] above U [H, 4H], gates i, f, g, o
-    b [4H]                           b [4H], less 1 for the forget gate
-    LSTMState(hidden, cell)          LSTMState(h, c)
+    haiku, gates i, g, f, o               jlstm, gates i, f, g, o
+    w [D + H, 4H]                         W [D, 4H] above U [H, 4H]
+    b [4H], plus 1 for the forget gate    b [4H]
+    LSTMState(hidden, cell)               LSTMState(h, c)
 
-Haiku's cell adds 1 to the forget gate, so `from_haiku` adds 1 to its bias and `to_haiku` subtracts
-1. W, U and the other biases are exact to the bit. The first conversion rounds the forget bias by at
-most half a unit in the last place, 6e-8 for sums near 1 in float32; later ones change nothing.
+Haiku's cell adds the 1 at each step; `from_haiku` adds it to the bias, and `to_haiku` subtracts it.
+The first conversion rounds this bias by at most half a unit in the last place, 6e-8 for sums near 1
+in float32; later ones change nothing. Everything else is exact to the bit.
 """
 
 from collections.abc import Mapping
@@ -44,12 +44,11 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     w, b = (as_array(f"{place}.{leaf}", params[place][leaf]) for leaf in "wb")
     H = b.shape[-1] // 4 if b.ndim else 0
     if w.ndim != 2 or b.shape != (4 * H,) or w.shape[1] != 4 * H or w.shape[0] <= H:
-        came = f"w {list(w.shape)} b {list(b.shape)}"
-        raise ValueError(f"{place}: expected w [D + H, 4H] and b [4H] of an LSTM, got {came}")
+        got = f"w {list(w.shape)} b {list(b.shape)}"
+        raise ValueError(f"{place}: expected w [D + H, 4H] and b [4H] of an LSTM, got {got}")
     w, xp = _swap(w), numpy_of(b)
     b_i, b_g, b_f, b_o = xp.split(b, 4)
-    b = xp.concatenate([b_i, b_f + 1, b_g, b_o])
-    return lstm_params(place, w[:-H], w[-H:], b)
+    return lstm_params(place, w[:-H], w[-H:], xp.concatenate([b_i, b_f + 1, b_g, b_o]))
 
 
 def to_haiku(params: LSTMParams, name: str = "lstm") -> dict[str, dict[str, Any]]:

@@ -1,15 +1,14 @@
 """Converts keras.layers.LSTM, LSTMCell and Bidirectional, of Keras 3 on any backend.
 
-    Keras                          jlstm
+    Keras, gates i, f, c, o        jlstm, gates i, f, g, o
     kernel [D, 4H]                 W [D, 4H]
     recurrent_kernel [H, 4H]       U [H, 4H]
     bias [4H], or none             b [4H], or zeros
     [h, c]                         LSTMState(h, c)
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
-Both have the same order of gates; Keras calls the candidate c, jlstm g. `unit_forget_bias` changes
-how Keras draws its biases: the stored bias contains the 1, and Keras adds nothing later. Several
-layers make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
+With `unit_forget_bias` the stored bias contains the 1, and Keras adds nothing later. Several layers
+make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
 
 Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
 set; jlstm returns zeros. With `go_backwards` it returns the last step first, unlike `reverse=True`.
@@ -23,7 +22,7 @@ import numpy as np
 from jlstm._src.checks import describe
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
-from jlstm.interop.weights import as_array, check_bias, check_lstm, directions_of, lstm_params
+from jlstm.interop.weights import as_array, as_stack, check_bias, check_lstm, lstm_params
 
 
 def from_keras(layer: Any) -> LSTMParams | Bidirectional:
@@ -34,18 +33,16 @@ def from_keras(layer: Any) -> LSTMParams | Bidirectional:
         a list of weights, as `layer.get_weights()` returns and `stateless_call` takes.
 
     Raises:
-      TypeError: `layer` is another layer.
-      ValueError: the layer has another activation or `merge_mode`, or has no weights yet.
+      TypeError, ValueError: another layer, activation or `merge_mode`, or no weights yet.
 
     >>> import numpy as np
     >>> from_keras([np.ones((2, 12)), np.ones((3, 12)), np.zeros(12)]).U.shape
     (3, 12)
     """
     if isinstance(layer, list | tuple):
-        if len(layer) not in (4, 6):
-            return _pack("layer", layer)
-        half = len(layer) // 2
-        return Bidirectional(_pack("layer", layer[:half]), _pack("layer", layer[half:]))
+        both, half = len(layer) in (4, 6), len(layer) // 2
+        parts = [layer[:half], layer[half:]] if both else [layer]
+        return as_stack((_pack("layer", part) for part in parts), both)[0]
     if hasattr(layer, "forward_layer"):
         if layer.merge_mode != "concat":
             raise ValueError(f"merge_mode: expected 'concat', got {layer.merge_mode!r}")
@@ -68,29 +65,27 @@ def _one(layer: Any) -> LSTMParams:
 
 
 def _pack(source: str, weights: Any) -> LSTMParams:
-    """Makes parameters of kernel, recurrent_kernel and, if there is one, bias."""
+    """Makes parameters from kernel, recurrent_kernel and, if there is one, bias."""
     arrays = [as_array(f"{source}[{k}]", weight) for k, weight in enumerate(weights)]
     if len(arrays) not in (2, 3):
         expected = "kernel, recurrent_kernel and bias"
         built = "" if arrays else "; is it built yet?"
         raise ValueError(f"{source}: expected {expected}, got {len(arrays)} arrays{built}")
-    W, U, *biases = arrays
-    return lstm_params(source, W, U, biases[0] if biases else None)
+    W, U, b = [*arrays, None][:3]
+    return lstm_params(source, W, U, b)
 
 
 def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
-    """Converts to the list for `set_weights` of an LSTM, or of a Bidirectional, of Keras.
-
-    `bias=False` is for a layer with `use_bias=False`; the biases must then be zero.
+    """Converts to the list for `set_weights`; a layer with `use_bias=False` needs `bias=False`.
 
     Raises:
-      TypeError, ValueError: Keras cannot hold these parameters.
+      TypeError, ValueError: Keras cannot hold these parameters, or a bias left out is not zero.
 
     >>> import jax, jlstm
     >>> [array.shape for array in to_keras(jlstm.init(jax.random.key(0), 2, 3))]
     [(2, 12), (3, 12), (12,)]
     """
-    every = directions_of(params)
+    every = params if isinstance(params, Bidirectional) else (params,)
     for one in every:
         check_lstm("keras.layers.LSTM", one)
     check_bias(bias, every)
@@ -106,11 +101,9 @@ def state_from_keras(state: Any) -> LSTMState | Bidirectional:
     """
     if len(state) not in (2, 4):
         raise ValueError(f"state: expected two arrays or four, got {describe(state)}")
-    if len(state) == 2:
-        return LSTMState(*state)
-    return Bidirectional(LSTMState(*state[:2]), LSTMState(*state[2:]))
+    return as_stack(map(LSTMState, state[::2], state[1::2]), len(state) == 4)[0]
 
 
 def state_to_keras(state: LSTMState | Bidirectional) -> list:
     """Converts the state of one layer to Keras's `[h, c]` or `[h, c, h, c]`."""
-    return [array for one in directions_of(state) for array in one]
+    return jax.tree.leaves(state)

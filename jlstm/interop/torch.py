@@ -1,6 +1,6 @@
 """Converts torch.nn.LSTM and torch.nn.LSTMCell.
 
-    torch                              jlstm
+    torch, gates i, f, g, o            jlstm
     weight_ih_l0 [4H, D]               W [D, 4H], transposed
     weight_hh_l0 [4H, H]               U [H, 4H], transposed
     weight_hr_l0 [R, H]                V [H, R], transposed, of cells.projected
@@ -8,17 +8,16 @@
     …_l0_reverse                       Bidirectional.backward
     h, c [layers * directions, B, H]   an LSTMState for each layer and direction
 
-Both have the same order of gates. `to_torch` puts b into `bias_ih` and zeros into `bias_hh`, so
-params → torch → params is exact to the bit; torch → params → torch keeps the sum of the biases, not
-the two parts. Both have the gradient of b, so plain gradient descent moves their sum twice as far.
-
-In jlstm time leads, whatever `batch_first` is. Dropout is an argument of `jlstm.unroll_stack`.
+`to_torch` puts b into `bias_ih` and zeros into `bias_hh`. Both biases have the gradient of b, so
+plain gradient descent in torch moves their sum twice as far. In jlstm time leads, whatever
+`batch_first` is. Dropout is an argument of `jlstm.unroll_stack`.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jlstm._src.cell import sizes_of
@@ -33,25 +32,24 @@ from jlstm.interop.weights import (
     first_few,
     lstm_params,
     no_bias,
-    unstack,
-    zero_bias,
+    numpy_of,
 )
 
-# Names that stand for a weight which torch computes, in its new way and in its old one.
+# Names from which torch computes a normalised weight, in its new way and in its old one.
 DERIVED = re.compile(r"parametrizations\.|(weight|bias)_[ih][hr]\w*_(g|v|orig|u)$")
 
 
 def from_torch(module: Any, prefix: str = "") -> Any:
-    """Converts an LSTM of torch to parameters, which are NumPy arrays of their own.
+    """Converts an LSTM of torch to parameters, which are copies.
 
     Args:
-      module: `torch.nn.LSTM`, `torch.nn.LSTMCell`, a module that holds one, or a state dict of
-        tensors or arrays, such as `safetensors.numpy.load_file` gives.
+      module: `torch.nn.LSTM`, `torch.nn.LSTMCell`, a module around one, or a state dict of tensors
+        or arrays, such as `safetensors.numpy.load_file` returns.
       prefix: the prefix of the LSTM's names in the state dict, for example "encoder.lstm.".
 
     Returns:
-      For an LSTM, a stack for `jlstm.unroll_stack` of `LSTMParams`; with `proj_size`, of
-      `ProjectedParams`, to be run with `cell=jlstm.cells.projected`. For an LSTMCell, `LSTMParams`.
+      For an LSTMCell, `LSTMParams`. For an LSTM, a stack of `LSTMParams`; with `proj_size`, of
+      `ProjectedParams`, for `jlstm.unroll_stack(…, cell=jlstm.cells.projected)`.
 
     Raises:
       TypeError: an array does not hold floats, as in a quantised module.
@@ -72,7 +70,10 @@ def from_torch(module: Any, prefix: str = "") -> Any:
         advice = f"of a normalised weight; first call torch's {removal}"
         raise ValueError(f"{prefix}{derived[0]}: {advice}")
     if "weight_ih" not in weights and "weight_ih_l0" not in weights:
-        raise ValueError(_no_lstm(prefix, state_dict))
+        matches = [re.fullmatch(r"(.*)weight_ih(_l0)?", name) for name in state_dict]
+        places = ", ".join(sorted({repr(match[1]) for match in matches if match}))
+        got = f"one is at {places}" if places else first_few(state_dict)
+        raise ValueError(f"prefix: expected weight_ih_l0 or weight_ih behind {prefix!r}; {got}")
     depth = sum(re.fullmatch(r"weight_ih_l\d+", name) is not None for name in weights)
     bidirectional = "weight_ih_l0_reverse" in weights
     suffixes = _suffixes(depth, bidirectional) if depth else [""]
@@ -88,29 +89,20 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     return as_stack(directions, bidirectional) if depth else directions[0]
 
 
-def _no_lstm(prefix: str, state_dict: Mapping) -> str:
-    """Says where else in the state dict an LSTM is."""
-    ends = re.compile(r"(.*)weight_ih(_l0)?")
-    found = {match[1] for match in map(ends.fullmatch, state_dict) if match}
-    there = f"one is at {', '.join(map(repr, sorted(found)))}" if found else first_few(state_dict)
-    return f"prefix: expected weight_ih_l0 or weight_ih behind {prefix!r}; {there}"
-
-
 def _suffixes(depth: int, bidirectional: bool) -> list[str]:
-    ways = ["", "_reverse"] if bidirectional else [""]
-    return [f"_l{k}{way}" for k in range(depth) for way in ways]
+    return [f"_l{k}{way}" for k in range(depth) for way in ("", "_reverse")[: 1 + bidirectional]]
 
 
 def _direction(prefix: str, weights: Mapping, kinds: list[str], suffix: str) -> Any:
-    """Makes `LSTMParams` or `ProjectedParams` of the weights with a suffix."""
-    names = {kind: kind + suffix for kind in kinds}
-    arrays = {kind: as_array(prefix + name, weights[name]) for kind, name in names.items()}
-    source = prefix + names["weight_ih"]
+    """Makes `LSTMParams` or `ProjectedParams` from the weights with a suffix."""
+    arrays = {k: as_array(prefix + k + suffix, weights[k + suffix]) for k in kinds}
+    source = f"{prefix}weight_ih{suffix}"
     W, U = arrays["weight_ih"].T, arrays["weight_hh"].T
-    b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else None
+    zeros = numpy_of(U).zeros(U.shape[-1:], U.dtype)
+    b = arrays["bias_ih"] + arrays["bias_hh"] if "bias_ih" in arrays else zeros
     if "weight_hr" not in arrays:
         return lstm_params(source, W, U, b)
-    params = ProjectedParams(W, U, zero_bias(U) if b is None else b, arrays["weight_hr"].T)
+    params = ProjectedParams(W, U, b, arrays["weight_hr"].T)
     sizes_of(source, params, projected.layout)
     return params
 
@@ -125,7 +117,7 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
       bias: False for a module without biases; the biases of `params` must then be zero.
 
     Returns:
-      Tensors by name, in the dtypes of `params`; b in `bias_ih`, and zeros in `bias_hh`.
+      Tensors by name, in the dtypes of `params`.
 
     Raises:
       TypeError, ValueError: torch cannot hold these parameters.
@@ -149,10 +141,9 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
         if bias:
             arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
         if isinstance(one, ProjectedParams):
-            if one.P is not None:
-                expected = "P=None for torch.nn.LSTM"
-                raise ValueError(f"params: expected {expected}, got {describe(one.P)}")
             arrays["weight_hr"] = one.V.T
+        if (P := getattr(one, "P", None)) is not None:
+            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(P)}")
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 
@@ -189,5 +180,5 @@ def state_to_torch(states: tuple) -> tuple[Any, Any]:
     >>> h.shape
     torch.Size([2, 5, 3])
     """
-    h, c = (_tensor(np.stack([np.asarray(one) for one in part])) for part in unstack(states))
-    return h, c
+    leaves = jax.tree.leaves(states)  # h, c of each direction in turn
+    return _tensor(np.stack(leaves[::2])), _tensor(np.stack(leaves[1::2]))

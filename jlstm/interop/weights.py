@@ -12,7 +12,7 @@ from jlstm._src.cell import Layout, sizes_of
 from jlstm._src.checks import describe
 from jlstm._src.dtypes import Array
 from jlstm._src.files import FLOATS
-from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
+from jlstm._src.lstm import LSTM, LSTMParams
 from jlstm._src.stack import Bidirectional, is_stack
 
 
@@ -22,10 +22,9 @@ def as_array(name: str, value: Any) -> Array:
         dtype, shape = str(value.dtype).removeprefix("torch."), list(value.shape)
         if dtype not in FLOATS:
             raise TypeError(f"{name}: expected an array of floats, got a tensor {dtype}{shape}")
-        # torch cannot convert bfloat16 to NumPy; float64 represents the values of every dtype.
+        # torch cannot convert bfloat16 to NumPy; float64 holds the values of every dtype.
         return np.array(value.detach().cpu().double().numpy(), jnp.dtype(dtype))
-    if not isinstance(value, jax.Array):
-        value = np.array(value)
+    value = value if isinstance(value, jax.Array) else np.array(value)
     if value.dtype.name not in FLOATS:
         raise TypeError(f"{name}: expected an array of floats, got {describe(value)}")
     return value
@@ -37,27 +36,22 @@ def numpy_of(*arrays: Array) -> Any:
 
 
 def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
-    """Makes `LSTMParams` from arrays in jlstm's layout, if they fit; no bias becomes zeros."""
+    """Makes `LSTMParams` from arrays in jlstm's layout and checks them; b is None for zeros."""
     for array in (W, U):
         if array.ndim != 2:
             raise ValueError(f"{source}: expected matrices, got {describe(array)}")
     H, width = U.shape
     if width != 4 * H or W.shape[1] != 4 * H:
         kind = {3: ", as of a GRU", 1: ", as of an RNN without gates"}.get(width // max(H, 1), "")
-        came = f"W {list(W.shape)} U {list(U.shape)}{kind}"
-        raise ValueError(f"{source}: expected four gates, W [D, 4H] U [H, 4H], got {came}")
-    params = LSTMParams(W, U, zero_bias(U) if b is None else b)
+        got = f"W {list(W.shape)} U {list(U.shape)}{kind}"
+        raise ValueError(f"{source}: expected four gates, W [D, 4H] U [H, 4H], got {got}")
+    params = LSTMParams(W, U, numpy_of(U).zeros(4 * H, U.dtype) if b is None else b)
     sizes_of(source, params, LSTM)
     return params
 
 
-def zero_bias(U: Array) -> Array:
-    """Returns a bias of zeros for a layer without one."""
-    return numpy_of(U).zeros(U.shape[-1], U.dtype)
-
-
 def no_bias(b: Array) -> Array:
-    """Returns the second bias that leaves `b` exact: x + -0 is x, but -0 + 0 is not -0."""
+    """Returns zeros that added to b leave it exact: x + -0 is x, but -0 + 0 is not -0."""
     return -numpy_of(b).zeros_like(b)
 
 
@@ -69,60 +63,55 @@ def check_lstm(library: str, params: Any) -> None:
 
 
 def check_bias(bias: bool, directions: Iterable) -> None:
-    """Checks that biases to leave out are zero; traced biases pass."""
+    """Checks that the biases are zero if they are left out; traced biases pass."""
     known = (one.b for one in directions if not isinstance(one.b, Tracer))
     if not bias and any(np.any(np.asarray(b)) for b in known):
         raise ValueError("bias: expected True for biases that are not zero, got False")
 
 
 def check_layers(library: str, params: Any, *kinds: Layout) -> list:
-    """Returns the directions of all layers, if all have one kind, one size and as many."""
+    """Returns the directions of all layers; checks that the layers agree in kind and size."""
     if not is_stack(params) or not params:
         expected = f"a tuple with an entry a layer for {library}"
         raise TypeError(f"params: expected {expected}, got {describe(params)}")
-    names = " or ".join(kind.params.__name__ for kind in kinds)
-    bidirectional = isinstance(params[0], Bidirectional)
+    by_name = {kind.params.__name__: kind for kind in kinds}
+    ways = len(directions_of(params[0]))
     directions: list = []
     first: Any = None
     for k, layer in enumerate(params):
         name = f"params[{k}]"
-        if isinstance(layer, Bidirectional) != bidirectional:
-            expected = "both directions" if bidirectional else "one direction"
+        if len(directions_of(layer)) != ways:
+            expected = "both directions" if ways == 2 else "one direction"
             expected += f" as in the first layer, since {library} has one kind"
             raise ValueError(f"{name}: expected {expected}, got {type(layer).__name__}")
         for one in directions_of(layer):
-            kind = next((kind for kind in kinds if isinstance(one, kind.params)), None)
-            if kind is None:
-                raise TypeError(f"{name}: expected {names} for {library}, got {describe(one)}")
-            own = kind.params.__name__, sizes_of(name, one, kind)
+            kind = type(one).__name__
+            if kind not in by_name:
+                expected = f"{' or '.join(by_name)} for {library}"
+                raise TypeError(f"{name}: expected {expected}, got {describe(one)}")
+            own = kind, sizes_of(name, one, by_name[kind])
             first = first or own
             if own != first:
                 letters = ", ".join(f"{letter} = {size}" for letter, size in first[1].items())
                 expected = f"{first[0]} of {letters}, since {library} has one size for all layers"
                 raise ValueError(f"{name}: expected {expected}, got {describe(one)}")
             directions.append(one)
-        first[1]["D"] = len(directions_of(layer)) * directions[-1].U.shape[0]
+        first[1]["D"] = ways * directions[-1].U.shape[0]
     return directions
 
 
 def directions_of(layer: Any) -> tuple:
-    """Returns the directions of a layer."""
+    """Returns the directions of a layer, forward first."""
     return tuple(layer) if isinstance(layer, Bidirectional) else (layer,)
 
 
 def as_stack(directions: Iterable, bidirectional: bool) -> tuple:
-    """Groups parameters or states into layers; the inverse of `check_layers`."""
+    """Groups parameters or states of directions into layers."""
     every = list(directions)
     return tuple(map(Bidirectional, every[::2], every[1::2])) if bidirectional else tuple(every)
 
 
-def unstack(states: tuple) -> LSTMState:
-    """Returns the fields of the states of all layers and directions, each a tuple."""
-    fields: Any = zip(*(one for layer in states for one in directions_of(layer)), strict=True)
-    return LSTMState(*fields)
-
-
 def first_few(names: Iterable[str]) -> str:
-    """Joins the first few names for a message; "nothing" without any."""
+    """Joins the first names for a message; no names give "nothing"."""
     every = list(names)
     return ", ".join(every[:6]) + (", …" if len(every) > 6 else "") or "nothing"

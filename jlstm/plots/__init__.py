@@ -1,7 +1,7 @@
-"""Plots of the results of jlstm, as `matplotlib.figure.Figure`, without global state.
+"""Plots of the results of jlstm, as `matplotlib.figure.Figure`, without pyplot or global state.
 
-`figure.savefig("states.png")` writes a figure to a file. A notebook displays the figure that a cell
-ends in after `%matplotlib inline`, which is needed since jlstm does not import pyplot.
+`figure.savefig("states.png")` writes a figure to a file. After `%matplotlib inline` a notebook
+displays a figure at the end of a cell.
 """
 
 from jlstm._src.modules import extra, publish
@@ -18,18 +18,8 @@ with extra("plots"):
     from jlstm.plots.states import plot_gates, plot_states
     from jlstm.plots.training import plot_panels, plot_success, plot_training
 
-__all__ = [
-    "plot_forecast",
-    "plot_gates",
-    "plot_lyapunov",
-    "plot_norms",
-    "plot_panels",
-    "plot_saliency",
-    "plot_singular_values",
-    "plot_states",
-    "plot_success",
-    "plot_training",
-    "plot_truncation",
-]
+__all__ = ["plot_forecast", "plot_gates", "plot_lyapunov", "plot_norms", "plot_panels"]
+__all__ += ["plot_saliency", "plot_singular_values", "plot_states", "plot_success"]
+__all__ += ["plot_training", "plot_truncation"]
 
 publish(__name__, globals())

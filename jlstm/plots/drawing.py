@@ -1,6 +1,6 @@
-"""Shared parts of the pictures: panels, styles of lines, bands over seeds, marks."""
+"""Shared parts of the plots: panels, line styles, bands over seeds, marks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
-FEW = 50  # points: with so few, each is marked
+BAND = {"alpha": 0.2, "linewidth": 0}  # around a line
+FEW = 50  # points of a line that are marked one by one
 
 
-def panels(
-    width: float, height: float, rows: int = 1, columns: int = 1, *, dpi: int = 120, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """Makes a figure of panels with a common x axis, row by row."""
+def panels(width, height, rows=1, columns=1, *, dpi=120, **options) -> tuple[Figure, list[Axes]]:
+    """Makes a figure with a grid of panels, row by row, which share the x axis."""
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, squeeze=False, **options).ravel()
     for axes in grid:
@@ -27,24 +26,17 @@ def panels(
 
 
 def count(*axes: Axis) -> None:
-    """Lets an axis have ticks at whole numbers only."""
+    """Restricts the ticks of axes to whole numbers."""
     for axis in axes:
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def styles(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Makes styles of lines from dark to light, with dashes, so that greyscale keeps them apart."""
-    names = list(names)
-    colours = colormaps["viridis"](np.linspace(0, 0.85, len(names)))
-    return [
-        {"color": colour, "linestyle": DASHES[k % len(DASHES)], "linewidth": 1.6, "label": name}
-        for k, (name, colour) in enumerate(zip(names, colours, strict=True))
-    ]
-
-
-def fill_band(axes: Axes, x, low, high, style: dict[str, Any], **options: Any) -> None:
-    """Fills the band around a line of this style."""
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0, **options)
+def styled(lines: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields lines by name with their styles, from dark to light and dashed, also for greyscale."""
+    colours = colormaps["viridis"](np.linspace(0, 0.85, len(lines)))
+    for k, ((name, line), colour) in enumerate(zip(lines.items(), colours, strict=True)):
+        dashes = DASHES[k % len(DASHES)]
+        yield line, {"color": colour, "linestyle": dashes, "linewidth": 1.6, "label": name}
 
 
 def mark_level(axes: Axes, y: float, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of gradient experiments, from the arrays that `jlstm.gradients` returns."""
+"""Plots of gradient experiments, from the arrays that `jlstm.gradients` returns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jlstm.plots.drawing import FEW, count, fill_band, mark_level, panels, styles
+from jlstm.plots.drawing import BAND, FEW, count, mark_level, panels, styled
 
-FLOOR = 1e-12  # the least shade of a heat map, as a fraction of the largest value
+FLOOR = 1e-12  # the darkest shade of a heat map, as a fraction of the largest value
 
 
 def plot_norms(
@@ -20,14 +20,15 @@ def plot_norms(
     xlabel: str = "lag (steps)",
     ylabel: str = "gradient norm (loss per unit of the state)",
 ) -> Figure:
-    """Plots norms against lag or time on a logarithmic axis: the median of seeds and a band.
+    """Plots norms against lag or time on a logarithmic axis.
 
-    The band runs from the 10 % to the 90 % quantile. NaN and medians of zero are left out.
+    Lines are medians over seeds, with bands from the 10 % to the 90 % quantile. NaN and medians of
+    zero leave gaps.
 
     Args:
       norms: `[T]`, or `[S, T]` for S seeds, by the name of the line.
       x: `[T]`, the lags or times; None is 0 … T - 1.
-      xlabel, ylabel: the labels of x and of the norms, with their units.
+      xlabel, ylabel: the labels, with units.
 
     Raises:
       ValueError: there are no norms, none is above 0, or a shape is not `[T]` or `[S, T]`.
@@ -42,8 +43,7 @@ def plot_norms(
     if not norms:
         raise ValueError("norms: expected one line or more, got none")
     lines = {name: _by_seed(norm) for name, norm in norms.items()}
-    first = next(iter(lines.values()))
-    x = np.arange(first.shape[-1]) if x is None else np.asarray(x)
+    x = np.arange(next(iter(lines.values())).shape[-1]) if x is None else np.asarray(x)
     for name, line in lines.items():
         if line.ndim != 2 or line.shape[1:] != x.shape or not line.size:
             got = list(np.shape(norms[name]))
@@ -52,11 +52,7 @@ def plot_norms(
         raise ValueError("norms: expected one above 0, got none")
     figure, (axes,) = panels(8, 4.5)
     axes.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
-    for line, style in zip(lines.values(), styles(lines), strict=True):
-        _draw_band(axes, x, line, style, above=0)
-    if len(lines) > 1:
-        axes.legend()
-    count(axes.xaxis)
+    _draw_bands(axes, x, lines, above=0)
     return figure
 
 
@@ -78,11 +74,10 @@ def plot_singular_values(logs: np.ndarray, *, x: np.ndarray | None = None) -> Fi
     if logs.ndim != 2 or not np.isfinite(logs).any():
         raise ValueError(f"logs: expected finite logarithms [T, N], got shape {list(logs.shape)}")
     T, N = logs.shape
-    x = np.arange(T) if x is None else np.asarray(x)
     figure, (axes,) = panels(8, 4.5)
-    for line, style in zip(_finite(logs).T, styles(map(str, range(1, N + 1))), strict=True):
-        marker = "." if T <= FEW else None
-        axes.plot(x, line, **(style | {"linestyle": "-", "linewidth": 1.2, "marker": marker}))
+    plain = {"linestyle": "-", "linewidth": 1.2, "marker": "." if T <= FEW else None}
+    for line, style in styled({str(k): line for k, line in enumerate(_finite(logs).T, 1)}):
+        axes.plot(np.arange(T) if x is None else x, line, **(style | plain))
     ends = {"largest": 0, f"smallest, of {N}": N - 1} if N > 1 else {"σ": 0}
     axes.legend([axes.get_lines()[k] for k in ends.values()], list(ends))
     axes.set(xlabel="step t", ylabel="ln σ of ∂s_T/∂s_t-1 (nats)")
@@ -91,40 +86,37 @@ def plot_singular_values(logs: np.ndarray, *, x: np.ndarray | None = None) -> Fi
 
 
 def plot_lyapunov(exponents: Mapping[str, np.ndarray] | np.ndarray) -> Figure:
-    """Plots Lyapunov spectra: the exponents in order, largest first, beside zero.
+    """Plots Lyapunov spectra in order, the largest exponent first, and a line at zero.
 
     Args:
-      exponents: `[k]`, or `[S, k]` for S seeds, whose median and 10 % to 90 % band are drawn; or
-        several of these by name. In nats per step; -inf is left out.
+      exponents: `[k]`, or `[S, k]` for S seeds, drawn as in `plot_norms`; or several of these by
+        name. In nats per step; -inf is left out.
 
     Raises:
-      ValueError: a shape is other, or nothing is finite.
+      ValueError: a shape is not `[k]` or `[S, k]`, or nothing is finite.
 
     >>> import numpy as np
     >>> plot_lyapunov(np.array([-0.1, -0.5, -2.0])).axes[0].get_ylabel()
     'Lyapunov exponent (nats per step)'
     """
     named = exponents if isinstance(exponents, Mapping) else {"": exponents}
-    spectra = {name: _by_seed(spectrum) for name, spectrum in named.items()}
+    spectra = {name: _finite(_by_seed(spectrum)) for name, spectrum in named.items()}
     for name, spectrum in spectra.items():
-        if spectrum.ndim != 2 or not np.isfinite(spectrum).any():
+        if spectrum.ndim != 2 or np.isnan(spectrum).all():
             got = list(np.shape(named[name]))
             raise ValueError(f"exponents: expected finite ones [k] or [S, k], got shape {got}")
     figure, (axes,) = panels(8, 4.5)
     mark_level(axes, 0, "neither grows nor fades")
-    for spectrum, style in zip(spectra.values(), styles(spectra), strict=True):
-        _draw_band(axes, 1 + np.arange(spectrum.shape[1]), _finite(spectrum), style)
-    if len(spectra) > 1:
-        axes.legend()
+    most = max((spectrum.shape[1] for spectrum in spectra.values()), default=0)
+    _draw_bands(axes, 1 + np.arange(most), spectra)
     axes.set(xlabel="place k, the largest first", ylabel="Lyapunov exponent (nats per step)")
-    count(axes.xaxis)
     return figure
 
 
 def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figure:
     """Plots the sensitivity of the last output to each feature of each input, as a heat map.
 
-    Shades are logarithmic, lighter for more. The darkest is for 10⁻¹² of the largest, and below.
+    Shades are logarithmic, lighter for more. Below 10⁻¹² of the largest value all are darkest.
 
     Args:
       saliency: `[T, D]`, from `jlstm.gradients.input_sensitivity`.
@@ -141,31 +133,31 @@ def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figur
     if saliency.ndim != 2 or not (saliency > 0).any() or not np.isfinite(saliency).all():
         got = list(saliency.shape)
         raise ValueError(f"saliency: expected [T, D] with a number above 0, got shape {got}")
-    T, D = saliency.shape
-    if names is not None and len(names) != D:
+    D = saliency.shape[1]
+    names = list(map(str, range(D))) if names is None else names
+    if len(names) != D:
         raise ValueError(f"names: expected {D}, got {len(names)}")
     figure, (axes,) = panels(8, min(2.2 + 0.35 * D, 10))
     top = saliency.max()
     least = max(saliency[saliency > 0].min(), FLOOR * top)
-    shades: Any = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest"}
-    shades["norm"] = colors.LogNorm(least if least < top else top / 10, top, clip=True)
-    extent = (-0.5, T - 0.5, D - 0.5, -0.5)
-    image = axes.imshow(np.maximum(saliency.T, least), extent=extent, **shades)
+    norm = colors.LogNorm(least if least < top else top / 10, top, clip=True)
+    shown = np.maximum(saliency.T, least)
+    image = axes.imshow(shown, cmap="magma", aspect="auto", interpolation="nearest", norm=norm)
     axes.grid(False)
     axes.set(xlabel="step t", ylabel="feature d")
     count(axes.xaxis)
     places = range(0, D, -(-D // 16))
-    axes.set_yticks(places, [names[d] if names else str(d) for d in places])
+    axes.set_yticks(places, [names[d] for d in places])
     figure.colorbar(image, label="‖∂h_T/∂x_t,d‖\n(output per unit of input)")
     return figure
 
 
 def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> Figure:
-    """Plots the cost of truncating the gradient after K steps: its bias and its angle.
+    """Plots the bias and the angle of gradients truncated after K steps.
 
     Args:
       steps: `[K]`, from `jlstm.gradients.truncation_study`.
-      bias, cosine: `[K]`, or `[S, K]` for S seeds, whose median and 10 % to 90 % band are drawn.
+      bias, cosine: `[K]`, or `[S, K]` for S seeds, drawn as in `plot_norms`.
 
     Raises:
       ValueError: the shapes do not fit each other.
@@ -181,12 +173,10 @@ def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> 
         raise ValueError(f"steps, bias, cosine: expected [K], [S, K] and [S, K], got {got}")
     figure, (upper, lower) = panels(8, 5.5, rows=2)
     upper.set(yscale="log", ylabel="relative bias\n‖g_K - g‖ / ‖g‖")
-    (style,) = styles([""])
-    _draw_band(upper, steps, biases, style, above=0)
-    _draw_band(lower, steps, np.degrees(np.arccos(np.clip(cosines, -1, 1))), style)
+    _draw_bands(upper, steps, {"": biases}, above=0)
+    _draw_bands(lower, steps, {"": np.degrees(np.arccos(np.clip(cosines, -1, 1)))})
     lower.set(xlabel="truncation K (steps)", ylabel="angle between\ng_K and g (degrees)")
     lower.set_ylim(bottom=0)
-    count(lower.xaxis)
     return figure
 
 
@@ -200,18 +190,22 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_band(axes: Axes, x, lines, style: dict[str, Any], above: float = -np.inf) -> None:
-    """Draws the median of `[S, T]` and the band between the 10 % and 90 % quantiles.
+def _draw_bands(axes: Axes, x, lines: Mapping[str, np.ndarray], above: float = -np.inf) -> None:
+    """Draws the median of each `[S, T]`, and the band from the 10 % to the 90 % quantile.
 
     NaN and medians that are not `above` a level leave gaps; a logarithmic axis cannot show zeros.
     """
-    there = ~np.isnan(lines).all(axis=0)
-    x, lines = x[there], lines[:, there]
-    low, median, high = np.nanquantile(lines, (0.1, 0.5, 0.9), axis=0)
-    shown = median > above
+    for seeds, style in styled(lines):
+        there = np.flatnonzero(~np.isnan(seeds).all(axis=0))
+        low, median, high = np.nanquantile(seeds[:, there], (0.1, 0.5, 0.9), axis=0)
+        shown = median > above
+        if len(seeds) > 1:
+            least = median[shown & (low <= above)].min(initial=np.inf)
+            bottom = np.where(low > above, low, low[low > above].min(initial=least))
+            axes.fill_between(x[there], bottom, high, shown, color=style["color"], **BAND)
+        marker = "o" if len(there) <= FEW else None
+        median = np.where(shown, median, np.nan)
+        axes.plot(x[there], median, marker=marker, markersize=3.5, **style)
     if len(lines) > 1:
-        least = median[shown & (low <= above)].min(initial=np.inf)
-        bottom = np.where(low > above, low, np.minimum(least, low[low > above].min(initial=least)))
-        fill_band(axes, x, bottom, high, style, where=shown)
-    marker = "o" if len(x) <= FEW else None
-    axes.plot(x, np.where(shown, median, np.nan), marker=marker, markersize=3.5, **style)
+        axes.legend()
+    count(axes.xaxis)

@@ -1,4 +1,4 @@
-"""Pictures of a network's states and gates over time."""
+"""Plots of a network's states and gates over time."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jlstm.plots.drawing import FEW, count, panels, styles
+from jlstm.plots.drawing import FEW, count, panels, styled
 
 LEGEND = 10  # units that a legend can tell apart
-CROWD = 2000  # points: lines with more are hard to follow on common axes
-BINS = 500  # points of a line that fit into the width of a picture
-SHADES = ("#14284f", "#c2703d")  # for alternate units; they differ in greyscale too
+CROWD = 2000  # points of all lines that are easy to follow on common axes
+BINS = 500  # points of a line that fit into the width of a figure
+SHADES = ("#14284f", "#c2703d")  # for alternate units; they also differ in greyscale
 
 
 def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     """Plots the histories of the hidden and the cell state, one line a unit.
 
     A few short lines share one axis. Many or long lines are drawn above each other, each on its own
-    zero line, labelled with its unit. Above 1,000 steps each line is the mean over short spans,
-    within the span's range of values. Labels give the length of spans and the distance of lines.
+    zero line. Above 1,000 steps a line shows the mean over spans, in a band with their range.
 
     Args:
       H, C: `[T, H]`, hidden states and cell states.
@@ -39,23 +38,27 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
     T, units = H.shape
     together = units <= LEGEND and T * units <= CROWD
     height = 5.0 if together else min(max(5.0, 0.3 * units), 14.0)
+    span = -(-T // BINS) if T > 2 * BINS else 1  # steps behind one point of a line
     figure, (upper, lower) = panels(8, height, rows=2)
     for axes, states, label in ((upper, H, "hidden state h"), (lower, C, "cell state c")):
         axes.set_ylabel(label)
-        (_draw_together if together else _draw_apart)(axes, states)
+        if not together:
+            _draw_apart(axes, states, span)
+            continue
+        for values, style in styled({str(unit): values for unit, values in enumerate(states.T)}):
+            axes.plot(values, marker="o" if T <= FEW else None, markersize=3.5, **style)
     if together:
         figure.legend(handles=upper.get_lines(), title="unit", loc="outside right upper")
-    span = _span(T)
     lower.set_xlabel("step t" if span == 1 else f"step t (mean and range of every {span} steps)")
     count(lower.xaxis)
     return figure
 
 
 def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
-    """Plots the gates over time, or any other values of each unit: a heat map each, a unit a row.
+    """Plots the gates, or other values of each unit, over time: a heat map each, a unit a row.
 
-    Shades go from dark at 0 to light at 1. Arrays with negative values, such as the candidate g or
-    states, or with values above 1 go from blue to red instead, with white at 0.
+    Shades go from dark at 0 to light at 1. An array with values outside this range has shades from
+    blue to red, with white at 0.
 
     Args:
       gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).
@@ -75,9 +78,9 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     ['input gate i', 'candidate g']
     """
     arrays = {name: np.asarray(gate, np.float64) for name, gate in gates.items()}
-    shapes = {array.shape for array in arrays.values()}
-    if len(shapes) != 1 or any(len(shape) != 2 or 0 in shape for shape in shapes):
-        got = ", ".join(str(list(array.shape)) for array in arrays.values()) or "none"
+    shapes = [array.shape for array in arrays.values()]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        got = ", ".join(str(list(shape)) for shape in shapes) or "none"
         raise ValueError(f"gates: expected arrays [T, H] of one shape, got {got}")
     figure = Figure(figsize=(max(3.0, 1.8 * len(arrays)), 3.4), dpi=120, layout="constrained")
     row = figure.subplots(1, len(arrays), sharex=True, sharey=True, squeeze=False)[0]
@@ -94,35 +97,23 @@ def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _draw_together(axes: Axes, states: np.ndarray) -> None:
-    marker = "o" if len(states) <= FEW else None
-    for values, style in zip(states.T, styles(map(str, range(states.shape[1]))), strict=True):
-        axes.plot(values, marker=marker, markersize=3.5, **style)
-
-
-def _draw_apart(axes: Axes, states: np.ndarray) -> None:
+def _draw_apart(axes: Axes, states: np.ndarray, span: int) -> None:
     """Draws the lines above each other, unit 0 on top; a few wide lines may overlap."""
     T, units = states.shape
     distance = 1.3 * np.percentile(np.abs(states).max(axis=0), 75) or 1.0
-    starts = np.arange(0, T, _span(T))
+    starts = np.arange(0, T, span)
     counts = np.diff(starts, append=T)
-    steps = starts + (counts - 1) / 2
+    steps, marker = starts + (counts - 1) / 2, "." if T <= FEW else None
     for unit in range(units):
-        y = unit - states[:, unit] / distance  # the axis is inverted below
+        y, shade = unit - states[:, unit] / distance, SHADES[unit % 2]  # y points down
         axes.axhline(unit, color="0.8", linewidth=0.5)
-        if _span(T) > 1:
+        if span > 1:
             low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
-            axes.fill_between(steps, low, high, color=SHADES[unit % 2], alpha=0.35, linewidth=0)
+            axes.fill_between(steps, low, high, color=shade, alpha=0.35, linewidth=0)
         mean = np.add.reduceat(y, starts) / counts
-        marker = "." if T <= FEW else None
-        axes.plot(steps, mean, color=SHADES[unit % 2], lw=0.8, marker=marker, label=str(unit))
+        axes.plot(steps, mean, color=shade, lw=0.8, marker=marker, label=str(unit))
     axes.grid(False)
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.set_yticks(range(0, units, -(-units // 16)))
     axes.set_ylabel(f"{axes.get_ylabel()} by unit\n(zero lines {distance:.2g} apart)")
-
-
-def _span(T: int) -> int:
-    """Returns how many steps one point of a line stands for."""
-    return -(-T // BINS) if T > 2 * BINS else 1

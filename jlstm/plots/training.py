@@ -1,6 +1,5 @@
-"""Pictures of training: the learning curves of many runs, and how many runs succeed."""
+"""Plots of training: the learning curves of many runs, and the share of runs that succeed."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,21 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from jlstm.plots.drawing import fill_band, mark_level, panels, styles
+from jlstm.plots.drawing import BAND, mark_level, panels, styled
 
+Arrays = Mapping[str, np.ndarray]
 POINTS = 100  # of a learning curve
 
 
-def plot_training(
-    losses: Mapping[str, np.ndarray],
-    solved_at: Mapping[str, np.ndarray],
-    *,
-    baseline: float | None = None,
-) -> Figure:
+def plot_training(losses: Arrays, solved_at: Arrays, *, baseline: float | None = None) -> Figure:
     """Plots learning curves of many seeds: the loss, and the share of seeds solved by each step.
 
-    The upper panel shows, for each setting, the median over its seeds and a band with the middle
-    four fifths of them. A point is the mean over a span of steps, so that long runs stay legible.
+    The upper panel has, for each setting, the median over seeds and a band with the middle four
+    fifths of them. Each point is the mean over a span of steps.
 
     Args:
       losses: `[S, steps]` for S seeds, by the name of the setting; steps of NaN are left out.
@@ -48,10 +43,9 @@ def plot_training(
     figure, (upper, lower) = panels(8, 6, rows=2, height_ratios=(2, 1))
     steps = max(np.shape(curves)[1] for curves in losses.values())
     _draw_losses(figure, upper, losses, baseline)
-    for name, style in zip(losses, styles(losses), strict=True):
-        solved = np.sort(np.asarray(solved_at[name]))
-        solved = solved[solved >= 0]
-        shares = np.arange(len(solved) + 1) / len(solved_at[name])
+    for ends, style in styled({name: np.sort(np.asarray(solved_at[name])) for name in losses}):
+        solved = ends[ends >= 0]
+        shares = np.arange(len(solved) + 1) / len(ends)
         x = np.concatenate([[0], solved, [steps]])
         lower.step(x, np.append(shares, shares[-1]), where="post", **style)
     upper.set_ylabel("loss")
@@ -60,12 +54,8 @@ def plot_training(
     return figure
 
 
-def plot_panels(
-    losses: Mapping[str, Mapping[str, np.ndarray]], *, baseline: float | None = None
-) -> Figure:
-    """Plots learning curves in several panels with common axes, for example a panel a cell.
-
-    Each panel has the median and the band of `plot_training` for each setting.
+def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) -> Figure:
+    """Plots learning curves as in `plot_training`, in panels with common axes, for example by cell.
 
     Args:
       losses: `[S, steps]` by the name of the setting, by panel; all panels have the same settings.
@@ -87,8 +77,8 @@ def plot_panels(
     shapes = {np.shape(curves) for panel in losses.values() for curves in panel.values()}
     if bad := [list(shape) for shape in shapes if len(shape) != 2]:
         raise ValueError(f"losses: expected shapes [S, steps], got {bad[0]}")
-    columns = math.ceil(math.sqrt(len(losses)))
-    rows = math.ceil(len(losses) / columns)
+    columns = int(np.ceil(np.sqrt(len(losses))))
+    rows = -(-len(losses) // columns)
     width, height = 1 + 2.6 * columns, 1.2 + 1.9 * rows
     figure, grid = panels(width, height, rows, columns, dpi=100, sharey=True)
     for axes, (title, panel) in zip(grid, losses.items(), strict=False):
@@ -139,28 +129,24 @@ def plot_success(
 
 
 def _step_label(steps: int) -> str:
-    span = _curve_span(steps)
+    span = -(-steps // POINTS)
     return "step" if span == 1 else f"step (losses are means of {span})"
 
 
-def _curve_span(steps: int) -> int:
-    """Returns how many steps one point of a learning curve stands for."""
-    return -(-steps // POINTS)
-
-
 def _draw_losses(figure: Figure, axes: Axes, losses, baseline: float | None) -> None:
-    """Draws a median and a band for each setting, and the baseline; one legend is above."""
-    for curves, style in zip(losses.values(), styles(losses), strict=True):
+    """Draws a median and a band for each setting, the baseline, and one legend above."""
+    for curves, style in styled(losses):
         curves = np.asarray(curves, np.float64)
         curves = curves[:, ~np.isnan(curves).all(axis=0)]
-        starts = np.arange(0, curves.shape[1], _curve_span(curves.shape[1]))
-        counts = np.diff(starts, append=curves.shape[1])
+        steps = curves.shape[1]
+        starts = np.arange(0, steps, -(-steps // POINTS))
+        counts = np.diff(starts, append=steps)
         curves = np.where(np.isfinite(curves), curves, np.inf)  # a diverged run counts as the worst
         means = np.add.reduceat(curves, starts, axis=1) / counts
         x = starts + (counts + 1) / 2  # the first step is step 1
         ranks = np.rint(np.array([0.1, 0.5, 0.9]) * (len(means) - 1)).astype(int)
         low, median, high = np.sort(means, axis=0)[ranks]
-        fill_band(axes, x, low, high, style)
+        axes.fill_between(x, low, high, color=style["color"], **BAND)
         axes.plot(x, median, **style)
     if len(losses) > 1 and not figure.legends:
         figure.legend(handles=axes.get_lines(), loc="outside upper center", ncols=2)

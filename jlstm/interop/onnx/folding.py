@@ -15,14 +15,14 @@ from onnx import helper
 LIMIT = 2**27  # elements computed for one value, half a GiB of float32
 STARTS = 2, 5  # the smallest size given to a dimension that the model leaves open
 DOMAINS = ("", "ai.onnx")
-BY_TYPE = {"Shape": 0, "Size": 0, "CastLike": 1}  # the inputs of which only dtype and shape matter
-RANDOM = "Random", "Bernoulli", "Multinomial"  # how the names of random nodes begin
+BY_TYPE = {"Shape": 0, "Size": 0, "CastLike": 1}  # inputs read only for their dtype and shape
+RANDOM = "Random", "Bernoulli", "Multinomial"  # prefixes of the names of random operators
 
 
 def fold(value: str, origins: Mapping[str, Any], opset: int) -> list[dict[str, Any]]:
     """Computes a value and its ancestors, at two choices of the inputs' open sizes if they matter.
 
-    A name gets an array, or a type if its value depends on values of inputs.
+    Returns, for each choice, an array by name, or a type if it depends on values of inputs.
     """
     names = _ancestors(value, origins)
     free = any(isinstance(origins.get(name), onnx.ValueInfoProto) for name in names)
@@ -40,7 +40,7 @@ def shape_of(known: Any) -> tuple[int, ...] | None:
 
 
 def origin_of(value: str, origins: Mapping[str, Any]) -> str:
-    """Describes where a value comes from, and the inputs on whose values it depends."""
+    """Describes the origin of a value, and the inputs whose values it depends on."""
     origin = origins.get(value)
     if isinstance(origin, onnx.SparseTensorProto):
         return f"the sparse tensor {value!r}"
@@ -56,7 +56,7 @@ def origin_of(value: str, origins: Mapping[str, Any]) -> str:
 
 
 def _ancestors(value, origins, values: bool = False) -> list[str]:
-    """Lists a value after those that it depends on, with `values` not by their shapes alone."""
+    """Lists a value after its ancestors, with `values` only those whose values it depends on."""
     before: dict[str, list[str]] = {}
     left = [value]
     while left:
@@ -65,12 +65,12 @@ def _ancestors(value, origins, values: bool = False) -> list[str]:
             left += before[name]
     try:
         return list(graphlib.TopologicalSorter(before).static_order())
-    except graphlib.CycleError:  # a circle has no order
+    except graphlib.CycleError:
         return []
 
 
 def _read(origin, values) -> Iterator[str]:
-    """Yields the names of values that a node reads, in the graphs inside it too."""
+    """Yields the names of the values that a node and the graphs inside it read."""
     if isinstance(origin, onnx.NodeProto):
         skipped = BY_TYPE.get(origin.op_type) if values else None
         yield from (name for k, name in enumerate(origin.input) if name and k != skipped)
@@ -107,7 +107,7 @@ def _evaluate(names, origins, opset, start) -> dict[str, Any]:
 
 
 def to_array(tensor) -> np.ndarray:
-    """Reads a tensor of the model; raises ValueError if its values are not there, or broken."""
+    """Reads a tensor of the model; raises ValueError if its values are missing or broken."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError("its values are in another file: load the model from its path")
     try:
@@ -125,31 +125,29 @@ def _run(node, known, opset, left) -> int:
     """Adds a node's outputs, as arrays if they have at most `left` elements; returns how many."""
     from onnx.reference import ReferenceEvaluator
 
-    given = {name: known.get(name) for name in node.input if name}
     if node.domain not in DOMAINS or str(node.op_type).startswith(RANDOM):
         return 0
-    types, data = {}, {}
+    given = {name: known.get(name) for name in node.input if name}
     try:
-        for k, name in enumerate(node.input):
-            if isinstance(given.get(name), onnx.TypeProto) and k == BY_TYPE.get(node.op_type):
-                dtype = helper.tensor_dtype_to_np_dtype(given[name].tensor_type.elem_type)
-                shape: Any = shape_of(given[name])
-                given[name] = np.broadcast_to(np.zeros((), dtype), shape)
-        for name, value in given.items():
-            types[name] = value
-            if isinstance(value, np.ndarray):
-                element = helper.np_dtype_to_tensor_dtype(value.dtype)
-                types[name] = helper.make_tensor_type_proto(element, value.shape)
-                if value.size <= 1024:  # a shape, an axis
-                    data[name] = onnx.numpy_helper.from_array(value)
+        by_type = node.input[BY_TYPE[node.op_type]] if node.op_type in BY_TYPE else None
+        if isinstance(kind := given.get(by_type), onnx.TypeProto):
+            zero = np.zeros((), helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+            shape: Any = shape_of(kind)  # an unknown shape raises
+            given[by_type] = np.broadcast_to(zero, shape)
+        arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
+        types = given | {
+            name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
+            for name, a in arrays.items()
+        }
+        small = {name: a for name, a in arrays.items() if a.size <= 1024}  # a shape, an axis
+        data = {name: onnx.numpy_helper.from_array(a) for name, a in small.items()}
         schema = onnx.defs.get_schema(node.op_type, opset, "")
         version = [helper.make_opsetid("", opset)]
         made = onnx.shape_inference.infer_node_outputs(schema, node, types, data, None, version)
         made = {name: made[name] for name in node.output if name}
         known |= made
         sizes = [math.inf if (s := shape_of(t)) is None else math.prod(s) for t in made.values()]
-        arrays = all(isinstance(value, np.ndarray) for value in given.values())
-        if not arrays or subgraphs(node) or sum(sizes) > left:
+        if arrays.keys() != given.keys() or subgraphs(node) or sum(sizes) > left:
             return 0
         ins, outs = (list(map(helper.make_value_info, t, t.values())) for t in (types, made))
         graph = helper.make_graph([node], "node", ins, outs)

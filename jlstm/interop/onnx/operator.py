@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.cell import Cell
 from jlstm._src.checks import check_floats, describe
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import LSTMParams, LSTMState
@@ -22,15 +21,14 @@ from jlstm.interop.weights import as_stack, directions_of
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from jlstm.interop.onnx.reading import Description
+    Model = str | os.PathLike | ModelProto
 
 
 class NodeParams(NamedTuple):
     """The arrays of an LSTM node, which you can differentiate with respect to.
 
-    weights: `LSTMParams`, or `PeepholeParams` if the cell is another, or `Bidirectional` of two.
-    initial_h, initial_c: `[directions, B, H]`, or `[B, directions, H]` for layout 1, where B is 1
-      for a state of all rows; None if the model does not hold them, or if they are zeros.
+    weights: `LSTMParams`, `PeepholeParams` for a cell with options, or `Bidirectional` of two.
+    initial_h, initial_c: see `load`; None if they are zeros or the model does not hold them.
     """
 
     weights: Any
@@ -46,10 +44,7 @@ class Node(NamedTuple):
 
 
 def load(
-    model_or_path: "str | os.PathLike | ModelProto",
-    node: str | None = None,
-    *,
-    inputs: Mapping[str, Array] | None = None,
+    model_or_path: "Model", node: str | None = None, *, inputs: Mapping[str, Array] | None = None
 ) -> Node:
     """Reads an LSTM node of an ONNX model, opset 7 or newer, as a pure JAX function.
 
@@ -61,13 +56,13 @@ def load(
     Every attribute of the operator is supported. The model must hold the inputs W, R, B and P, or
     compute them from initializers. Lengths and initial states may also depend on the shapes of the
     model's inputs; if they depend on values of inputs, `apply` requires them. As in onnxruntime,
-    activations that take alpha or beta consume the model's lists of these in order, across both
-    directions; clip does not bound the input of h; and a row of length 0 has zeros in Y, Y_h, Y_c.
+    both directions take alpha and beta from one list in order, clip does not bound the input of h,
+    and a row of length 0 has zeros in Y, Y_h, Y_c.
 
     Args:
       model_or_path: a path, or an `onnx.ModelProto`.
       node: the name of the node, or of one of its outputs; None takes the only node.
-      inputs: values of some of the model's inputs by name, which are then part of the model.
+      inputs: values of some of the model's inputs by name, which become part of the model.
 
     Returns:
       `Node(params, apply)`. `apply(params, X, *, lengths=None, initial_h=None, initial_c=None)`
@@ -78,15 +73,14 @@ def load(
       | 0 | `[T, B, D]` | `[T, directions, B, H]` | `[directions, B, H]` |
       | 1 | `[B, T, D]` | `[B, T, directions, H]` | `[B, directions, H]` |
 
-      lengths are ints `[B]`, from 0 to T. None takes the model's value; if the node has no such
-      input, rows have T steps and states begin at zero. A state with a batch of 1 is broadcast.
+      `lengths` are ints `[B]`, from 0 to T. None takes the model's value; without one, rows have T
+      steps and states are zeros. A state with a batch of 1 is broadcast.
 
     Raises:
       OSError: the file cannot be read.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError: `model_or_path` is something else.
-      ValueError: the file is not an ONNX model; there are several LSTM nodes and `node` is None; or
-        a node is not supported, for example with weights that are int8 or depend on inputs.
+      TypeError, ValueError: `model_or_path` is not an ONNX model; `node` is None for several nodes;
+        or a node is not supported, for example with weights that are int8 or depend on inputs.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -98,21 +92,17 @@ def load(
     >>> Y.shape, Y_h.shape
     ((10, 2, 5, 3), (2, 5, 3))
     """
-    descriptions = _read_nodes(model_or_path, node, inputs)
-    if len(descriptions) > 1:
-        names = ", ".join(description.name for description in descriptions)
+    nodes = _load(model_or_path, node, inputs)
+    if len(nodes) > 1:
+        names = ", ".join(name for name, _ in nodes)
         raise ValueError(f"node: expected the name of an LSTM node, one of {names}, got None")
-    return _node(descriptions[0])
+    return nodes[0][1]
 
 
 def load_all(
-    model_or_path: "str | os.PathLike | ModelProto",
-    *,
-    inputs: Mapping[str, Array] | None = None,
+    model_or_path: "Model", *, inputs: Mapping[str, Array] | None = None
 ) -> dict[str, Node]:
-    """Reads every LSTM node of an ONNX model, by name, in the order of the graph; see `load`.
-
-    A node without a name has the name of its first output.
+    """Reads all LSTM nodes as `load` does, in order, by the name of the node or its first output.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -123,41 +113,30 @@ def load_all(
     >>> list(nodes), nodes["lstm_1"].params.weights.W.shape
     (['lstm_0', 'lstm_1'], (3, 16))
     """
-    descriptions = _read_nodes(model_or_path, None, inputs)
-    return {description.name: _node(description) for description in descriptions}
+    return dict(_load(model_or_path, None, inputs))
 
 
-def _read_nodes(*arguments: Any) -> "list[Description]":
+def _load(*arguments: Any) -> list[tuple[str, Node]]:
     with extra("interop"):
         from jlstm.interop.onnx.reading import read_nodes
-    return read_nodes(*arguments)
+    return [(description.name, _node(description)) for description in read_nodes(*arguments)]
 
 
-def _node(description: "Description") -> Node:
-    arrays, cells, weights = description.arrays, [], []
+def _node(description) -> Node:
+    arrays, cells, weights = dict(description.arrays), [], []
+    parts = {name: arrays.pop(name) for name in "WRBP" if name in arrays}
     for d, options in enumerate(description.options):
-        one = {name: arrays[name][d] for name in "WRBP" if name in arrays}
-        weights.append(from_onnx(one, options.coupled))
+        weights.append(from_onnx({name: p[d] for name, p in parts.items()}, options.coupled))
         cells.append(general(options))
-    if "P" not in arrays and set(description.options) == {Options()}:
+    if "P" not in parts and set(description.options) == {Options()}:
         cells, weights = [lstm] * len(cells), [LSTMParams(*one[:3]) for one in weights]
-    (layer,) = as_stack(weights, description.direction == "bidirectional")
-    params = NodeParams(layer, arrays.get("initial_h"), arrays.get("initial_c"))
-    lengths = {name: arrays[name] for name in ["sequence_lens"] if name in arrays}
-    return Node(params, partial(_apply, description._replace(arrays=lengths), tuple(cells)))
+    (layer,) = as_stack(weights, len(weights) == 2)
+    params = NodeParams(layer, arrays.pop("initial_h", None), arrays.pop("initial_c", None))
+    return Node(params, partial(_apply, description._replace(arrays=arrays), tuple(cells)))
 
 
-def _apply(
-    description: "Description",
-    cells: tuple[Cell, ...],
-    params: NodeParams,
-    X: Array,
-    *,
-    lengths: Array | None = None,
-    initial_h: Array | None = None,
-    initial_c: Array | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction; see `load`."""
+def _apply(description, cells, params, X, *, lengths=None, initial_h=None, initial_c=None):
+    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction."""
     layout = description.layout
     weights = directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
@@ -173,9 +152,13 @@ def _apply(
             raise ValueError(f"{argument}: expected an array, since {source}; got None")
     held = description.arrays | params._asdict()
     values = {name: held.get(name) if value is None else value for name, value in given.items()}
-    xs = _time_first(layout, X)
+    xs = jnp.moveaxis(X, layout, 0)
     T, B, _ = xs.shape
-    lengths, mask = _lengths(values.pop("sequence_lens"), T, B)
+    lengths = values.pop("sequence_lens")
+    mask = None if lengths is None else length_mask(lengths, T)
+    lengths = jnp.full(B, T) if lengths is None else lengths
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
     dtype = common_dtype(params.weights, xs)
     h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in values.items())
     finals, ys = [], []
@@ -183,32 +166,15 @@ def _apply(
         state = LSTMState(h[d], c[d].astype(at_least_float32(dtype)))
         reverse = d == 1 or description.direction == "reverse"
         final, hs = unroll(one, xs, state, mask=mask, cell=cells[d], reverse=reverse)
-        finals.append(select(lengths > 0, final, jax.tree.map(jnp.zeros_like, final)))
+        finals.append(select(jnp.asarray(lengths) > 0, final, jax.tree.map(jnp.zeros_like, final)))
         ys.append(hs)
     Y = jnp.stack(ys, axis=1)
-    Y_h, Y_c = (jnp.stack(s).astype(Y.dtype) for s in zip(*finals, strict=True))
-    if layout:
-        return Y.transpose(2, 0, 1, 3), Y_h.swapaxes(0, 1), Y_c.swapaxes(0, 1)
-    return Y, Y_h, Y_c
-
-
-def _time_first(layout, array):
-    """Brings X to `[T, B, D]`, or a state to `[directions, B, H]`."""
-    return jnp.swapaxes(array, 0, 1) if layout else jnp.asarray(array)
-
-
-def _lengths(lengths, T, B):
-    """Returns the length of each row and the mask of its steps, or None for all steps."""
-    if lengths is None:
-        return jnp.full(B, T), None
-    mask = length_mask(lengths, T)
-    if lengths.shape != (B,):
-        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
-    return jnp.asarray(lengths), mask
+    Y_h, Y_c = (jnp.stack(s, axis=layout).astype(Y.dtype) for s in zip(*finals, strict=True))
+    return jnp.moveaxis(Y, 2 * layout, 0), Y_h, Y_c
 
 
 def _state(layout, name, state, shape, dtype):
-    """Returns an initial state as `[directions, B, H]`, by default zeros."""
+    """Returns an initial state as `[directions, B, H]`; None gives zeros."""
     if state is None:
         return jnp.zeros(shape, dtype)
     check_floats(name, state)
@@ -216,4 +182,4 @@ def _state(layout, name, state, shape, dtype):
     one = tuple(1 if axis == 1 - layout else size for axis, size in enumerate(expected))
     if state.shape not in (expected, one):
         raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
-    return jnp.broadcast_to(_time_first(layout, state), shape).astype(dtype)
+    return jnp.broadcast_to(jnp.moveaxis(state, layout, 0), shape).astype(dtype)

@@ -18,7 +18,7 @@ from jlstm.interop.onnx.folding import DOMAINS, first_line, fold, origin_of, sha
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 OLDEST_OPSET = 7
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-# For these the operator's specification and onnxruntime disagree on the default alpha and beta.
+# The specification and onnxruntime disagree on the default alpha and beta of these.
 NO_DEFAULT = {"affine", "scaled_tanh", "thresholded_relu"}
 
 
@@ -30,7 +30,7 @@ class Description(NamedTuple):
     layout: int
     options: tuple[Options, ...]  # of the cell, for each direction
     arrays: dict[str, np.ndarray]  # the inputs that the model holds, by their names in `INPUTS`
-    required: dict[str, str]  # where the node's other inputs are from, by name
+    required: dict[str, str]  # the origins of the node's other inputs, by name
 
 
 def read_nodes(
@@ -56,27 +56,29 @@ def read_nodes(
         raise ValueError(f"{source}: inputs: expected some of {expected}, got {unknown[0]!r}")
     nodes = list(_walk(model.graph, {}, given))
     found = [(n, origins) for n, origins in nodes if n.op_type == "LSTM" and n.domain in DOMAINS]
-    names = _names([node for node, _ in found])
     if not found:
-        ends = (f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM"))
-        came = ", ".join(sorted(set(ends))) or "none"
-        raise ValueError(f"{source}: expected a node LSTM, got {came}")
-    entries = [(name, *pair) for name, pair in zip(names, found, strict=True)]
+        ends = {f"{n.op_type} of {n.domain}" for n, _ in nodes if str(n.op_type).endswith("LSTM")}
+        got = ", ".join(sorted(ends)) or "none"
+        raise ValueError(f"{source}: expected a node LSTM, got {got}")
+    own = [str(node.name) for node, _ in found]  # bytes in a broken file
+    entries = []
+    for name, (node, origins) in zip(own, found, strict=True):
+        output = next(map(str, filter(None, node.output)), "LSTM")
+        entries.append((name if name and own.count(name) == 1 else output, node, origins))
     if wanted is not None:
+        names = ", ".join(name for name, *_ in entries)
         entries = [entry for entry in entries if wanted in (entry[0], *entry[1].output)]
         if len(entries) != 1:
-            raise ValueError(f"node: expected one of {', '.join(names)}, got {wanted!r}")
+            raise ValueError(f"node: expected one of {names}, got {wanted!r}")
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset}
-    return [_describe(source, *entry, context) for entry in entries]
-
-
-def _names(nodes) -> list[str]:
-    """Names the nodes, by the first output if the own name is missing or not unique."""
-    own = [str(node.name) for node in nodes]  # bytes in a broken file
-    outputs = [next(map(str, filter(None, node.output)), "LSTM") for node in nodes]
-    pairs = zip(own, outputs, strict=True)
-    return [name if name and own.count(name) == 1 else output for name, output in pairs]
+    described = []
+    for name, node, origins in entries:
+        try:
+            described.append(_describe(name, node, origins, context))
+        except (ValueError, onnx.checker.ValidationError) as error:
+            raise ValueError(f"{source}: LSTM {name!r}: {first_line(error)}") from None
+    return described
 
 
 def _open(model_or_path) -> tuple[str, Any]:
@@ -99,66 +101,58 @@ def _walk(graph, outside, given) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     origins: dict[str, Any] = {**outside, **{value.name: value for value in graph.input}}
     origins |= {name: node for node in graph.node for name in node.output}
     origins |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
-    origins |= {tensor.name: tensor for tensor in graph.initializer}
-    origins |= given
+    origins |= {tensor.name: tensor for tensor in graph.initializer} | given
     for node in graph.node:
         yield node, origins
         for inner in subgraphs(node):
             yield from _walk(inner, origins, {})
 
 
-def _describe(source, name, node, origins, context) -> Description:
-    label = f"{source}: LSTM {name!r}"
-    try:
-        onnx.checker.check_node(node, context)
-    except onnx.checker.ValidationError as error:
-        raise ValueError(f"{label}: {first_line(error)}") from None
+def _describe(name, node, origins, context) -> Description:
+    onnx.checker.check_node(node, context)  # which checks only the types of attributes
     given = {"direction": b"forward", "layout": 0, "input_forget": 0}
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     direction, layout = given["direction"].decode(errors="replace"), given["layout"]
-    # The check of onnx covers only the types of attributes.
     if direction not in DIRECTIONS:
         expected = ", ".join(DIRECTIONS)
-        raise ValueError(f"{label}: direction: expected one of {expected}, got {direction!r}")
+        raise ValueError(f"direction: expected one of {expected}, got {direction!r}")
     for flag in ("layout", "input_forget"):
         if given[flag] not in (0, 1):
-            raise ValueError(f"{label}: {flag}: expected 0 or 1, got {given[flag]}")
+            raise ValueError(f"{flag}: expected 0 or 1, got {given[flag]}")
     if not given.get("clip", 1.0) > 0:
-        raise ValueError(f"{label}: clip: expected a threshold above 0, got {given['clip']}")
-    options = _options(label, given, 2 if direction == "bidirectional" else 1)
+        raise ValueError(f"clip: expected a threshold above 0, got {given['clip']}")
+    options = _options(given, 2 if direction == "bidirectional" else 1)
     opset = min(context.opset_imports[""], onnx.defs.onnx_opset_version())
-    arrays, required = _arrays(label, node, origins, opset, layout)
-    _check_shapes(label, given, len(options), arrays)
+    arrays, required = _arrays(node, origins, opset, layout)
+    _check_shapes(given, len(options), arrays)
     return Description(name, direction, layout, options, arrays, required)
 
 
-def _options(label, given, directions) -> tuple[Options, ...]:
+def _options(given, directions) -> tuple[Options, ...]:
     """Reads the cell's options for each direction; `activations` lists f, g, h for each."""
     names = [name.decode(errors="replace") for name in given.get("activations", ())]
     names = names or ["Sigmoid", "Tanh", "Tanh"] * directions
-    label = f"{label}: activations"
     if len(names) != 3 * directions:
-        raise ValueError(f"{label}: expected {3 * directions} names, got {', '.join(names)}")
+        raise ValueError(f"activations: expected {3 * directions} names, got {', '.join(names)}")
     left = {which: iter(given.get(f"activation_{which}", ())) for which in ("alpha", "beta")}
     by_name = {theirs.lower(): ours for ours, theirs in NAMES.items()}
     made = []
     for name in names:
-        ours = by_name.get(name.lower())
-        if ours is None:
+        if (ours := by_name.get(name.lower())) is None:
             expected = ", ".join(NAMES.values())
-            raise ValueError(f"{label}: expected some of {expected}, got {name!r}")
+            raise ValueError(f"activations: expected some of {expected}, got {name!r}")
         values = {which: next(left[which], None) for which in options_of(ours)}
         for which, value in values.items():
             if value is None and ours in NO_DEFAULT:
-                raise ValueError(f"{label}: expected a value in activation_{which} for {name}")
+                raise ValueError(f"activations: expected a value in activation_{which} for {name}")
         made.append(Activation(ours, **values))
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
     return tuple(Options(f, g, h, clip, coupled) for f, g, h in triples)
 
 
-def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Reads the inputs that the model holds, W, R, B and P among them; describes the others."""
+def _arrays(node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the inputs that the model holds and describes the others; it must hold W, R, B, P."""
     arrays: dict[str, np.ndarray] = {}
     required: dict[str, str] = {}
     for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
@@ -167,18 +161,17 @@ def _arrays(label, node, origins, opset, layout) -> tuple[dict[str, np.ndarray],
         try:
             held = _held(place, value, node.input[0], origins, opset, layout)
         except ValueError as error:
-            raise ValueError(f"{label}: {place}: {error}") from None
+            raise ValueError(f"{place}: {error}") from None
         if held is None:
-            required[place] = origin_of(value, origins)
+            required[place] = got = origin_of(value, origins)
             if place in "WRBP":
-                expected = "values in the model or in inputs"
-                raise ValueError(f"{label}: {place}: expected {expected}, got {required[place]}")
+                raise ValueError(f"{place}: expected values in the model or in inputs, got {got}")
         arrays |= held or {}
     return arrays, required
 
 
 def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | None:
-    """Returns the array of a place, nothing for its default, or None if the model has no values.
+    """Returns the array of a place, {} for the operator's default, or None without values.
 
     An open batch is tried at two sizes. An initial state with equal rows gets a batch of one.
     """
@@ -193,37 +186,29 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
             return {}
         found = rows
     if len(found) > 1 and place == "sequence_lens":
-        shapes = (shape_of(run.get(X)) for run in fold(X, origins, opset))
-        runs = zip(found, shapes, strict=False)
-        if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in runs):
+        runs = zip(found, fold(X, origins, opset), strict=False)
+        shapes = ((n, shape_of(run.get(X))) for n, run in runs)
+        if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in shapes):
             return {}
     return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
 
 
-def _check_shapes(label, given, directions, arrays) -> None:
+def _check_shapes(given, directions, arrays) -> None:
     """Checks dtypes and shapes, except for the size B of the batch, which only X has."""
-    W, R = arrays["W"], arrays["R"]
+    W, R, n = arrays["W"], arrays["R"], directions
     D = (0, *W.shape)[-1]
     H = given.get("hidden_size", (0, *R.shape)[-1])
-    state = ["B", directions, H] if given["layout"] else [directions, "B", H]
-    shapes = {
-        "W": [directions, 4 * H, D],
-        "R": [directions, 4 * H, H],
-        "B": [directions, 8 * H],
-        "P": [directions, 3 * H],
-        "sequence_lens": ["B"],
-        "initial_h": state,
-        "initial_c": state,
-    }
+    shapes: dict[str, list] = {"W": [n, 4 * H, D], "R": [n, 4 * H, H], "B": [n, 8 * H]}
+    state = ["B", n, H] if given["layout"] else [n, "B", H]
+    shapes |= {"P": [n, 3 * H], "sequence_lens": ["B"], "initial_h": state, "initial_c": state}
     for name, array in arrays.items():
         dtypes = ("int32",) if name == "sequence_lens" else FLOATS
         if array.dtype.name not in dtypes:
-            expected = ", ".join(dtypes)
-            raise ValueError(f"{label}: {name}: expected {expected}, got {array.dtype}")
+            raise ValueError(f"{name}: expected {', '.join(dtypes)}, got {array.dtype}")
         sizes = zip(shapes[name], array.shape, strict=False)
         shape = [expected if expected == "B" else size for expected, size in sizes]
         if shape != shapes[name] or array.ndim > len(shape):
             expected = str(shapes[name]).replace("'", "")
-            raise ValueError(f"{label}: {name}: expected shape {expected}, got {describe(array)}")
+            raise ValueError(f"{name}: expected shape {expected}, got {describe(array)}")
     if not H or not D:
-        raise ValueError(f"{label}: expected sizes above 0, got W {describe(W)}, R {describe(R)}")
+        raise ValueError(f"expected sizes above 0, got W {describe(W)}, R {describe(R)}")

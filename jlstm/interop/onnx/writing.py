@@ -1,7 +1,5 @@
 """Writes a stack as an ONNX model, a chain of LSTM nodes."""
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Any
@@ -44,17 +42,16 @@ def save(
     | output | `Y_h_k`, `Y_c_k` | `[directions, B, H]` |
 
     Args:
-      path: an existing file is replaced after all has been written.
+      path: an existing file is replaced.
       params: a stack of `LSTMParams` or `PeepholeParams`; `(params,)` for a single layer.
       options: options of the cell, as in `jlstm.cells.general`.
-      lengths: whether the model takes the lengths of rows.
-      initial_states: whether the model takes initial states.
+      lengths, initial_states: whether the model has these inputs.
 
     Raises:
       OSError: the file cannot be written; an existing file is unchanged.
       ImportError: onnx is not installed (`pip install 'jlstm[interop]'`).
-      TypeError, ValueError: `params` is not a stack, its layers do not fit each other, the two
-        directions of a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
+      TypeError, ValueError: `params` is not a stack whose layers fit each other, the directions of
+        a layer have different sizes, or the file would exceed ONNX's limit, 2 GiB.
 
     >>> import jax, jlstm, os, tempfile
     >>> from jlstm.interop import onnx
@@ -84,8 +81,7 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
     check_tuple("params", params)
     layers, width = [], None
     for k, layer in enumerate(params):
-        name = f"params[{k}]"
-        directions, sizes = [], []
+        name, directions, sizes = f"params[{k}]", [], []
         for which, one in directions_of(name, layer, layer).items():
             if not isinstance(one, LSTMParams | PeepholeParams):
                 expected = "LSTMParams or PeepholeParams"
@@ -120,23 +116,31 @@ def _model(layers, dtype, options, lengths, initial_states):
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
     outputs += [declare(f"Y_{name}", *shape) for name, shape in states.items()]
     known = {value.name for value in inputs}
-    tensors, nodes = {}, []
+    tensors, nodes, x = {}, [], "X"
     for k, (directions, (count, H)) in enumerate(zip(layers, sizes, strict=True)):
         arrays = _arrays(directions, options.coupled, dtype)
         arrays["shape"] = np.array([0, 0, count * H])  # 0 keeps T and B as they are
         tensors |= {f"{name}_{k}": array for name, array in arrays.items()}
-        last = k == len(layers) - 1
-        nodes += _nodes(k, last, known | set(tensors), _attributes(options, count, H))
+        taken = [f"W_{k}", f"R_{k}", f"B_{k}", "sequence_lens", f"initial_h_{k}", f"initial_c_{k}"]
+        known |= set(tensors)
+        ins = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
+        outs, x = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"], "Y" if k == len(layers) - 1 else f"Y_{k}"
+        attributes = _attributes(options, count, H)
+        nodes += [  # the second and the third make [T, B, directions * H]
+            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **attributes),
+            helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
+            helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [x]),
+        ]
     initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     graph = helper.make_graph(nodes, "lstm", inputs, outputs, initializers)
-    # More runtimes read the older versions; later ones only add bfloat16 to the operator.
+    # More runtimes read the older versions; the later ones only add bfloat16 to the operator.
     opset, ir_version = (22, 10) if dtype.name == "bfloat16" else (14, 7)
     versions: Any = {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": ir_version}
     return helper.make_model(graph, producer_name="jlstm", **versions)
 
 
 def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
-    """Makes W, R, B and, if there are peepholes, P of a layer, with both directions in each."""
+    """Returns W, R, B and, if a direction has peepholes, P of a layer."""
     if any(one.P is not None for one in directions):
         n = (2 if coupled else 3) * directions[0].U.shape[0]
         directions = [one._replace(P=np.zeros(n) if one.P is None else one.P) for one in directions]
@@ -145,35 +149,20 @@ def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
 
 
 def _attributes(options, count, H) -> dict[str, Any]:
-    """Makes the operator's attributes that differ from its defaults, and the size."""
-    attributes: dict[str, Any] = {  # None is the default
+    """Returns the operator's attributes; None is the default."""
+    attributes: dict[str, Any] = {
         "hidden_size": H,
         "direction": "bidirectional" if count == 2 else None,
         "clip": options.clip if options.clip is None else float(options.clip),
         "input_forget": 1 if options.coupled else None,
     }
-    activations = options.f, options.g, options.h
-    if activations == (Options.f, Options.g, Options.h):
+    activations = (options.f, options.g, options.h) * count
+    if activations == (STANDARD.f, STANDARD.g, STANDARD.h) * count:
         return attributes
-    attributes["activations"] = [NAMES[activation.name] for activation in activations * count]
-    for activation in activations * count:
+    attributes["activations"] = [NAMES[activation.name] for activation in activations]
+    for activation in activations:
         for which, default in options_of(activation.name).items():
             given = getattr(activation, which)
             values = attributes.setdefault(f"activation_{which}", [])
             values.append(float(default if given is None else given))
     return attributes
-
-
-def _nodes(k, last, known, attributes):
-    """Makes an LSTM node, and two that bring its output to `[T, B, directions * H]`."""
-    from onnx import helper
-
-    x, y = ("X" if k == 0 else f"Y_{k - 1}"), ("Y" if last else f"Y_{k}")
-    taken = [f"W_{k}", f"R_{k}", f"B_{k}", "sequence_lens", f"initial_h_{k}", f"initial_c_{k}"]
-    inputs = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
-    outputs = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"]
-    return [
-        helper.make_node("LSTM", inputs, outputs, name=f"lstm_{k}", **attributes),
-        helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
-        helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [y]),
-    ]
