@@ -1,11 +1,11 @@
-"""Cells: what a cell declares, and how equations become one.
+"""Cells: their layouts, and the decorators that make them from equations.
 
 A cell is any pure function `cell(params, state, x) -> (state, y)`. A cell of jlstm also declares
-its `layout`, from which sizes, checks and the state of zeros follow. Three decorators make one:
+its `layout`, which determines sizes, checks and the state of zeros. Three decorators make one:
 
 - `cell_of` takes equations `(params, state, x) -> state` of any form. JAX differentiates them.
-- `affine` takes equations `(params, state, z) -> state` behind `z = x W + h_tm1 U + b`. They are
-  differentiated by the derivative rule of `unroll`.
+- `affine` takes equations `(params, state, z) -> state` with `z = x W + h_tm1 U + b`. The
+  derivative rule of `unroll` differentiates them.
 - `affine_in_closed_form` takes equations that return partial derivatives, which the rule saves.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import check_floats, describe
+from jlstm._src.checks import check, check_floats, describe
 from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm._src.matmul import preactivation
 from jlstm._src.modules import set_module
@@ -35,14 +35,14 @@ Tangent = Callable[[Any, Any, Sequence[Array]], Any]
 class Layout:
     """The shapes of a cell's parameters and state.
 
-    A shape names its sizes by letters, D for the input size and others for the sizes of the cell:
-    "D 4H" is `[D, 4H]`. A field of shape "3H?" may be None.
+    Letters stand for sizes: D is the input size, and "D 4H" is the shape `[D, 4H]`. A field of
+    shape "3H?" may be None.
 
-    params: a NamedTuple of arrays, with `W` from the input and `U` from `h` among them.
-    params_shapes: the shape of each of its fields.
-    state: a NamedTuple of arrays, with `h`, which is also the output, among them.
-    state_shapes: the shape of each of its fields, without the batch.
-    gauge: says which different states are one, so that the state has no Jacobian of use; or None.
+    params: a NamedTuple of arrays. It includes `W`, from the input, and `U`, from `h`.
+    params_shapes: the shape of each field.
+    state: a NamedTuple of arrays. It includes `h`, which is also the output.
+    state_shapes: the shape of each field, without the batch.
+    gauge: describes different states that are equivalent, which makes Jacobians useless; or None.
     """
 
     params: Any
@@ -63,7 +63,7 @@ class DeclaredCell(Protocol):
 
 
 class AffineCell(DeclaredCell, Protocol):
-    """A cell of `z = x W + h_tm1 U + b`: its equations, and whether they are elementwise."""
+    """A cell of `z = x W + h_tm1 U + b`, made by `affine`."""
 
     equations: Equations
     elementwise: bool
@@ -71,10 +71,10 @@ class AffineCell(DeclaredCell, Protocol):
 
 @set_module("jlstm.cells")
 def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
-    """Decorator that makes a cell of equations `(params, state, x) -> state`.
+    """Decorator that makes a cell from equations `(params, state, x) -> state`.
 
-    The equations receive all arrays in the common dtype of `params` and `x`, and a state `[*B, …]`
-    of at least float32. The cell keeps the dtypes of its state, and its output has the common one.
+    The equations receive `params` and `x` in their common dtype, and a state `[*B, …]` in at least
+    float32. The cell keeps the dtypes of its state, and its output has the common dtype.
     """
 
     def decorate(equations: Equations) -> DeclaredCell:
@@ -82,8 +82,7 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
         def cell(params, state, x):
             sizes = sizes_of("params", params, layout)
             check_floats("x", x)
-            if x.shape[-1:] != (sizes["D"],):
-                raise ValueError(f"x: expected shape [*B, {sizes['D']}], got {describe(x)}")
+            check(x.shape[-1:] == (sizes["D"],), "x", f"shape [*B, {sizes['D']}]", x)
             dtype = common_dtype(params, x)
             like = state_like(layout, sizes, x.shape[:-1], dtype)
             check_state("state", state, like, x.ndim - 1)
@@ -95,7 +94,7 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
 
         made: Any = cell
         doc = _with_arguments(equations.__doc__ or "", layout)
-        made.__doc__ = inspect.unwrap(equations).__doc__ = doc  # either is what tools show
+        made.__doc__ = inspect.unwrap(equations).__doc__ = doc  # tools show one or the other
         made.__signature__ = _signature(layout)
         made.layout = layout
         return made
@@ -105,7 +104,7 @@ def cell_of(layout: Layout) -> Callable[[Equations], DeclaredCell]:
 
 @set_module("jlstm.cells")
 def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations], AffineCell]:
-    """Decorator that makes a cell of equations `(params, state, z) -> state` behind z.
+    """Decorator that makes a cell from equations `(params, state, z) -> state`.
 
         @affine(layout, elementwise=True)
         def name(params, state, z):
@@ -113,23 +112,19 @@ def affine(layout: Layout, *, elementwise: bool = False) -> Callable[[Equations]
             return LSTMState(h_t, c_t)
 
     Here z = x W + h_tm1 U + b. The equations receive z and the state in at least float32. They may
-    use vectors besides W, U and b. `name.equations` gives them back.
+    use vectors besides W, U and b. They remain available as `name.equations`.
 
     Args:
       layout: its parameters include `W [D, kH]`, `U [H, kH]` and `b [kH]`.
-      elementwise: declares that each unit depends on its own entries of the state, of each block
-        of z and of each vector, and on no other unit. Some gradient experiments then cost less.
+      elementwise: declares that each unit depends only on its own entries of the state, of each
+        block of z and of each vector. Some gradient experiments then cost less.
     """
-
-    def decorate(equations: Equations) -> AffineCell:
-        return _affine(layout, equations, equations, elementwise)
-
-    return decorate
+    return lambda equations: _affine(layout, equations, equations, elementwise)
 
 
 @set_module("jlstm.cells")
 def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., AffineCell]:
-    """Decorator as `affine`, for elementwise equations that return their partial derivatives.
+    """Decorator like `affine`, for elementwise equations that return their partial derivatives.
 
         @affine_in_closed_form(layout, tangent)
         def name(state, z):
@@ -140,9 +135,9 @@ def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., Aff
             …
             return LSTMState(dh_t, dc_t)
 
-    The derivative rule of `unroll` saves the arrays of `partials` at each step. They and all
-    arguments of `tangent` have one shape, and `tangent` is elementwise and linear in its last two
-    arguments. The equations use no parameter besides W, U and b.
+    The derivative rule of `unroll` saves the arrays of `partials` at each step. All arguments of
+    `tangent` have one shape. `tangent` is elementwise, and linear in its last two arguments. The
+    equations use no parameters besides W, U and b.
     """
 
     def decorate(equations: Callable[[Any, Array], tuple[Any, Any]]) -> AffineCell:
@@ -169,7 +164,7 @@ def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., Aff
 
 
 def _affine(layout, plain, equations, elementwise) -> AffineCell:
-    """The cell computes `plain`; the derivative rule differentiates `equations`, its equal."""
+    """Makes a cell that computes `plain`. `equations` compute the same, with a derivative."""
 
     @wraps(plain)
     def of_input(params, state, x):
@@ -181,16 +176,16 @@ def _affine(layout, plain, equations, elementwise) -> AffineCell:
 
 
 def _as_row(x):
-    """The last batch axis and the units as one axis, as XLA on a CPU vectorises along the last."""
-    # Further batch axes may be sharded.
+    """Merges the last batch axis and the units, as XLA on a CPU vectorises along the last axis."""
+    # The other batch axes may be sharded.
     return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 
 def _with_arguments(doc, layout):
-    """The docstring of a cell, with its arguments and results as the layout declares them."""
+    """Adds the arguments and results that a layout declares to the docstring of a cell."""
     if "Args:" in doc:
         return doc
-    shapes = dict(zip(layout.params._fields, layout.params_shapes, strict=True))
+    shapes = shapes_of(layout)
     params = ", ".join(f"{field} {_brackets(shape)}" for field, shape in shapes.items())
     optional = "".join(f" {f} may be None." for f, shape in shapes.items() if shape.endswith("?"))
     fields = zip(layout.state._fields, layout.state_shapes, strict=True)
@@ -213,7 +208,7 @@ def _with_arguments(doc, layout):
 
 
 def _signature(layout):
-    """The signature of a cell, `(params, state, x) -> (state, y)`."""
+    """Returns the signature of a cell, `(params, state, x) -> (state, y)`."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     types = {"params": layout.params, "state": layout.state, "x": Array}
     parameters = [inspect.Parameter(name, kind, annotation=t) for name, t in types.items()]
@@ -221,49 +216,50 @@ def _signature(layout):
     return inspect.Signature(parameters, return_annotation=returned)
 
 
-# --- what a cell declares
-
-
 def layout_of(cell: Any) -> Layout | None:
-    """The layout of a cell, or None for a function of your own."""
-    return None if _wraps_a_cell(cell) else getattr(cell, "layout", None)
+    """Returns the layout of a cell, or None for a function of your own."""
+    return _declared(cell, "layout")
 
 
 def equations_of(cell: Any) -> Equations | None:
-    """The equations of an affine cell behind z; None for any other function."""
-    return None if _wraps_a_cell(cell) else getattr(cell, "equations", None)
+    """Returns the equations `(params, state, z) -> state` of an affine cell, else None."""
+    return _declared(cell, "equations")
 
 
 def is_elementwise(cell: Any) -> bool:
-    """Whether a cell is affine and declares that its units do not touch each other."""
+    """Whether a cell is affine and declares that its units are independent."""
     return equations_of(cell) is not None and getattr(cell, "elementwise", False)
 
 
-def _wraps_a_cell(cell):
-    """Whether a function wraps a cell: it has the cell's attributes, but not its equations."""
-    return hasattr(getattr(cell, "__wrapped__", None), "layout")
+def _declared(cell, name):
+    # A function that wraps a cell has the attributes of the cell, but computes something else.
+    wraps_a_cell = hasattr(getattr(cell, "__wrapped__", None), "layout")
+    return None if wraps_a_cell else getattr(cell, name, None)
+
+
+def shapes_of(layout: Layout) -> dict[str, str]:
+    """Returns the shape of each field of the parameters."""
+    return dict(zip(layout.params._fields, layout.params_shapes, strict=True))
 
 
 def blocks(layout: Layout) -> int:
-    """How many blocks of units z has: the factor of the last axis of `b`, 4 for "4H"."""
-    shape = dict(zip(layout.params._fields, layout.params_shapes, strict=True))["b"]
-    return _axes(shape)[-1][0]
+    """Returns the number of blocks of z: the factor of the last axis of `b`, 4 for "4H"."""
+    return axes_of(shapes_of(layout)["b"])[-1][0]
 
 
 def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
     """Reads the size of each letter from parameters, and checks that their shapes agree."""
-    if not isinstance(params, layout.params):
-        raise TypeError(f"{name}: expected {layout.params.__name__}, got {describe(params)}")
+    check(isinstance(params, layout.params), name, layout.params.__name__, params, TypeError)
     fields = zip(params._fields, params, layout.params_shapes, strict=True)
     given = [field for field in fields if not (field[1] is None and field[2].endswith("?"))]
     for field, array, _ in given:
         check_floats(f"{name}.{field}", array)
-    sizes = {letter: 0 for _, _, shape in given for _, letter in _axes(shape)}
+    sizes = {letter: 0 for _, _, shape in given for _, letter in axes_of(shape)}
     for _, array, shape in given:
-        for (factor, letter), size in zip(_axes(shape), array.shape, strict=False):
+        for (factor, letter), size in zip(axes_of(shape), array.shape, strict=False):
             sizes[letter] = size // factor
     if any(array.shape != _shape(shape, sizes) for _, array, shape in given):
-        shapes = zip(params._fields, layout.params_shapes, strict=True)
+        shapes = shapes_of(layout).items()
         named = (f"{f}={_brackets(s)}{' or None' * s.endswith('?')}" for f, s in shapes)
         expected = f"{layout.params.__name__}({', '.join(named)})"
         raise ValueError(f"{name}: expected {expected}, got {describe(params)}")
@@ -271,7 +267,7 @@ def sizes_of(name: str, params: Any, layout: Layout) -> dict[str, int]:
 
 
 def state_like(layout: Layout, sizes: dict[str, int], batch_shape: tuple, dtype: Any) -> Any:
-    """The types of a carried state: h of `dtype`, the other fields at least float32."""
+    """Returns the types of a carried state: h in `dtype`, other fields in at least float32."""
     leaves = {}
     for field, shape in zip(layout.state._fields, layout.state_shapes, strict=True):
         leaf_dtype = dtype if field == "h" else at_least_float32(dtype)
@@ -280,12 +276,12 @@ def state_like(layout: Layout, sizes: dict[str, int], batch_shape: tuple, dtype:
 
 
 def zeros_like(like: Any) -> Any:
-    """Zeros of given shapes and dtypes."""
+    """Returns zeros of given shapes and dtypes."""
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
 
 def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
-    """Checks that the arrays of a state are `[*B, H]` or `[H]`, given the types it should have."""
+    """Checks that the arrays of a state are `[*B, H]` or `[H]`, for a carry like `like`."""
     if not isinstance(state, type(like)):
         hint = " (flax's order is (c, h): jlstm.interop.state_from_flax)"
         hint = hint if type(state) is tuple and like._fields == ("h", "c") else ""
@@ -299,21 +295,14 @@ def check_state(name: str, state: Any, like: Any, batch_axes: int) -> None:
             raise ValueError(f"{name}.{field}: expected shape {expected}, got {describe(array)}")
 
 
-def letters_of(shape: str) -> list[str]:
-    """The letter of each axis of a shape in a layout."""
-    return [letter for _, letter in _axes(shape)]
-
-
-def _axes(shape):
-    """The factor and the letter of each axis: "D 4H" is (1, D), (4, H)."""
-    found = (re.fullmatch(r"(\d*)([A-Z])\??", axis) for axis in shape.split())
-    return [(int(axis[1] or 1), axis[2]) for axis in found if axis]
+def axes_of(shape: str) -> list[tuple[int, str]]:
+    """Returns the factor and the letter of each axis: (1, D), (4, H) for "D 4H"."""
+    return [(int(k or 1), letter) for k, letter in re.findall(r"(\d*)([A-Z])", shape)]
 
 
 def _brackets(shape):
-    """ "D 4H" as "[D, 4H]"."""
     return f"[{shape.rstrip('?').replace(' ', ', ')}]"
 
 
 def _shape(shape, sizes):
-    return tuple(factor * sizes[letter] for factor, letter in _axes(shape))
+    return tuple(factor * sizes[letter] for factor, letter in axes_of(shape))

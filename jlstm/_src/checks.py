@@ -1,7 +1,4 @@
-"""Checks of arguments, which public functions make before they compute anything.
-
-A message names the argument, what was expected, and what it got.
-"""
+"""Checks of arguments. A message names the argument, what was expected, and what it got."""
 
 import operator
 from typing import Any
@@ -18,23 +15,27 @@ from jlstm._src.dtypes import Array
 _ARRAYS = Array | np.generic | jax.ShapeDtypeStruct  # arrays, and the types of arrays
 
 
+def check(is_right: Any, name: str, expected: str, value: Any, error: type = ValueError) -> None:
+    """Raises an error that describes the value of an argument, unless it is right."""
+    if not is_right:
+        raise error(f"{name}: expected {expected}, got {describe(value)}")
+
+
 def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
     """Checks that `key` is one of `jax.random.key` or `PRNGKey`, and returns it as a typed key."""
-    if is_legacy_key(key):
-        shape, to_typed = key.shape[:-1], jax.random.wrap_key_data
-    elif isinstance(key, jax.Array) and is_key(key):
-        shape, to_typed = key.shape, lambda key: key
-    else:
-        expected = "a key from jax.random.key, or "
-        expected += f"uint32[{legacy_key_size()}] from jax.random.PRNGKey"
+    is_legacy = is_legacy_key(key)
+    if not is_legacy and not (isinstance(key, jax.Array) and is_key(key)):
+        size = legacy_key_size()
+        expected = f"a key from jax.random.key, or uint32[{size}] from jax.random.PRNGKey"
         raise TypeError(f"key: expected {expected}, got {describe(key)}")
+    shape = key.shape[:-1] if is_legacy else key.shape
     if shape != ():
         raise ValueError(f"key: expected one key, got keys of shape {list(shape)}")
-    return to_typed(key)
+    return jax.random.wrap_key_data(key) if is_legacy else key
 
 
 def is_legacy_key(value: Any) -> bool:
-    """Whether `value` is an array of `jax.random.PRNGKey`, of one key or of several."""
+    """Whether `value` is an array of one or more keys of `jax.random.PRNGKey`."""
     if not isinstance(value, Array) or value.dtype != jnp.uint32:
         return False
     return value.shape[-1:] == (legacy_key_size(),)
@@ -46,22 +47,18 @@ def is_key(value: Any) -> bool:
 
 
 def legacy_key_size() -> int:
-    """How many numbers a key of `jax.random.PRNGKey` has: 2 for threefry, 4 for rbg."""
+    """Returns the size of a key of `jax.random.PRNGKey`: 2 for threefry, 4 for rbg."""
     seed = jax.ShapeDtypeStruct((), jnp.int32)
     return jax.eval_shape(lambda seed: jax.random.PRNGKey(seed), seed).shape[0]  # traced afresh
 
 
-def check_size(name: str, size: int) -> None:
-    """Checks that a size is a positive int."""
-    _check_int(name, size, least=1)
-
-
 def check_count(name: str, count: int) -> None:
     """Checks that a count is an int of 0 or more."""
-    _check_int(name, count, least=0)
+    check_size(name, count, least=0)
 
 
-def _check_int(name, value, least):
+def check_size(name: str, value: int, least: int = 1) -> None:
+    """Checks that a size is an int of `least` or more."""
     if export.is_symbolic_dim(value):
         return
     try:
@@ -76,40 +73,41 @@ def _check_int(name, value, least):
 
 def check_floats(name: str, array: Array) -> None:
     """Checks that `array` is an array of floating point numbers."""
-    if not is_array(array) or not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: expected an array of floats, got {describe(array)}")
+    is_right = is_array(array) and jnp.issubdtype(array.dtype, jnp.floating)
+    check(is_right, name, "an array of floats", array, TypeError)
 
 
 def check_flags(name: str, flags: Array, shape: tuple[int, ...] | None = None) -> None:
     """Checks that `flags` is an array of bool, of a given shape if there is one."""
-    if not is_array(flags) or flags.dtype != bool:
-        raise TypeError(f"{name}: expected an array of bool, got {describe(flags)}")
-    if shape is not None and flags.shape != tuple(shape):
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {describe(flags)}")
+    check(is_array(flags) and flags.dtype == bool, name, "an array of bool", flags, TypeError)
+    if shape is not None:
+        check(flags.shape == tuple(shape), name, f"shape {list(shape)}", flags)
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` is an array of JAX or NumPy, or a scalar of NumPy; torch's are not."""
+    """Whether `value` is an array of JAX or NumPy, or a scalar of NumPy; torch tensors are not."""
     return isinstance(value, Array | np.generic)
 
 
-def is_real(value) -> bool:
-    """Whether `value` is one real number: a Python number, or an array of floats without axes."""
-    if not hasattr(value, "dtype"):
-        return isinstance(value, int | float)
-    return value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+def check_real(name: str, value: Any) -> None:
+    """Checks that `value` is a Python number, or an array of floats without axes."""
+    if hasattr(value, "dtype"):
+        is_right = value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
+    else:
+        is_right = isinstance(value, int | float) and not isinstance(value, bool)
+    check(is_right, name, "a number", value, TypeError)
 
 
 def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
     """Checks that `values` is a tuple with entries, of a given length if there is one."""
-    if not isinstance(values, tuple) or hasattr(values, "_fields"):
-        raise TypeError(f"{name}: expected a tuple with an entry a layer, got {describe(values)}")
+    is_plain = isinstance(values, tuple) and not hasattr(values, "_fields")
+    check(is_plain, name, "a tuple with an entry a layer", values, TypeError)
     if not values or len(values) != (length or len(values)):
         raise ValueError(f"{name}: expected {length or 'one or more'} entries, got {len(values)}")
 
 
 def check_bool(name: str, value: bool) -> None:
-    """Checks that `value` is True or False, and not a traced flag."""
+    """Checks that `value` is True or False, not traced."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}: expected True or False, got {describe(value)}{_static(value)}")
 
@@ -133,12 +131,12 @@ def check_chunk(chunk: int | str | None) -> None:
 def check_arrays(name: str, tree: Any) -> None:
     """Checks that a tree has leaves, all of them arrays or types of arrays."""
     leaves = jax.tree.leaves(tree)
-    if not leaves or not all(isinstance(leaf, _ARRAYS) for leaf in leaves):
-        raise TypeError(f"{name}: expected arrays, got {describe(tree)}")
+    is_right = leaves and all(isinstance(leaf, _ARRAYS) for leaf in leaves)
+    check(is_right, name, "arrays", tree, TypeError)
 
 
 def describe(value: Any) -> str:
-    """Describes a value in 300 characters: an array by dtype and shape, else by type and repr."""
+    """Describes an array by dtype and shape, any other value by type and repr, in short."""
     text = describe_tree(value)
     if not (isinstance(value, _ARRAYS) or hasattr(value, "_fields")):
         text = f"{type(value).__name__} {text}"
@@ -156,7 +154,7 @@ def describe_tree(tree: Any) -> str:
 
 
 def _static(value):
-    """Says how to make an option static that `jax.jit` was given as an argument."""
+    """Returns a hint for options that `jax.jit` has traced."""
     return "; bind options by functools.partial before jax.jit" if isinstance(value, Tracer) else ""
 
 

@@ -1,4 +1,4 @@
-"""The derivative of the whole recurrence of an affine cell, and the primitive that carries it.
+"""The derivative rule for the recurrence of an affine cell, and its primitive.
 
 A cell of the form
 
@@ -11,33 +11,33 @@ such as the LSTM with s = (h, c), has the tangents
     ds_t = the derivative of equations, linear in dparams, ds_tm1 and dz_t
 
 The forward scan saves s_tm1 and the derivative of `equations` at each step, by `jax.linearize`; or
-s_tm1 alone, from which every z_t and the derivative there are recomputed. All terms of dz_t but the
-last are computed for every t at once. The scan that is left carries ds alone. JAX transposes it to
+it saves s_tm1 alone and recomputes every z_t and the derivative. All terms of dz_t but the last are
+computed for every t at once. The remaining scan carries ds alone. JAX transposes it to
 backpropagation through time, in which the gradient of each weight is one product after the scan.
+The rule is a `jax.custom_jvp`, as a `custom_vjp` would rule out forward mode.
 
-The rule is a `jax.custom_jvp`, which composes with every transformation. A `custom_vjp` would rule
-out forward mode.
-
-The recurrence is also a primitive, whose batching rule turns an axis that `vmap` maps over
-sequences into one more batch axis, before anything is planned. A scan of ordinary operations would
-keep the axis apart, with slower products and the plan of a single sequence. `jax.grad` through
-`jax.custom_batching.custom_vmap` raises "Linearization failed". Under differentiation, or mapped
-over parameters, the primitive expands to the operations of `_run`.
+The recurrence is also a primitive. Its batching rule turns an axis that `vmap` maps over sequences
+into one more batch axis, before the plan is chosen. A scan of ordinary operations would keep the
+axis apart, with slower products and the plan of a single sequence. `jax.grad` through
+`jax.custom_batching.custom_vmap` raises "Linearization failed". Under differentiation, or with
+mapped parameters, the primitive expands to the operations of `_run`.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jlstm._src.cell import Equations
 from jlstm._src.dtypes import as_dtype
 from jlstm._src.matmul import inputs_and_preactivation, matmul_flat, row, tangent_product
-from jlstm._src.plan import Chunk, Plan, checkpoint_policy, save_as, settle
+from jlstm._src.plan import SAVED, Chunk, Plan, settle
 from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
 
 
@@ -45,10 +45,10 @@ from jlstm._src.scan import Steps, held, scaled, scan_chunks, scan_steps
 class Options:
     """Static options of a run: `plan=None` means `plan_for`, `chunk="auto"` `chunk_for`.
 
-    shards: the number of devices that share the batch, each of which is planned for.
+    shards: the number of devices that share the batch; the plan is for the rows of one.
     elementwise: whether the equations are known not to mix rows of the batch.
-    folded: the number of batch axes in front that `vmap` folded, counted unless elementwise.
-    platform: that of the devices, as `plan_for` takes it.
+    folded: the number of leading batch axes that `vmap` added, counted unless elementwise.
+    platform: the platform of the devices.
     """
 
     reverse: bool = False
@@ -66,19 +66,9 @@ class Options:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def unroll_affine(
-    equations: Equations,
-    options: Options,
-    plan: Plan,
-    params: Any,
-    state: Any,
-    initial_state: Any,
-    steps: Steps,
+    equations, options: Options, plan: Plan, params, state, initial_state, steps: Steps
 ) -> tuple[Any, Any]:
-    """Scans an affine cell, with the derivative of this module: `(final_state, out)`.
-
-    `equations` are those of `cells.affine`. `params`, in the dtype of `steps.x`, hold W, U, b and
-    whatever else they use. `state` is the carry, and a reset restores `initial_state`.
-    """
+    """Scans an affine cell with the derivative rule, and returns `(final_state, out)`."""
     inputs, preactivation = inputs_and_preactivation(plan, params, steps.x)
 
     def step(state, now):
@@ -87,10 +77,9 @@ def unroll_affine(
         after = _act(equations, params, state, z, noise)
         return after, after.h
 
-    steps = steps._replace(x=(inputs, steps.noise))
-    final, (out,) = scan_steps(
-        options.reverse, options.return_states, step, state, initial_state, steps
-    )
+    scan = partial(scan_steps, options.reverse, options.return_states)
+    now = steps._replace(x=(inputs, steps.noise))
+    final, (out,) = scan(step, state, initial_state, now)
     return final, out
 
 
@@ -114,7 +103,7 @@ def _unroll_affine_jvp(equations, options, plan, primals, tangents):
 
     now = steps._replace(x=(inputs, noise))
     final, (out, before, d_equations) = scan(step, state, initial_state, now)
-    before = save_as("states", before)
+    before = checkpoint_name(before, SAVED["states"])
     h = scaled(noise, before.h)
     if recompute:
         z = matmul_flat(steps.x, params.W) + matmul_flat(h, params.U)
@@ -139,7 +128,7 @@ def _unroll_affine_jvp(equations, options, plan, primals, tangents):
 
 
 def _act(equations, params, state, z, noise):
-    """The next state, computed in the dtype of z, in the dtypes of the last one."""
+    """Returns the next state, computed in the dtype of z, in the dtypes of `state`."""
     before = as_dtype(state, z.dtype)
     after = held(as_dtype(noise, z.dtype), before, equations(params, before, z))
     return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
@@ -149,14 +138,9 @@ def _act(equations, params, state, z, noise):
 
 
 def run_affine(
-    equations: Equations,
-    options: Options,
-    params: Any,
-    state: Any,
-    initial_state: Any,
-    steps: Steps,
+    equations: Equations, options: Options, params: Any, state: Any, initial_state: Any, steps: Any
 ) -> tuple[Any, Any]:
-    """Runs an affine cell as one primitive: `(final_state, out)`, arguments as `unroll_affine`."""
+    """Runs an affine cell as one primitive, with the arguments and results of `unroll_affine`."""
     leaves, form = jax.tree.flatten((params, state, initial_state, steps))
     results = _recurrence.bind(*leaves, equations=equations, options=options, form=form)
     like = state, state if options.return_states else state.h
@@ -164,7 +148,7 @@ def run_affine(
 
 
 def _run(*leaves, equations, options, form):
-    """The recurrence as ordinary operations."""
+    """Runs the recurrence as ordinary operations."""
     params, state, initial_state, steps = form.unflatten(leaves)
     T, *B, D = steps.x.shape
     H, columns = params.U.shape
@@ -177,19 +161,20 @@ def _run(*leaves, equations, options, form):
     def segment(state, steps):
         return unroll_affine(equations, options, plan, params, state, initial_state, steps)
 
-    policy = checkpoint_policy(plan)
+    save_only = jax.checkpoint_policies.save_only_these_names
+    policy = save_only(SAVED[plan.save]) if plan.save else None
     with jax.named_scope("jlstm.unroll"):
         out = scan_chunks(segment, state, steps, chunk, options.reverse, policy)
     return jax.tree.leaves(out)
 
 
 def _run_forward(*leaves, options, **static):
-    """The recurrence when no derivative is taken: nothing is saved, so it has no time chunks."""
+    """Runs the recurrence without time chunks, as without a derivative nothing is saved."""
     return _run(*leaves, options=replace(options, chunk=None), **static)
 
 
 def _result_types(*avals, equations, options, form):
-    """The types of the final state, and of the second result with its time axis."""
+    """Returns the types of the final state, and of the second result with its time axis."""
     _, state, _, steps = form.unflatten(avals)
     T = steps.x.shape[0]
 
@@ -201,21 +186,17 @@ def _result_types(*avals, equations, options, form):
 
 
 def _differentiate(primals, tangents, **static):
-    moving = [type(tangent) is not ad.Zero for tangent in tangents]
+    moving = [k for k, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
 
     def run(*given):
-        given = iter(given)
-        leaves = [next(given) if m else p for m, p in zip(moving, primals, strict=True)]
-        return _run(*leaves, **static)
+        leaves = dict(enumerate(primals)) | dict(zip(moving, given, strict=True))
+        return _run(*leaves.values(), **static)
 
-    def pick(leaves):
-        return [leaf for m, leaf in zip(moving, leaves, strict=True) if m]
-
-    return jax.jvp(run, pick(primals), pick(tangents))
+    return jax.jvp(run, [primals[k] for k in moving], [tangents[k] for k in moving])
 
 
 def _batch(leaves, axes, **static):
-    """A mapped axis of sequences becomes the first batch axis; mapped parameters expand."""
+    """Makes a mapped axis of sequences the first batch axis; expands if parameters are mapped."""
     params, state, _, steps = (part.num_leaves for part in static["form"].children())
     if any(axis is not None for axis in axes[:params]):
         out = jax.vmap(partial(_run, **static), axes)(*leaves)
@@ -241,14 +222,11 @@ ad.primitive_jvps[_recurrence] = _differentiate
 batching.primitive_batchers[_recurrence] = _batch
 mlir.register_lowering(_recurrence, mlir.lower_fun(_run_forward, multiple_results=True))
 
-try:  # JAX has no public way to tell checkify of a primitive
+with suppress(ImportError):  # JAX has no public way to register a primitive with checkify
     from jax._src.checkify import checkify_jaxpr, error_checks
-except ImportError:
-    pass
-else:
 
     def _check(*args, form, **static):
-        """Lets checkify see the operations of a forward run; jax 0.12 passes a context in front."""
+        """Expands a forward run for checkify; jax 0.12 passes a context as the first argument."""
         given, leaves = args[: -form.num_leaves], args[-form.num_leaves :]
         *context, error, enabled_errors = given
         jaxpr = jax.make_jaxpr(partial(_run_forward, form=form, **static))(*leaves)

@@ -1,4 +1,4 @@
-"""The type of arrays, and the dtypes of results: rules that hold whatever JAX promotes to."""
+"""The type of arrays, and the dtypes of results under every promotion mode of JAX."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ Array = jax.Array | np.ndarray  # chex.Array also admits NumPy's scalars, which 
 
 
 def common_dtype(*trees: Any) -> jnp.dtype:
-    """The dtype of all arrays of `trees` together, by JAX's standard promotion.
+    """Returns the dtype of all arrays of `trees` together, by JAX's standard promotion.
 
-    float64 becomes float32 unless `jax_enable_x64` is on, and a weakly typed array gives way.
+    float64 becomes float32 unless `jax_enable_x64` is on. Weakly typed arrays do not promote.
 
     >>> import jax.numpy as jnp
     >>> common_dtype(jnp.zeros(2, jnp.bfloat16), jnp.zeros(2, jnp.float16))
@@ -25,7 +25,7 @@ def common_dtype(*trees: Any) -> jnp.dtype:
 
 
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which gates and cell states are computed: `dtype`, but at least float32.
+    """Returns the dtype of gates and cell states: `dtype`, but at least float32.
 
     >>> import jax.numpy as jnp
     >>> at_least_float32(jnp.bfloat16)

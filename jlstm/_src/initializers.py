@@ -21,8 +21,8 @@ GATES = 4
 def per_gate(initializer: Initializer) -> Initializer:
     """Per-gate initializer: draws each block `[..., H]` of a packed array `[..., 4H]` separately.
 
-    Drawn at once, `[H, 4H]` has blocks that are not orthogonal, or have variances of another fan.
-    Gate by gate, both agree with their papers (Saxe et al. 2014 for orthogonal matrices).
+    Blocks of one draw `[H, 4H]` would not be orthogonal, and would have the variance of another
+    fan. Separate draws agree with the papers (Saxe et al. 2014 for orthogonal matrices).
 
     >>> import jax, jax.numpy as jnp
     >>> U = per_gate(jax.nn.initializers.orthogonal())(jax.random.key(0), (3, 12))
@@ -36,7 +36,7 @@ def per_gate(initializer: Initializer) -> Initializer:
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         *leading, width = shape
         keys, block_shape = jax.random.split(key, GATES), (*leading, width // GATES)
-        # Below float32 there is no QR decomposition for an orthogonal matrix to come from.
+        # JAX has no QR decomposition, which draws orthogonal matrices, below float32.
         blocks = [draw(k, block_shape, at_least_float32(dtype)) for k in keys]
         return jnp.concatenate(blocks, axis=-1).astype(dtype)
 
@@ -47,9 +47,9 @@ def per_gate(initializer: Initializer) -> Initializer:
 def one_by_one(initializer: Initializer) -> Initializer:
     """Sequential initializer: under `vmap` it draws one array after the other.
 
-    An orthogonal matrix is made from a QR decomposition. In jaxlib 0.10.2, a batch of
-    decompositions waits in one of XLA's threads for work that it hands to the same threads. If as
-    many batches run as the CPU has threads, side by side or on several devices, they wait forever.
+    In jaxlib 0.10.2 a batch of QR decompositions, which draw orthogonal matrices, waits in one of
+    XLA's threads for work on the same threads. If as many batches run as the CPU has threads, side
+    by side or on several devices, they wait forever.
 
     >>> import jax
     >>> draw = one_by_one(jax.nn.initializers.orthogonal())
@@ -70,7 +70,7 @@ def one_by_one(initializer: Initializer) -> Initializer:
 def forget_bias(value: chex.Numeric) -> Initializer:
     """Forget-bias initializer: a packed bias `[4H]`, `value` for the forget gate, zero elsewhere.
 
-    It opens the forget gate at the start of training, so that gradients reach further back
+    An open forget gate lets gradients reach further back at the start of training
     (Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015).
 
     >>> import jax
@@ -87,7 +87,7 @@ def forget_bias(value: chex.Numeric) -> Initializer:
 
 
 def bias_of(value: Any, bias_init: Initializer | None, default: Any = 1.0) -> Initializer:
-    """The initializer of a bias, from a forget bias or a `bias_init`, of which one may be given."""
+    """Returns the initializer of a bias; `value` and `bias_init` exclude each other."""
     if bias_init is None:
         return forget_bias(default if value is None else value)
     if value is not None:
@@ -101,7 +101,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
 
         b_f = log(U(1, T - 1)),   b_i = -b_f,   b_g = b_o = 0,   T = `longest_lag`
 
-    It is for the `bias_init` of `jlstm.init` (Tallec & Ollivier 2018), or for given parameters:
+    Pass it as `bias_init` to `jlstm.init` (Tallec & Ollivier 2018), or replace a given bias:
     `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
 
     Raises:

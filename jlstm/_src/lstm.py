@@ -1,9 +1,9 @@
-"""The LSTM: its parameters and state, how they are drawn, and its equations.
+"""The LSTM: its parameters, state, initialization and equations.
 
 Gates are stored in the order i, f, g, o: input gate, forget gate, candidate, output gate.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -36,7 +36,7 @@ class LSTMParams(NamedTuple):
 
 @set_module("jlstm")
 class LSTMState(NamedTuple):
-    """The state that is carried from step to step.
+    """The carry of an LSTM.
 
     h: `[*B, H]`, the hidden state, which is also the output.
     c: `[*B, H]`, the cell state.
@@ -46,41 +46,28 @@ class LSTMState(NamedTuple):
     c: Array
 
 
-class Partials(NamedTuple):
-    """The partial derivatives of one step, `[*B, H]` each.
-
-    c_c is ∂c_t/∂c_tm1, c_i is ∂c_t/∂z_i, h_o is ∂h_t/∂z_o, h_c is ∂h_t/∂c_t, and so on.
-    """
-
-    c_c: Array
-    c_i: Array
-    c_f: Array
-    c_g: Array
-    h_o: Array
-    h_c: Array
-
-
 LSTM = Layout(LSTMParams, ("D 4H", "H 4H", "4H"), LSTMState, ("H", "H"))
 
 
-def _tangent(p: Partials, d_state: LSTMState, dz) -> LSTMState:
-    """The tangent of a step; JAX's own derivative would save twice as many arrays."""
+def _tangent(partials, d_state: LSTMState, dz) -> LSTMState:
+    """Returns the tangent of a step; JAX's derivative would save twice as many arrays."""
+    c_c, c_i, c_f, c_g, h_o, h_c = partials
     dz_i, dz_f, dz_g, dz_o = dz
-    dc_t = p.c_c * d_state.c + p.c_i * dz_i + p.c_f * dz_f + p.c_g * dz_g
-    return LSTMState(p.h_c * dc_t + p.h_o * dz_o, dc_t)
+    dc_t = c_c * d_state.c + c_i * dz_i + c_f * dz_f + c_g * dz_g
+    return LSTMState(h_c * dc_t + h_o * dz_o, dc_t)
 
 
 @set_module("jlstm.cells")
 @affine_in_closed_form(LSTM, _tangent)
-def lstm(state: LSTMState, z: Array) -> tuple[LSTMState, Partials]:
+def lstm(state: LSTMState, z: Array) -> tuple[LSTMState, Any]:
     """One step of the LSTM with a forget gate (Hochreiter & Schmidhuber 1997; Gers et al. 2000).
 
         i, f, g, o = split(x W + h_tm1 U + b)
         c_t = σ(f) ⊙ c_tm1 + σ(i) ⊙ tanh(g)
         h_t = σ(o) ⊙ tanh(c_t)
 
-    σ is the logistic function and ⊙ the elementwise product. The state keeps the dtypes in which it
-    came, so that a scan can carry it. The second h_t has the dtype of `params` and `x` together.
+    σ is the logistic function and ⊙ the elementwise product. The returned state has the dtypes of
+    `state`, so that a scan can carry it. The second h_t has the dtype of `params` and `x` together.
     Gates are computed in at least float32.
 
     >>> import jax, jlstm
@@ -94,15 +81,13 @@ def lstm(state: LSTMState, z: Array) -> tuple[LSTMState, Partials]:
     c_t = f * state.c + i * g
     tanh_c = jnp.tanh(c_t)
     h_t = o * tanh_c
-    partials = Partials(
-        c_c=f,
-        c_i=g * i * (1 - i),
-        c_f=state.c * f * (1 - f),
-        c_g=i * (1 - g * g),
-        h_o=tanh_c * o * (1 - o),
-        h_c=o * (1 - tanh_c * tanh_c),
-    )
-    return LSTMState(h_t, c_t), partials
+    c_c = f  # ∂c_t/∂c_tm1
+    c_i = g * i * (1 - i)  # ∂c_t/∂z_i
+    c_f = state.c * f * (1 - f)
+    c_g = i * (1 - g * g)
+    h_o = tanh_c * o * (1 - o)  # ∂h_t/∂z_o
+    h_c = o * (1 - tanh_c * tanh_c)  # ∂h_t/∂c_t
+    return LSTMState(h_t, c_t), (c_c, c_i, c_f, c_g, h_o, h_c)
 
 
 @set_module("jlstm")
@@ -117,7 +102,7 @@ def init(
     bias_init: Initializer | None = None,
     dtype=jnp.float32,
 ) -> LSTMParams:
-    """Draws `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, each gate's block separately.
+    """Draws the parameters of an LSTM, each gate's block separately.
 
     Args:
       key: a key, `jax.random.key(seed)` or `jax.random.PRNGKey(seed)`.
@@ -125,8 +110,7 @@ def init(
       kernel_init: draws each `[D, H]` block of W; any function of `jax.nn.initializers`.
       recurrent_init: draws each `[H, H]` block of U.
       forget_bias: the initial bias of the forget gate, 1 by default; the other biases are zero.
-      bias_init: draws all of b `[4H]`, for example `jlstm.initializers.chrono_bias(T)`. It takes
-        the place of `forget_bias`, so pass one of the two.
+      bias_init: draws all of b `[4H]` instead, for example `jlstm.initializers.chrono_bias(T)`.
       dtype: the dtype of every parameter.
 
     Returns:
@@ -136,7 +120,7 @@ def init(
       TypeError, ValueError: `key` is not one key, a size is not a positive int, or both
         `forget_bias` and `bias_init` are given.
 
-    Many seeds: `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
+    For many seeds use `jax.vmap(init, (0, None, None))(keys, input_size, hidden_size)`.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)

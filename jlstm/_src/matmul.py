@@ -1,7 +1,7 @@
-"""Products with the weights of a recurrence, in the forms that XLA is fast at on a CPU.
+"""Products with the weights of a recurrence, in the forms that XLA runs fast on a CPU.
 
-A cell needs `matmul` and `row`. The other functions serve whole sequences: z of every step, and
-`dh U` of a tangent, whose transpose backpropagation repeats at each step. See `Plan` for the forms.
+Cells use `matmul` and `row`. The other functions compute z of every step, and `dh U` of a tangent,
+whose transpose backpropagation repeats at each step. `Plan` describes the forms.
 """
 
 import math
@@ -11,30 +11,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from jlstm._src.dtypes import Array, as_dtype, at_least_float32, common_dtype
 from jlstm._src.modules import set_module
-from jlstm._src.plan import Plan, save_as
+from jlstm._src.plan import SAVED, Plan
 
-ROWS = 64  # in whole blocks of this many rows, XLA on a CPU rounds a row the same way everywhere
+ROWS = 64  # in whole blocks of this many rows, XLA on a CPU rounds every row in the same way
 
 
 def matmul(x: Array, W: Array) -> Array:
-    """`x W` in the dtype of W, accumulated in float32 at least."""
+    """Returns `x W` in the dtype of W, accumulated in at least float32."""
     return jnp.matmul(x.astype(W.dtype), W, preferred_element_type=at_least_float32(W.dtype))
 
 
 def row(vector: Array, z: Array) -> Array:
-    """A vector `[H]` broadcast to every row of z, in the dtype of z."""
+    """Broadcasts a vector `[H]` to every row of z, in the dtype of z."""
     return jnp.broadcast_to(vector.astype(z.dtype), z.shape)
 
 
 @set_module("jlstm.cells")
 def preactivation(params: Any, x: Array, h: Array) -> Array:
-    """Preactivations `[*B, kH]` of the gates, `z = x W + h U + b`, in float32 at least.
+    """Preactivations of the gates, `z = x W + h U + b`, in at least float32.
 
     Args:
-      params: the parameters of a cell, with `W [D, kH]`, `U [H, kH]` and `b [kH]` among them.
+      params: the parameters of a cell, which include `W [D, kH]`, `U [H, kH]` and `b [kH]`.
       x, h: `[*B, D]` and `[*B, H]`.
 
     Returns:
@@ -55,14 +56,14 @@ def preactivation(params: Any, x: Array, h: Array) -> Array:
 def inputs_and_preactivation(
     plan: Plan, params: Any, xs: Array
 ) -> tuple[Any, Callable[[Any, Array], Array]]:
-    """The inputs of the scan made of `xs [T, *B, D]`, and the function `(x, h) -> z` of a step."""
+    """Returns the scan's inputs for `xs [T, *B, D]`, and a function `(x, h) -> z`."""
     H, columns = params.U.shape
     k = 1 if columns % H else columns // H
     cut = partial(jnp.split, indices_or_sections=k, axis=-1)
     times = partial(_by_columns if plan.product == "columns" else _by_rows, k=k)
 
     def join(zs):
-        return jnp.concatenate([save_as("z", z) for z in zs], axis=-1)
+        return jnp.concatenate([checkpoint_name(z, SAVED["z"]) for z in zs], axis=-1)
 
     def plus_b(zs):
         return [z + row(b, z) for z, b in zip(zs, cut(params.b), strict=True)]
@@ -72,7 +73,7 @@ def inputs_and_preactivation(
         return xs, lambda x, h: join(plus_b(times_V(jnp.concatenate([x, h], axis=-1))))
 
     times_U = times(params.U)
-    if plan.precompute:  # an array a block, as XLA on a CPU does not vectorise a slice of a slice
+    if plan.precompute:  # one array a block, as XLA on a CPU does not vectorise slices of slices
         zs = plus_b(matmul_flat(xs, W, ROWS) for W in cut(params.W))
         return zs, lambda zs, h: join(map(jnp.add, zs, times_U(h)))
 
@@ -81,18 +82,16 @@ def inputs_and_preactivation(
 
 
 def tangent_product(plan: Plan, U: Array) -> Callable[[Array], Array]:
-    """`dh -> dh U`, whose transpose is a plain product with U, or with U transposed once."""
-    dtype = at_least_float32(U.dtype)
+    """Returns `dh -> dh U`, whose transpose is a plain product with U or a transposed U."""
+    product = partial(jax.lax.dot_general, preferred_element_type=at_least_float32(U.dtype))
 
     def by_rows(dh):
-        contract = (((dh.ndim - 1,), (1,)), ((), ()))
-        return jax.lax.dot_general(dh.astype(U.dtype), U_T, contract, preferred_element_type=dtype)
+        return product(dh.astype(U.dtype), U_T, (((dh.ndim - 1,), (1,)), ((), ())))
 
     def by_columns(dh):
-        # Without the barrier XLA turns the transposed product round again, into one by rows.
+        # Without the barrier XLA turns the transposed product into a product by rows again.
         dh_T = jax.lax.optimization_barrier(_transposed(dh.astype(U.dtype)))
-        contract = (((0,), (0,)), ((), ()))
-        z_T = jax.lax.dot_general(U, dh_T, contract, preferred_element_type=dtype)
+        z_T = product(U, dh_T, (((0,), (0,)), ((), ())))
         return z_T.T.reshape(*dh.shape[:-1], z_T.shape[0])
 
     if plan.product == "columns":
@@ -102,9 +101,9 @@ def tangent_product(plan: Plan, U: Array) -> Callable[[Array], Array]:
 
 
 def matmul_flat(xs: Array, W: Array, rows: int = 1) -> Array:
-    """`xs W` with all leading axes flattened, so that its transpose contracts a single axis.
+    """Returns `xs W`, computed with one leading axis, so that its transpose contracts one axis.
 
-    The product has whole blocks of `rows`; the last block is padded with zeros.
+    The product has whole blocks of `rows`; zeros pad the last block.
     """
     n = math.prod(xs.shape[:-1])
     flat = xs.reshape(n, xs.shape[-1])
@@ -114,12 +113,12 @@ def matmul_flat(xs: Array, W: Array, rows: int = 1) -> Array:
 
 
 def _by_rows(W: Array, k: int) -> Callable[[Array], Sequence[Array]]:
-    """`x -> x W`, in k blocks."""
+    """Returns `x -> x W`, in k blocks."""
     return lambda x: jnp.split(matmul(x, W), k, axis=-1)
 
 
 def _by_columns(W: Array, k: int) -> Callable[[Array], Sequence[Array]]:
-    """`x -> (Wᵀ xᵀ)ᵀ`, in k blocks."""
+    """Returns `x -> (Wᵀ xᵀ)ᵀ`, in k blocks."""
     W_T = W.T
 
     def times_W(x):

@@ -1,4 +1,4 @@
-"""How the packages of jlstm present themselves: sub-modules, public names, missing extras."""
+"""Helpers of packages: sub-modules, public names, missing extras."""
 
 import contextlib
 import importlib.util
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 def set_module(module: str) -> Callable[[T], T]:
-    """Decorator that puts a function or class under the public module that exports it.
+    """Decorator that names the public module of a function or class in its `__module__`.
 
-    Representations, pickles, serialised exports and the API reference then name that module rather
-    than the file of the definition. Exported functions with a NamedTuple can be serialised.
+    Representations, pickles, serialised exports and the API reference then use that name. Exported
+    functions with a NamedTuple can be serialised.
     """
 
     def decorate(public: Any) -> Any:
         public.__module__ = module
         if hasattr(public, "_fields"):
+            name = f"{module}.{public.__name__}"
             with contextlib.suppress(ValueError):  # the module was loaded before
-                name = f"{module}.{public.__name__}"
                 export.register_namedtuple_serialization(public, serialized_name=name)
         return public
 
@@ -31,15 +31,14 @@ def set_module(module: str) -> Callable[[T], T]:
 
 
 def publish(package: str, namespace: Mapping[str, Any]) -> None:
-    """Puts what `__all__` of a package exports, and its own files define, under the package."""
-    for name in namespace["__all__"]:
-        value = namespace[name]
+    """Applies `set_module` to the names in `__all__` that the package's own files define."""
+    for value in map(namespace.__getitem__, namespace["__all__"]):
         if getattr(value, "__module__", "").startswith(f"{package}."):
             set_module(package)(value)
 
 
 def lazy_modules(package: str, names: Sequence[str]) -> Callable[[str], ModuleType]:
-    """The `__getattr__` of a package that imports its sub-modules at first use."""
+    """Returns the `__getattr__` of a package that imports its sub-modules at first use."""
 
     def __getattr__(name: str) -> ModuleType:
         if name not in names:

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jlstm._src.cell import Layout
-from jlstm._src.checks import describe, is_real
+from jlstm._src.checks import check_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
 from jlstm._src.scan import Noise
 
 
 class Rates(NamedTuple):
-    """The rates of each kind of noise, from 0, which is off, to below 1. They may be traced."""
+    """Rates of each kind of noise, from 0, which turns it off, to below 1. They may be traced."""
 
     dropout: chex.Numeric
     recurrent_dropout: chex.Numeric
@@ -26,19 +26,19 @@ class Rates(NamedTuple):
 def draw_noise(
     key: chex.PRNGKey | None, rates: Rates, T: int, state: LSTMState, reset: Array | None
 ) -> Noise | None:
-    """Draws the recurrent dropout and zoneout of a layer for T steps; None where both are off.
+    """Draws the recurrent dropout and zoneout of a layer for T steps, or None if both are off.
 
-    Without a key zoneout keeps the rate of the old state, the mean of what would be drawn.
+    Without a key, zoneout keeps the fraction `rate` of the old state, the mean of its draws.
     """
     if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
         return None
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
 
     def draw(key, rate, like) -> Any:
-        """Floats `[T, *B, H]`, one at `rate`; the rate itself without a key."""
+        """Draws floats `[T, *B, H]`, 1 at `rate`, else 0. Without a key all are `rate`."""
+        shape = (T, *like.shape)
         if is_off(rate):
             return None
-        shape = (T, *like.shape)
         if key is None:
             return jnp.full(shape, rate, like.dtype)
         return jax.random.bernoulli(key, rate, shape).astype(like.dtype)
@@ -52,7 +52,7 @@ def draw_noise(
 
 
 def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
-    """Dropout: zeros at `rate`, and the rest scaled so that the mean stays."""
+    """Sets entries to zero at `rate`, and scales the rest to keep the mean."""
     if key is None or is_off(rate):
         return ys
     keep = jax.random.bernoulli(key, 1 - rate, ys.shape)
@@ -60,7 +60,7 @@ def drop(key: chex.PRNGKey | None, rate: chex.Numeric, ys: Array) -> Array:
 
 
 def is_off(rate: chex.Numeric) -> bool:
-    """Whether a rate is known to be zero before anything is traced."""
+    """Whether a rate is known to be zero before tracing."""
     return isinstance(rate, int | float) and rate == 0
 
 
@@ -70,15 +70,10 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout
     Recurrent dropout and zoneout have been published for states of h and c alone.
     """
     others = [layout.state for layout in layouts if layout.state is not LSTMState]
-    named = {
-        "dropout": rates.dropout,
-        "recurrent_dropout": rates.recurrent_dropout,
-        "zoneout.h": rates.zoneout.h,
-        "zoneout.c": rates.zoneout.c,
-    }
-    for name, rate in named.items():
-        if isinstance(rate, bool) or not is_real(rate):
-            raise TypeError(f"{name}: expected a number, got {describe(rate)}")
+    dropout, recurrent_dropout, (h, c) = rates
+    named = {"dropout": dropout, "recurrent_dropout": recurrent_dropout}
+    for name, rate in {**named, "zoneout.h": h, "zoneout.c": c}.items():
+        check_real(name, rate)
         if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
             raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")
         if key is None and not is_off(rate) and not name.startswith("zoneout"):
@@ -88,7 +83,7 @@ def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout
 
 
 def _hold_for_sequence(drawn, reset):
-    """The draw of a sequence's first step, repeated at every step of the sequence."""
+    """Repeats the draw of a sequence's first step at every step of the sequence."""
     if reset is None:
         return jnp.broadcast_to(drawn[:1], drawn.shape)
     times = jax.lax.broadcasted_iota(jnp.int32, reset.shape, 0)

@@ -1,16 +1,13 @@
-"""How `unroll` runs: choices by static shape for speed and memory. Results differ by rounding."""
+"""Plans of `unroll`: choices by static shape for speed and memory. Results differ by rounding."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import jax
-from jax.ad_checkpoint import checkpoint_name
-
-from jlstm._src.checks import check_bool, check_choice, describe
+from jlstm._src.checks import check, check_bool, check_choice
 from jlstm._src.modules import set_module
 
 Chunk = int | None | Literal["auto"]
+SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}  # names for `jax.checkpoint`
 
 
 @set_module("jlstm.plans")
@@ -22,11 +19,11 @@ class Plan:
     product: the form of the products of a step. "rows" is `x W + h U`; "joined" is `[x, h] [W; U]`,
       one product instead of two, and excludes `precompute`; "columns" is `(Wᵀ xᵀ + Uᵀ hᵀ)ᵀ`, which
       reads weights larger than the caches in the order of memory.
-    save: what a time chunk saves for the reverse pass. None saves nothing. "states" saves the state
-      before each step, from which every z is recomputed in one product. "z" saves the
-      preactivations, from which the chunk is recomputed without a product.
-    derivative: "rule" differentiates by jlstm's own rule; "plain" differentiates the scan as JAX
-      does, for comparison, and ignores the other choices.
+    save: the arrays that a time chunk saves for the reverse pass, or None. "states" saves the state
+      before each step, and recomputes every z in one product. "z" saves the preactivations, and
+      recomputes the chunk without a product.
+    derivative: "rule" is jlstm's derivative rule; "plain" is JAX's derivative of the scan, for
+      comparison, and ignores the other choices.
     """
 
     precompute: bool = False
@@ -37,19 +34,17 @@ class Plan:
 
 @set_module("jlstm.plans")
 def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -> Plan:
-    """The plan that `unroll` uses by default for B rows.
+    """Returns the default plan of `unroll` for B rows, and weights of `gates` blocks.
 
-    `gates` is the number of blocks of the weights, 4 for the LSTM. The plan does not depend on T,
-    so that a run split in two rounds as the whole.
+    It does not depend on T, so that a run split in two rounds as the whole. `precompute` reads the
+    weights of the input once, and pays up to 16 rows if they are large. "columns" pays up to 64
+    rows with weights of 4 MB or more, and "joined" with small weights. A chunk saves z for a wide
+    cell, where the product that recomputes it costs more.
 
-    `precompute` reads the weights of the input once, and pays up to 16 rows if they are large.
-    "columns" pays up to 64 rows with weights of 4 MB or more, and "joined" with small weights. A
-    chunk saves z for a wide cell, where the product that recomputes it costs more.
-
-    All this was measured on CPUs, see docs/speed.md, and concerns their caches and page faults. On
-    any other platform the plan is one product of all inputs, and nothing was measured. `unroll`
-    reads the platform from its arguments, or else takes the default device's. A function that is
-    exported for other platforms than the one it is traced on needs a `plan` of its own.
+    These choices were measured on CPUs (docs/speed.md), and depend on their caches and page faults.
+    On any other platform the plan is one product of all inputs, without measurements. `unroll` uses
+    the platform of its arguments, or else of the default device. Pass a `plan` to export a function
+    for other platforms than the one it is traced on.
 
     >>> import jlstm
     >>> jlstm.plans.plan_for(B=256, D=32, H=64)
@@ -71,13 +66,13 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
 def chunk_for(
     T: int, B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu"
 ) -> int | None:
-    """The length of the time chunks of `chunk="auto"` for T steps of B rows; None has no chunks.
+    """Returns the length of the time chunks of `chunk="auto"` for T steps of B rows, or None.
 
-    Below 32 MB of intermediates the reverse pass saves them all. Above that size, memory is mapped
-    anew at each call, and the page faults cost about as much as recomputing a chunk. A chunk is
-    five steps, or as many as have 80,000 states, which fit a cache together with their derivatives.
-    It is shortened if T then divides, so that no remainder is compiled apart. Nothing is recomputed
-    where the gradients of the weights, to which each chunk adds, are larger, nor off the CPU.
+    Below 32 MB of intermediates the reverse pass saves them all. Above that size each call maps
+    memory anew, and the page faults cost about as much as recomputing a chunk. A chunk is five
+    steps, or as many as have 80,000 states, which fit a cache together with their derivatives. It
+    is shortened if T is then a multiple, so that no remainder is compiled. There are no chunks if
+    the gradients of the weights, to which each chunk adds, are larger, or off the CPU.
 
     >>> import jlstm
     >>> jlstm.plans.chunk_for(T=100, B=256, D=32, H=64)
@@ -85,7 +80,7 @@ def chunk_for(
     """
     if platform != "cpu":
         return None
-    # Bytes in float32: what a gradient without chunks holds at once, and what its chunks add up.
+    # Bytes in float32 of the intermediates without chunks, and of the gradients of the weights.
     held = (2 * gates + 5) * T * B * H * 4
     weights = gates * H * (D + H) * 4
     longest = max(5, 80_000 // max(B * H, 1))
@@ -96,10 +91,10 @@ def chunk_for(
 def settle(
     plan: Plan | None, chunk: Chunk, T: int, B: int, D: int, H: int, gates: int, platform: str
 ) -> tuple[Plan, int | None]:
-    """The plan and the chunk of a run, with the defaults filled in.
+    """Returns the plan and the chunk of a run, with the defaults filled in.
 
-    Your own chunk saves nothing, unless your own plan does. With symbolic sizes, which cannot be
-    compared, each step is computed as the equations stand, and all is saved.
+    A given chunk saves nothing, unless a given plan does. Symbolic sizes cannot be compared: the
+    defaults are then `Plan()` and no chunks.
     """
     if not all(isinstance(size, int) for size in (T, B, D, H)):
         plan = plan or Plan()
@@ -111,26 +106,11 @@ def settle(
     return chosen, length
 
 
-_SAVED = {"states": "jlstm states", "z": "jlstm preactivation"}  # names for `jax.checkpoint`
-
-
-def save_as(what: Literal["states", "z"], tree: Any) -> Any:
-    """Marks what a chunk saves under a plan with that `save`."""
-    return checkpoint_name(tree, _SAVED[what])
-
-
-def checkpoint_policy(plan: Plan) -> Callable[..., bool] | None:
-    """The policy of `jax.checkpoint` for a chunk; None saves nothing."""
-    save = plan.save
-    return jax.checkpoint_policies.save_only_these_names(_SAVED[save]) if save else None
-
-
 def check_plan(plan: Plan | None) -> None:
-    """Checks that `plan` is None, or a Plan whose fields have valid values."""
+    """Checks that `plan` is None, or a Plan with valid fields."""
     if plan is None:
         return
-    if not isinstance(plan, Plan):
-        raise TypeError(f"plan: expected a Plan or None, got {describe(plan)}")
+    check(isinstance(plan, Plan), "plan", "a Plan or None", plan, TypeError)
     check_bool("plan.precompute", plan.precompute)
     check_choice("plan.product", plan.product, ("rows", "joined", "columns"))
     if plan.precompute and plan.product == "joined":

@@ -1,7 +1,7 @@
 """Scans of a step over time: resets, masks, direction and time chunks.
 
 A step is any function `(state, x) -> (state, y, …)`: a cell, or the derivative of a cell, whose
-state is a tangent. Whatever else it returns, its derivative for example, is stacked over time.
+state is a tangent. Further results, its derivative for example, are stacked over time.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ Step = Callable[[Any, Any], tuple[Any, ...]]
 
 
 class Noise(NamedTuple):
-    """Noise on the recurrence of a cell whose state is of the form (h, c).
+    """Noise on the recurrence of a cell with the state (h, c).
 
-    scale: `[T, *B, H]`, multiplies the h_tm1 that U sees; None is one.
+    scale: `[T, *B, H]`, multiplies h_tm1 in `h_tm1 U`; None is one.
     hold: a state of `[T, *B, H]`, the fraction of the old state that is kept; None is zero.
     """
 
@@ -38,29 +38,27 @@ class Steps(NamedTuple):
 
 
 def scaled(noise: Noise | None, h: Array) -> Array:
-    """The h that U sees."""
+    """Returns the h that U multiplies."""
     return h if noise is None or noise.scale is None else noise.scale * h
 
 
 def held(noise: Noise | None, before: Any, after: Any) -> Any:
-    """The state after a step of which units keep a fraction of the old one."""
+    """Returns the state after a step in which units keep a fraction of the old state."""
     if noise is None:
         return after
-
-    def mix(old, new, hold):
-        return new if hold is None else hold * old + (1 - hold) * new
-
-    return type(after)(*map(mix, before, after, noise.hold))
+    fields = zip(before, after, noise.hold, strict=True)
+    mixed = (new if p is None else p * old + (1 - p) * new for old, new, p in fields)
+    return type(after)(*mixed)
 
 
 def scan_steps(
     reverse: bool, return_states: bool, step: Step, state: Any, initial_state: Any, steps: Steps
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Scans `step` over `steps`.
+    """Scans `step` over `steps`, and returns `(final_state, (out, …))`.
 
-    Returns `(final_state, (out, …))`. `out` is the state after each step if `return_states`, else
-    the output, which is zero at a skipped step. Further results of `step` follow; at a skipped step
-    they are computed from `initial_state` and `x`.
+    `out` is the state after each step if `return_states`, else the output, which is zero at a
+    skipped step. Further results of `step` follow; at a skipped step they are computed from
+    `initial_state` and `x`.
     """
 
     def body(before, now):
@@ -71,38 +69,27 @@ def scan_steps(
 
 
 def take_step(reverse: bool, step: Step, initial_state: Any, before: Any, now: Steps):
-    """The body of the scan, `(carry, (state after the step, y, …))`; a reset separates the two."""
+    """The body of the scan: returns `(carry, (after, y, …))`, which a reset makes differ."""
     if now.reset is not None and not reverse:
         before = select(now.reset, initial_state, before)
-    after, y, *more = _masked_step(step, before, initial_state, now)
+    # A held state may be NaN. The step must not see it: its gradient would be 0 * NaN.
+    safe = before if now.mask is None else select(now.mask, before, initial_state)
+    after, y, *more = step(safe, now.x)
+    if now.mask is not None:
+        after, y = select(now.mask, (after, y), (before, jax.tree.map(jnp.zeros_like, y)))
     carry = after
     if now.reset is not None and reverse:
         carry = select(now.reset, initial_state, after)
     return carry, (after, y, *more)
 
 
-def _masked_step(step, before, safe, now):
-    """One step, or none where the mask is False: the state is held and the output is zero."""
-    if now.mask is None:
-        return step(before, now.x)
-    # A held state may be NaN. The step must not see it: its gradient would be 0 * NaN.
-    after, y, *more = step(select(now.mask, before, safe), now.x)
-    zeros = jax.tree.map(jnp.zeros_like, y)
-    return select(now.mask, after, before), select(now.mask, y, zeros), *more
-
-
 def scan_chunks(
-    segment: Step,
-    state: Any,
-    steps: Steps,
-    chunk: int | None,
-    reverse: bool,
-    policy: Callable[..., bool] | None = None,
+    segment: Step, state: Any, steps: Steps, chunk: int | None, reverse: bool, policy: Any = None
 ) -> tuple[Any, Any]:
     """Runs `segment` over chunks of time, which the reverse pass recomputes one by one.
 
-    `policy` says what `jax.checkpoint` saves of a chunk. With T = n * chunk + rest, this is a scan
-    over n chunks, and the rest at the end of time on its own.
+    `policy` is the `jax.checkpoint` policy of a chunk. With T = n * chunk + rest, a scan runs over
+    n chunks, and `segment` runs once on the rest, at the end of time.
     """
     T = jax.tree.leaves(steps)[0].shape[0]
     if chunk is None or chunk >= T:
@@ -110,12 +97,13 @@ def scan_chunks(
     segment = jax.checkpoint(segment, prevent_cse=False, policy=policy)  # no CSE in a scan
     n = T // chunk
     if T % chunk == 1 and chunk > 1:
-        n -= 1  # XLA takes the loop off a single step, which then rounds differently
+        n -= 1  # XLA removes the loop around a single step, which then rounds differently
     head = jax.tree.map(lambda x: x[: n * chunk].reshape(n, chunk, *x.shape[1:]), steps)
     scan = partial(jax.lax.scan, segment, reverse=reverse)
+    flat = partial(jax.tree.map, lambda y: y.reshape(n * chunk, *y.shape[2:]))
     if n * chunk == T:
         state, ys = scan(state, head)
-        return state, jax.tree.map(lambda y: y.reshape(T, *y.shape[2:]), ys)
+        return state, flat(ys)
     tail = jax.tree.map(lambda x: x[n * chunk :], steps)
     if reverse:
         state, tail = segment(state, tail)
@@ -123,8 +111,4 @@ def scan_chunks(
     else:
         state, head = scan(state, head)
         state, tail = segment(state, tail)
-
-    def join(head, tail):
-        return jnp.concatenate([head.reshape(n * chunk, *head.shape[2:]), tail])
-
-    return state, jax.tree.map(join, head, tail)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), flat(head), tail)

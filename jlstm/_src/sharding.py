@@ -1,7 +1,7 @@
-"""Meshes with explicit axes, on which the type of an array says how it is sharded.
+"""Meshes with explicit axes, on which the type of an array includes its sharding.
 
-Each product would have to say how its result is sharded. Instead the whole recurrence runs with
-automatic axes, and its results have the shardings that `result_shardings` reads from the arguments.
+There each product would have to declare the sharding of its result. Instead the whole recurrence
+runs with automatic axes, and `result_shardings` reads the shardings of its results.
 """
 
 import inspect
@@ -11,22 +11,16 @@ from functools import wraps
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
-from jlstm._src.cell import Layout, letters_of
+from jlstm._src.cell import Layout, axes_of, shapes_of
 from jlstm._src.dtypes import Array
-
-# Missing before jax 0.7, which has no arrays on explicit axes outside of its experiments.
-AxisType: Any = getattr(jax.sharding, "AxisType", None)
-auto_axes: Any = getattr(jax.sharding, "auto_axes", None)
 
 
 def explicit_mesh(tree: Any) -> Any:
-    """Returns the mesh with explicit axes on which an array of `tree` lives, or None."""
-    if AxisType is None:
-        return None
+    """Returns the first mesh with explicit axes that holds an array of `tree`, or None."""
     meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(tree))
-    return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
 
 
 def spec_of(array: Any) -> tuple:
@@ -46,12 +40,13 @@ def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[A
     parameter that makes them, U first. One mesh axis for both raises `ValueError`.
     """
     T, *B, _ = spec_of(xs)
-    shapes = dict(zip(layout.params._fields, layout.params_shapes, strict=True))
+    shapes = shapes_of(layout)
     by_letter: dict[str, Any] = {}
     for field in ("U", *shapes):
         if getattr(params, field) is not None:
-            by_letter.setdefault(letters_of(shapes[field])[-1], spec_of(getattr(params, field))[-1])
-    units = [by_letter.get(letters_of(shape)[0]) for shape in layout.state_shapes]
+            _, letter = axes_of(shapes[field])[-1]
+            by_letter.setdefault(letter, spec_of(getattr(params, field))[-1])
+    units = [by_letter.get(axes_of(shape)[0][1]) for shape in layout.state_shapes]
     for name in _names(units):
         if name in _names((T, *B)):
             expected = "mesh axes for time and batch other than those for the columns of params"
@@ -62,18 +57,17 @@ def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[A
 
 
 def with_auto_axes(function: Callable, mesh: Any, out_shardings: Any) -> Callable:
-    """Returns `function` run with automatic axes; its results have the given shardings."""
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    explicit = tuple(axis for axis, kind in kinds if kind == AxisType.Explicit)
+    """Returns a function that runs `function` with automatic axes and shards its results."""
+    explicit = mesh.explicit_axes
     return auto_axes(function, axes=explicit, out_sharding=out_shardings) if explicit else function
 
 
 def on_any_mesh(sequence: str, axes_behind: int, result: Any) -> Callable[[Callable], Callable]:
     """Decorator that lets a function take arrays on a mesh with explicit axes.
 
-    The results take over the sharding of the argument `sequence [T, *B, …]`, with `axes_behind`
-    axes behind `*B`. `result` is the leading axes of each result, "TB", "B", or "" for a replicated
-    one; one for all, or a tree of them.
+    The results have the sharding of the argument `sequence [T, *B, …]`, whose last `axes_behind`
+    axes follow `*B`. `result` names the leading axes of each result, "TB", "B", or "" for a
+    replicated one: one string for all results, or a tree of strings.
     """
 
     def decorate(function):

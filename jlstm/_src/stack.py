@@ -11,7 +11,7 @@ import chex
 import jax
 
 from jlstm._src.cell import Cell, Layout, layout_of, sizes_of, state_like, zeros_like
-from jlstm._src.checks import as_key, check_count, check_size, check_tuple, describe
+from jlstm._src.checks import as_key, check, check_count, check_size, check_tuple
 from jlstm._src.dtypes import Array, common_dtype
 from jlstm._src.lstm import init, lstm
 from jlstm._src.modules import set_module
@@ -21,10 +21,10 @@ Init = Callable[..., Any]
 
 @set_module("jlstm")
 class Bidirectional(NamedTuple):
-    """The two directions of a layer: of its parameters, states, or initial states.
+    """The parameters, states, or initial states of a layer in two directions.
 
-    forward: the direction from t = 0 on.
-    backward: the direction from t = T - 1 back.
+    forward: from t = 0 to T - 1.
+    backward: from t = T - 1 to 0.
     """
 
     forward: Any
@@ -49,13 +49,13 @@ def init_stack(
     Args:
       key: a key.
       input_size: D of the first layer.
-      hidden_sizes: H of each layer, in each direction; they need not be equal.
+      hidden_sizes: H of each layer, in each direction.
       bidirectional: draws two directions a layer, so that the next layer reads `2H` features.
-      init: draws a layer, `jlstm.init` or the init of a variant; a tuple has one for each layer.
+      init: draws a layer, `jlstm.init` or the init of a variant; or a tuple with one a layer.
       **options: passed to `init`: kernel_init, recurrent_init, forget_bias, bias_init, dtype.
 
     Returns:
-      A tuple with an entry a layer: what `init` draws, or `Bidirectional(forward, backward)`.
+      A tuple with an entry a layer: the result of `init`, or `Bidirectional(forward, backward)`.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -125,9 +125,7 @@ def step_stack(
 def zero_state(
     params: Any, batch_shape: tuple[int, ...] = (), *, cell: Cell | tuple[Cell, ...] = lstm
 ) -> Any:
-    """The state of zeros, `LSTMState(h [*B, H], c [*B, H])`; of a stack, a tuple like `params`.
-
-    h has the dtype of the parameters; c is at least float32.
+    """State of zeros, `LSTMState(h [*B, H], c [*B, H])` for an LSTM.
 
     Args:
       params: `LSTMParams`, the parameters of `cell`, or a stack of either.
@@ -135,8 +133,8 @@ def zero_state(
       cell: the LSTM or a variant of `jlstm.cells`; for a stack, one for all layers, or a tuple.
 
     Returns:
-      The state of `cell`; of a stack, a tuple with one entry a layer, `Bidirectional` of two where
-      the layer has two directions.
+      The state of `cell`, h in the dtype of the parameters, c in at least float32. For a stack, a
+      tuple with one entry a layer, `Bidirectional` of two if the layer has two directions.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or `cell` is a function of your own.
@@ -146,15 +144,15 @@ def zero_state(
     >>> jlstm.zero_state(params, (5,)).h.shape
     (5, 3)
     """
-    if not isinstance(batch_shape, tuple):
-        raise TypeError(f"batch_shape: expected a tuple of ints, got {describe(batch_shape)}")
+    is_tuple = isinstance(batch_shape, tuple)
+    check(is_tuple, "batch_shape", "a tuple of ints", batch_shape, TypeError)
     for axis, size in enumerate(batch_shape):
         check_count(f"batch_shape[{axis}]", size)
 
     def zeros(name, params, cell):
         layout = declared_layout(cell)
-        like = state_like(layout, sizes_of(name, params, layout), batch_shape, common_dtype(params))
-        return zeros_like(like)
+        sizes = sizes_of(name, params, layout)
+        return zeros_like(state_like(layout, sizes, batch_shape, common_dtype(params)))
 
     if not is_stack(params):
         return zeros("params", params, cell)
@@ -168,10 +166,9 @@ def zero_state(
 
 
 def check_one_direction(params: tuple[Layer, ...]) -> None:
-    """Checks that no layer has two directions, so that a state is handed on step by step."""
-    if any(isinstance(layer, Bidirectional) for layer in params):
-        expected = "layers in one direction, which hand on a state from step to step"
-        raise ValueError(f"params: expected {expected}, got {describe(params)}")
+    """Checks that no layer has two directions, which a single step cannot take."""
+    expected = "layers in one direction, which hand on a state from step to step"
+    check(not any(isinstance(one, Bidirectional) for one in params), "params", expected, params)
 
 
 def is_stack(params: Any) -> bool:
@@ -180,7 +177,7 @@ def is_stack(params: Any) -> bool:
 
 
 def each_layer(name: str, functions: Any, length: int) -> tuple:
-    """One function for each of `length` layers."""
+    """Returns one function for each of `length` layers."""
     if callable(functions):
         return (functions,) * length
     check_tuple(name, functions, length)
@@ -188,17 +185,15 @@ def each_layer(name: str, functions: Any, length: int) -> tuple:
 
 
 def declared_layout(cell: Any) -> Layout:
-    """The layout of a cell of jlstm."""
-    layout = layout_of(cell)
-    if layout is None:
-        raise TypeError(f"cell: expected a cell of jlstm, got {describe(cell)}")
-    return layout
+    """Returns the layout of a cell of jlstm."""
+    check(layout_of(cell), "cell", "a cell of jlstm", cell, TypeError)
+    return cell.layout
 
 
 def directions_of(name: str, entry: Any, layer: Any) -> dict[str, Any]:
-    """An entry for a layer by direction, as the suffixes of names; None gives None to both."""
+    """Returns the entry of a layer for each direction, by the suffix of its name."""
     if not isinstance(layer, Bidirectional):
         return {"": entry}
-    if entry is not None and not isinstance(entry, Bidirectional):
-        raise TypeError(f"{name}: expected Bidirectional, got {describe(entry)}")
+    is_right = entry is None or isinstance(entry, Bidirectional)
+    check(is_right, name, "Bidirectional", entry, TypeError)
     return dict(zip((".forward", ".backward"), entry or (None, None), strict=True))

@@ -1,6 +1,6 @@
 """`unroll`: a cell scanned over time, with resets, masks, direction and time chunks.
 
-`read_arguments` checks and converts the arguments, once; `jlstm._src.run` then runs the cell.
+`read_arguments` checks and converts the arguments; `jlstm._src.run` runs the cell.
 """
 
 from collections.abc import Mapping
@@ -10,22 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, Layout, check_state, layout_of, sizes_of, state_like, zeros_like
-from jlstm._src.checks import (
-    check_bool,
-    check_chunk,
-    check_flags,
-    check_floats,
-    describe,
-    is_array,
-    is_key,
-)
-from jlstm._src.derivative import Options
+from jlstm._src.checks import check, check_flags, check_floats, describe, is_array, is_key
 from jlstm._src.dtypes import Array, as_dtype, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
 from jlstm._src.modules import set_module
-from jlstm._src.plan import Chunk, Plan, check_plan
-from jlstm._src.run import Arguments, run
+from jlstm._src.plan import Chunk, Plan
+from jlstm._src.run import Arguments, read_options, run
 from jlstm._src.scan import Steps
 
 
@@ -49,31 +40,31 @@ def unroll(
         state, hs[t] = cell(params, state, xs[t])   for t = 0 … T - 1
 
     Args:
-      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or what another cell takes.
-      xs: `[T, *B, D]`, time first, then any batch shape; a pytree of such for a cell of your own.
+      params: `LSTMParams(W [D, 4H], U [H, 4H], b [4H])`, or the parameters of another cell.
+      xs: `[T, *B, D]`, with any batch shape; for a cell of your own a pytree of arrays `[T, …]`.
       state: the state carried in, `LSTMState(h, c)` of `[*B, H]`, or of `[H]` for every row. None
         starts from `initial_state`.
       initial_state: the state in which sequences begin and which a reset restores, shaped like
         `state`. None is zeros. With a cell of your own, pass one of the two.
-      reset: bool `[T, *B]`: a new sequence begins at t. The state before step t is
-        `initial_state`, whatever was carried in. With `reverse=True` t is still the first step
-        of its sequence, so the state is restored after t has been processed. No gradient crosses.
+      reset: bool `[T, *B]`: a new sequence begins at t. The state before step t is `initial_state`,
+        not the state carried in. With `reverse=True` t is still the first step of its sequence, so
+        the state is restored after step t. No gradient crosses.
       mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. The values
-        of `xs` there, NaN included, affect no result and no gradient. A reset holds there, too.
+        of `xs` there, NaN included, affect no result and no gradient. A reset still applies.
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
-      cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells` with its own
-        parameters and state, or a function of your own.
+      cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells`, or a function
+        of your own.
       return_states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
         O(T / chunk + chunk) instead of O(T); None saves everything; "auto" picks the faster by
-        `jlstm.plans.chunk_for` if the cell has a plan, and else saves everything.
+        `jlstm.plans.chunk_for`, for cells with a plan, and else saves everything.
       plan: choices of speed for the LSTM and cells made by `jlstm.cells.affine`, which have a
-        derivative rule of their own. None means `jlstm.plans.plan_for` these shapes. Other cells
-        ignore it, and JAX differentiates their scan.
+        derivative rule. None means `jlstm.plans.plan_for`. Other cells ignore it, and JAX
+        differentiates their scan.
 
     Returns:
-      `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together, the cell
-      state is at least float32. If no step was taken, the final state is the state carried in.
+      `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together; the cell
+      state is at least float32. If no step is taken, the final state is the state carried in.
 
     Raises:
       TypeError, ValueError: an argument is malformed; raised before anything is computed.
@@ -86,35 +77,28 @@ def unroll(
     >>> state.h.shape, hs.shape
     ((5, 3), (10, 5, 3))
     """
-    check_bool("reverse", reverse)
-    check_bool("return_states", return_states)
-    check_chunk(chunk)
-    check_plan(plan)
+    options = read_options(reverse, return_states, chunk, plan)
     arguments = read_arguments(cell, params, xs, state, initial_state, reset, mask)
-    return run(cell, arguments, Options(reverse, return_states, chunk, plan))
-
-
-# --- reading the arguments
+    return run(cell, arguments, options)
 
 
 def read_arguments(
     cell: Cell, params: Any, xs: Any, state: Any, initial_state: Any, reset: Any, mask: Any
 ) -> Arguments:
-    """Checks the arguments of `unroll`, and converts them to what is scanned."""
+    """Checks the arguments of `unroll`, and converts them for the scan."""
     given = {"state": state, "initial_state": initial_state}
     if layout := layout_of(cell):
         sizes = sizes_of("params", params, layout)
         check_floats("xs", xs)
-        if xs.ndim < 2 or xs.shape[-1] != sizes["D"]:
-            raise ValueError(f"xs: expected shape [T, *B, {sizes['D']}], got {describe(xs)}")
+        fits = xs.ndim > 1 and xs.shape[-1] == sizes["D"]
+        check(fits, "xs", f"shape [T, *B, {sizes['D']}]", xs)
         check_sequence_flags(reset, mask, xs.shape[:-1])
         dtype = common_dtype(params, xs)
         like = carry_like(layout, sizes, xs.shape[1:-1], dtype, given)
         params, xs = as_dtype((params, xs), dtype)
     else:
-        _check_own_steps(xs, reset, mask)
         like = _own_carry_like(cell, params, xs, given)
-        _check_own_rows(like, reset, mask, initial_state)
+        _check_own_flags(xs, like, reset, mask, initial_state)
     state, initial_state = fill_in(given, like)
     return Arguments(params, state, initial_state, safe_steps(xs, reset, mask))
 
@@ -122,10 +106,7 @@ def read_arguments(
 def carry_like(
     layout: Layout, sizes: dict[str, int], batch_shape: tuple, dtype: Any, given: Mapping[str, Any]
 ) -> Any:
-    """The types of a carried state, h of `dtype` and c at least float32, if the given states fit.
-
-    `given` holds the state and the initial state, or None, by the names that messages use.
-    """
+    """Returns the types of a carried state; checks the given states, or None, by their names."""
     like = state_like(layout, sizes, batch_shape, dtype)
     for name, state in given.items():
         if state is not None:
@@ -134,17 +115,20 @@ def carry_like(
 
 
 def _own_carry_like(cell, params, xs, given):
-    """The types of the state that a cell of your own returns, if the given states fit."""
-    if not callable(cell):
-        raise TypeError(f"cell: expected a function (params, state, x), got {describe(cell)}")
+    """Returns the types of the state that a cell of your own returns; checks its arguments."""
+    leaves = jax.tree.leaves(xs)
+    check(all(map(is_array, leaves)), "xs", "arrays", xs, TypeError)
+    has_T = leaves and leaves[0].ndim > 0 and len({leaf.shape[:1] for leaf in leaves}) == 1
+    check(has_T, "xs", "one time axis in front", xs)
+    check(callable(cell), "cell", "a function (params, state, x)", cell, TypeError)
     first = next((state for state in given.values() if state is not None), None)
     if first is None:
         raise ValueError("state: a cell of your own expects state or initial_state, got neither")
     x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], jax.typeof(x).dtype), xs)
-    with jax.numpy_rank_promotion("allow"):  # a state [H] meets a batch here, on purpose
+    with jax.numpy_rank_promotion("allow"):  # as a state [H] may meet a batch
         returned = jax.eval_shape(cell, params, first, x)
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(f"cell: expected a pair (state, y), got {describe(returned)}")
+        is_pair = isinstance(returned, tuple) and len(returned) == 2
+        check(is_pair, "cell", "a pair (state, y)", returned, TypeError)
         like, _ = returned
         again, _ = jax.eval_shape(cell, params, like, x)
     if again != like:
@@ -161,10 +145,7 @@ def _own_carry_like(cell, params, xs, given):
 
 
 def fill_in(given: Mapping[str, Any], like: Any) -> tuple[Any, Any]:
-    """The state and the initial state as a scan carries them, of the types of `like`.
-
-    Zeros stand for no initial state, and the initial state for no state.
-    """
+    """Returns the state and the initial state as a scan carries them, of the types of `like`."""
     state, initial_state = given.values()
 
     def conform(leaf, to):
@@ -172,20 +153,19 @@ def fill_in(given: Mapping[str, Any], like: Any) -> tuple[Any, Any]:
         leaf = leaf if leaf.dtype == to.dtype else leaf.astype(to.dtype)  # a key has no astype
         return jnp.broadcast_to(leaf, to.shape)
 
-    def zeros(leaf, to):
-        return leaf if is_key(to) else zeros_like(to)
-
     if state is not None:
         state = jax.tree.map(conform, state, like)
     if initial_state is not None:
         initial_state = jax.tree.map(conform, initial_state, like)
-    else:
-        initial_state = zeros_like(like) if state is None else jax.tree.map(zeros, state, like)
+    elif state is None:
+        initial_state = zeros_like(like)
+    else:  # a key has no zero
+        initial_state = jax.tree.map(lambda s, to: s if is_key(to) else zeros_like(to), state, like)
     return initial_state if state is None else state, initial_state
 
 
 def safe_steps(xs: Any, reset: Array | None, mask: Array | None) -> Steps:
-    """The inputs of a scan, with zeros at skipped steps, so that no NaN is computed there."""
+    """Returns the inputs of a scan, with zeros at skipped steps, so that no NaN is computed."""
     xs, reset, mask = jax.tree.map(jnp.asarray, (xs, reset, mask))
     if mask is not None:
         xs = select(mask, xs, jax.tree.map(jnp.zeros_like, xs))
@@ -199,29 +179,18 @@ def check_sequence_flags(reset: Array | None, mask: Array | None, shape: tuple[i
             check_flags(name, flags, shape)
 
 
-def _check_own_steps(xs, reset, mask):
-    """Checks that inputs have one time axis, and flags `[T, *B]` lead each; any axes may follow."""
-    leaves = jax.tree.leaves(xs)
-    if not all(map(is_array, leaves)):
-        raise TypeError(f"xs: expected arrays, got {describe(xs)}")
-    if not leaves or len({leaf.shape[:1] for leaf in leaves}) > 1 or leaves[0].ndim == 0:
-        raise ValueError(f"xs: expected one time axis in front, got {describe(xs)}")
+def _check_own_flags(xs, like, reset, mask, initial_state):
+    """Checks that flags are `[T, *B]`, as inputs and state, and that resets have a state."""
     for name, flags in {"reset": reset, "mask": mask}.items():
         if flags is None:
             continue
         check_flags(name, flags)
-        if flags.ndim < 1 or any(leaf.shape[: flags.ndim] != flags.shape for leaf in leaves):
+        T_B, B = flags.shape, flags.shape[1:]
+        if T_B == () or any(leaf.shape[: len(T_B)] != T_B for leaf in jax.tree.leaves(xs)):
             got = f"{describe(flags)} with xs {describe(xs)}"
             raise ValueError(f"{name}: expected shape [T, *B], got {got}")
-
-
-def _check_own_rows(like, reset, mask, initial_state):
-    """Checks that a state has a row for each flag of a step, and a value that resets restore."""
-    for name, flags in {"reset": reset, "mask": mask}.items():
-        B = () if flags is None else flags.shape[1:]
-        if any(leaf.shape[: len(B)] != B for leaf in jax.tree.leaves(like)):
-            expected = f"leading axes {[*B]} in each array, as in {name}"
-            raise ValueError(f"state: expected {expected}, got {describe(like)}")
+        has_B = all(leaf.shape[: len(B)] == B for leaf in jax.tree.leaves(like))
+        check(has_B, "state", f"leading axes {[*B]} in each array, as in {name}", like)
     if reset is not None and initial_state is None and any(map(is_key, jax.tree.leaves(like))):
         expected = "a state that resets restore, as keys have no zero"
         raise ValueError(f"initial_state: expected {expected}, got None")

@@ -1,26 +1,23 @@
-"""How gradients travel through a recurrent network: one pure function for each question.
+"""Gradient experiments on recurrent networks: one pure function for each question.
 
-The functions that run over a sequence share these arguments:
+The functions that run over a sequence share these arguments, as in `jlstm.unroll`:
 
 - `params`: the parameters of `cell`. A plain tuple is a stack, with one entry for each layer.
 - `xs`: the inputs, `[T, *B, D]`, or a pytree of arrays `[T, *B, …]` for a cell of your own.
 - `state`: the state carried in. None starts from `initial_state`.
 - `initial_state`: the state in which sequences begin. None is zeros; a cell of your own needs one
-  of the two states.
+  of the two states. For a stack both are tuples with one entry for each layer.
 - `reset`: bool `[T, *B]`, a new sequence begins at t, and no gradient crosses.
 - `mask`: bool `[T, *B]`, False skips step t: the state is held, and the output is zero.
 - `cell`: `(params, state, x) -> (state, y)`, the cell of every layer. By default the LSTM.
 - `loss`: `(final_state, hs) -> scalar`, of the results of `unroll`.
 
-Each has the same meaning as in `jlstm.unroll`. For a stack, the two states are tuples with one
-entry for each layer, as in `jlstm.unroll_stack`. Its layers have one direction.
-
 s_t is the state after step t, of all layers for a stack. Some functions treat it as a vector of N
 numbers, its arrays side by side: N = 2H for an LSTM, h before c. A cell of your own then has a
 state of arrays `[*B, N_k]`, and treats the rows of the batch independently.
 
-A malformed argument raises `TypeError` or `ValueError` before anything is computed. So does a mask
-that skips every step, if its values are known, and a layer with two directions.
+A malformed argument raises `TypeError` or `ValueError` before anything is computed. So does a layer
+with two directions, and a mask that is known to skip every step.
 """
 
 from jlstm._src.modules import publish

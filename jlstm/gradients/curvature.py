@@ -1,12 +1,12 @@
 """Curvature of a loss: products with its Hessian and its Gauss-Newton matrix, and their spectra.
 
-The matrices are never formed. At the parameters θ, with J = ∂outputs/∂θ,
+At the parameters θ, with J = ∂outputs/∂θ,
 
     Hessian       ∂²loss/∂θ²  =  Jᵀ L J  +  Σ_k ∂loss/∂outputs_k ∂²outputs_k/∂θ²
     Gauss-Newton  Jᵀ L J,    L = ∂²loss/∂outputs²
 
-The Gauss-Newton matrix is positive semi-definite if the loss is convex in the outputs. All
-functions take closures of the parameters alone, which hold sequences, states, masks and cells.
+The Gauss-Newton matrix is positive semi-definite if the loss is convex in the outputs. Neither
+matrix is formed. The functions of the parameters close over sequences, states, masks and cells.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jlstm._src.checks import as_key, check_size, describe
+from jlstm._src.checks import as_key, check, check_size, describe
 from jlstm._src.dtypes import Array, at_least_float32
-from jlstm.gradients.sequence import check_scalar
+from jlstm.gradients.sequence import check_loss
 
 Function = Callable[[Any], Any]
 
@@ -49,7 +49,7 @@ class HessianTrace(NamedTuple):
 
 
 def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
-    """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`, a tree like `params`.
+    """Product of the Hessian of a loss with a vector, `∂²loss/∂θ² v`.
 
     Forward over reverse (Pearlmutter 1994), at the cost of a few gradients: O(T H (D + H)) time and
     O(T H) memory for each row. On one core in float32, with D = 4 and one row, 1,000 steps of
@@ -74,7 +74,7 @@ def hessian_vector_product(loss: Function, params: Any, vector: Any) -> Any:
     (3, 12)
     """
     _check_vector(vector, params)
-    check_scalar("loss", loss, "the parameters", lambda: (params,))
+    check_loss("loss", loss, "the parameters", lambda: (params,))
     return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
@@ -82,8 +82,7 @@ def gauss_newton_vector_product(outputs: Function, loss: Function, params: Any, 
     """Product of the generalised Gauss-Newton matrix with a vector, `Jᵀ L J v`.
 
     J is the Jacobian of the outputs by the parameters, and L the Hessian of the loss by the outputs
-    (Schraudolph 2002; Martens & Sutskever 2011). The product is a tree like `params`, at about half
-    the cost of one with the Hessian.
+    (Schraudolph 2002; Martens & Sutskever 2011). It costs about half as much as with the Hessian.
 
     Args:
       outputs: `params -> outputs`, any pytree of floats.
@@ -121,10 +120,10 @@ def leading_eigenvalue(
         C q_k = β_k-1 q_k-1 + α_k q_k + β_k q_k+1,    value = max eig tridiag(α, β)
 
     q_1 is random, and each q_k is orthogonalised against all before it (Lanczos 1950; Cohen et al.
-    2021 for the sharpness). The largest eigenvalue is the most positive one; for the most negative,
-    take minus the largest of minus the loss. The value exceeds the true one by at most rounding.
-    The residual bounds its distance to an eigenvalue: raise `iterations` until it is small enough.
-    Besides the products, P parameters take O(P · iterations) memory and O(P · iterations²) time.
+    2021 for the sharpness). For the most negative eigenvalue, take minus the largest of minus the
+    loss. Up to rounding the value is a lower bound. The residual bounds its distance to an
+    eigenvalue: raise `iterations` until it is small enough. Besides the products, P parameters take
+    O(P · iterations) memory and O(P · iterations²) time.
 
     Args:
       loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
@@ -171,15 +170,13 @@ def hessian_trace(
 
         value = mean_k v_kᵀ C v_k,    standard_error = std_k(v_kᵀ C v_k) / √samples
 
-    Each v_k holds independent random signs (Hutchinson 1990). The estimate is then unbiased, and
-    its variance is 2 Σ_{i≠j} C_ij² / samples. The products with C run one after the other.
+    Each v_k holds independent random signs (Hutchinson 1990). The variance of the estimate is
+    2 Σ_{i≠j} C_ij² / samples. The products with C run one after the other.
 
     Args:
-      loss: `params -> scalar`, or `outputs -> scalar` with `outputs`.
-      params: θ, any pytree of floats.
+      loss, params, outputs: as in `leading_eigenvalue`.
       key: a key, for the signs.
       samples: the number of vectors v_k, at least 2.
-      outputs: None for the Hessian; `params -> outputs` for the Gauss-Newton matrix.
 
     Returns:
       `HessianTrace(value [], standard_error [])`.
@@ -196,9 +193,7 @@ def hessian_trace(
     (True, True)
     """
     key = as_key(key)
-    check_size("samples", samples)
-    if samples < 2:
-        raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
+    check_size("samples", samples, least=2)
     product, flat, _ = _flat_product(loss, params, outputs)
 
     def one(key):
@@ -212,11 +207,10 @@ def hessian_trace(
 def _product(loss, params, outputs) -> Function:
     """Returns the product with the Hessian, or with `outputs` the Gauss-Newton matrix."""
     if outputs is None:
-        check_scalar("loss", loss, "the parameters", lambda: (params,))
+        check_loss("loss", loss, "the parameters", lambda: (params,))
         return jax.linearize(jax.grad(loss), params)[1]
-    if not callable(outputs):
-        raise TypeError(f"outputs: expected a function of the parameters, got {describe(outputs)}")
-    check_scalar("loss", loss, "the outputs", lambda: (outputs(params),))
+    check(callable(outputs), "outputs", "a function of the parameters", outputs, TypeError)
+    check_loss("loss", loss, "the outputs", lambda: (outputs(params),))
     at, push = jax.linearize(outputs, params)
     _, curve = jax.linearize(jax.grad(loss), at)
     _, pull = jax.vjp(outputs, params)
@@ -249,7 +243,7 @@ def _lanczos(product, key, like, m):
         w = product(q)
         rest = orthogonalised(w, basis)
         beta = jnp.linalg.norm(rest)
-        # The subspace is invariant: continue in a new direction, for the rest of the spectrum.
+        # If the subspace is invariant, a new direction leads to the rest of the spectrum.
         done = beta <= like.size * jnp.finfo(like.dtype).eps * jnp.linalg.norm(w)
         fresh = jax.random.normal(key, like.shape, like.dtype)
         after = unit(jnp.where(done, orthogonalised(fresh, basis), rest))
@@ -269,5 +263,4 @@ def _check_vector(vector, params):
         leaves, structure = jax.tree.flatten(tree)
         return structure, [(jnp.shape(leaf), getattr(leaf, "dtype", None)) for leaf in leaves]
 
-    if form(vector) != form(params):
-        raise ValueError(f"vector: expected {describe(params)}, got {describe(vector)}")
+    check(form(vector) == form(params), "vector", describe(params), vector)

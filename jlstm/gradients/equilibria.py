@@ -1,4 +1,4 @@
-"""Fixed and slow points: where the state of a network stands still under a constant input."""
+"""Fixed and slow points of the state of a network under a constant input."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_floats, check_size, describe, is_real
+from jlstm._src.checks import check, check_floats, check_real, check_size
 from jlstm._src.dtypes import Array, as_dtype
 from jlstm._src.lstm import lstm
 from jlstm.gradients.sequence import check_gauge, read_sequence
@@ -16,14 +16,14 @@ from jlstm.gradients.vectors import check_vectors, ravel, unravel
 
 
 class FixedPoints(NamedTuple):
-    """The point that was found from each of K starts.
+    """The points found from K starts.
 
     points: states, arrays `[K, …]` as in the starts.
     speeds: `[K]`, q = ½‖F(s) - s‖² of the state as one vector.
     converged: bool `[K]`, whether the scaled residual is within the tolerance. Any other point is a
       local minimum of the residual, a slow point if its speed is small, or needs more iterations.
-    representative: int `[K]`, the smallest index of a converged point that is the same point, and
-      the own index of a point that is not converged.
+    representative: int `[K]`, the smallest index of a converged point that is the same point; the
+      point's own index if it has not converged.
     """
 
     points: Any
@@ -47,10 +47,10 @@ def fixed_points(
         F(s) = cell(params, s, x),    r(s) = (F(s) - s) / (1 + |s|),    minimise ½‖r(s)‖²
 
     (Sussillo & Barak 2013). Each search is a Levenberg–Marquardt iteration, scaled by 1 + |s|, as
-    |c| of a trained LSTM may reach 100 where |h| is below 1. It finds stable and unstable points,
+    |c| of a trained LSTM may reach 100 while |h| is below 1. It finds stable and unstable points,
     which the eigenvalues of `state_jacobians` tell apart. It runs in float64 if `jax_enable_x64` is
-    set, otherwise, less accurate, in float32. Good starts are states that the network visits on
-    data, and after it has run freely from them. An iteration takes O(K N³) time, N = 2H.
+    set, else less accurately in float32. Good starts are states of the network on data, and states
+    that it reaches freely from those. An iteration takes O(K N³) time, N = 2H.
 
     Args:
       params, cell: see `jlstm.gradients`.
@@ -78,15 +78,13 @@ def fixed_points(
     """
     check_gauge(cell)
     check_size("iterations", iterations)
-    for name, value in {"tolerance": tolerance or 0.0, "same": same}.items():
-        if not is_real(value):
-            raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    check_real("tolerance", tolerance or 0.0)
+    check_real("same", same)
     check_floats("x", x)
-    if x.ndim != 1:
-        raise ValueError(f"x: expected shape [D], got {describe(x)}")
+    check(x.ndim == 1, "x", "shape [D]", x)
     check_vectors(starts)
-    if any(leaf.ndim != 2 for leaf in jax.tree.leaves(starts)):
-        raise ValueError(f"starts: expected arrays [K, …], got {describe(starts)}")
+    are_rows = all(leaf.ndim == 2 for leaf in jax.tree.leaves(starts))
+    check(are_rows, "starts", "arrays [K, …]", starts)
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
     params, x, starts = as_dtype((params, x, starts), dtype)
     xs = jnp.broadcast_to(x, (1, *jax.tree.leaves(starts)[0].shape[:1], *x.shape))

@@ -1,11 +1,11 @@
-"""Gradient flow: the gradient of a loss that arrives at each step of a sequence, in one pass.
+"""Gradient flow: the gradient of a loss by the state and the gates of each step, in one pass.
 
-With the zeros a_t that are added, s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t,
+With added zeros a_t, s_t = (h_t, c_t) and δ_t = ∂loss/∂s_t,
 
     s_t, y_t = step(s_tm1, x_t, a_t)
-    ∂loss/∂a_t = (∂s_t/∂a_t)ᵀ δ_t + (∂y_t/∂a_t)ᵀ ∂loss/∂y_t,    δ_tm1 likewise
+    ∂loss/∂a_t = (∂s_t/∂a_t)ᵀ δ_t + (∂y_t/∂a_t)ᵀ ∂loss/∂y_t,    and δ_tm1 with s_tm1 for a_t
 
-A forward pass keeps the states. The reverse pass takes each step again and transposes it.
+The forward pass saves the states. The reverse pass takes each step again and transposes it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from jlstm._src.matmul import preactivation
 from jlstm._src.scan import take_step
 from jlstm._src.sharding import on_any_mesh
 from jlstm._src.stack import step_stack
-from jlstm.gradients.sequence import Loss, check_loss, is_stack, norm, read_sequence
+from jlstm.gradients.sequence import Loss, check_loss, is_stack, norm, read_sequence, run
 from jlstm.gradients.vectors import check_vectors, ravel
 
 
@@ -32,9 +32,9 @@ class GradientFlow(NamedTuple):
     """The gradient of a loss by the state and the gates of each step: its norms, or the vectors.
 
     h: `[T, *B]`, ‖∂loss/∂h_t‖, in units of the loss per unit of h; `[T, *B, H]` as vectors.
-    c: `[T, *B]`, ‖∂loss/∂c_t‖, by the c_t that is carried on; `[T, *B, H]` as vectors.
-    gates: `[T, *B, k]`, ‖∂loss/∂z_t‖ for each of the k blocks of preactivations of an affine cell:
-      i, f, g, o of the LSTM; `[T, *B, k, H]` as vectors.
+    c: `[T, *B]`, ‖∂loss/∂c_t‖, by the carried c_t; `[T, *B, H]` as vectors.
+    gates: `[T, *B, k]`, ‖∂loss/∂z_t‖ for each of the k blocks of z of an affine cell: i, f, g, o of
+      the LSTM; `[T, *B, k, H]` as vectors.
     """
 
     h: Array
@@ -64,20 +64,20 @@ def gradient_flow(
 
         ∂loss/∂h_t,  ∂loss/∂c_t,  ∂loss/∂z_t    for all t (Pascanu, Mikolov & Bengio 2013)
 
-    They are the derivatives by zeros that are added to z_t, and to h_t and c_t before these are
-    carried on. So ∂loss/∂c_t goes through every later step, but not through h_t of the same step.
-    ∂loss/∂h_t goes through every use of h_t: the output `hs[t]`, the next step, the layer above. At
-    a skipped step the gradient is by the state that is held, and by no gates.
+    They are derivatives by zeros added to z_t, and to h_t and c_t of the carry. So ∂loss/∂c_t
+    includes every later step, but not h_t of the same step. ∂loss/∂h_t includes every use of h_t:
+    the output `hs[t]`, the next step, the layer above. A skipped step has the gradient by the held
+    state, and none by the gates.
 
     The time is O(T H (D + H)) for each row, measured at 1 to 3 times a `jax.grad` by the weights.
     The memory is O(T H): 4H numbers a step, for the states, the outputs and ∂loss/∂hs.
 
     Args:
-      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. h and c are
-        the fields of these names in the state of a cell of your own. Without an h, `h` is for the
-        whole state; without a c, `c` is None. `gates` is None unless `jlstm.cells.affine` made the
-        cell. The output counts as h_t if it is the same array, as in `return State(h), h`.
-      vectors: return the gradients themselves instead of their Euclidean norms.
+      loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. The state of
+        a cell of your own may have fields h and c. Without an h, `h` is for the whole state;
+        without a c, `c` is None. `gates` is None unless `jlstm.cells.affine` made the cell. The
+        output counts as h_t if it is the same array, as in `return State(h), h`.
+      vectors: return the gradients instead of their Euclidean norms.
 
     Returns:
       `GradientFlow(h [T, *B], c [T, *B], gates [T, *B, k])`; for a stack a tuple of these.
@@ -92,27 +92,26 @@ def gradient_flow(
     >>> flow = jax.jit(lambda params: jlstm.gradients.gradient_flow(loss, params, xs))(params)
     >>> flow.h.shape, flow.gates.shape
     ((100, 5), (100, 5, 4))
-    >>> bool((flow.h[0] < flow.h[-1]).all())                # less arrives a hundred steps earlier
+    >>> bool((flow.h[0] < flow.h[-1]).all())                # the gradient decays
     True
     """
     check_bool("vectors", vectors)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
-    check_loss(loss, recurrence, params)
+    check_loss("loss", loss, "(final_state, hs)", lambda: run(recurrence, params))
     _, _, first, initial_state, steps = recurrence
     check_vectors(first)
     step, added = _with_zeros(params, first, jax.tree.map(lambda x: x[0], steps.x), cell)
 
-    def take(added, before, now):
-        opened = partial(step, added, params)
-        return take_step(False, opened, initial_state, before, now)[1]
+    def take(now, added, before):
+        return take_step(False, partial(step, added, params), initial_state, before, now)[1]
 
     def forward(before, now):
-        after, y = take(added, before, now)
+        after, y = take(now, added, before)
         return after, (before, y)
 
     def backward(d_after, inputs):
         before, d_y, now = inputs
-        _, pull = jax.vjp(lambda added, before: take(added, before, now), added, before)
+        _, pull = jax.vjp(partial(take, now), added, before)
         d_added, d_before = pull((d_after, d_y))
         measure = partial(_measure, vectors, cell, now.mask)
         alone = isinstance(d_added, _Added)
@@ -144,22 +143,18 @@ def _with_zeros(params, state, x, cell) -> tuple[Callable, Any]:
 
 def _step(cell, output, added: _Added, params, state, x):
     """Takes a step with `added`; `output` is the index of the state's array that is also output."""
-    after, y = (_with_z(cell, added.z) if equations_of(cell) else cell)(params, state, x)
+
+    def equations(params, state, x):
+        return cell.equations(params, state, preactivation(params, x, state.h) + added.z)
+
+    opened = cell_of(cell.layout)(equations) if equations_of(cell) else cell
+    after, y = opened(params, state, x)
     after = jax.tree.map(jnp.add, after, added.state)
     return after, y if output is None else jax.tree.leaves(after)[output].astype(y.dtype)
 
 
-def _with_z(cell, added) -> Cell:
-    """Returns an affine cell with `added` put on its z."""
-
-    def opened(params, state, x):
-        return cell.equations(params, state, preactivation(params, x, state.h) + added)
-
-    return cell_of(cell.layout)(opened)
-
-
 def _output_in_state(cell, params, state, x):
-    """Returns the index of the state's array that a cell also returns as its output, or None."""
+    """Returns the index of the state's array that is also the output of a cell, or None."""
     if layout_of(cell):
         return state._fields.index("h")
     program = jax.make_jaxpr(cell)(params, state, x).jaxpr
@@ -170,7 +165,7 @@ def _output_in_state(cell, params, state, x):
 
 
 def _same(program, k, m):
-    """Whether two results of a program are one array, followed into the programs that it calls."""
+    """Whether two results of a program are one array, also inside the programs that it calls."""
     a, b = program.outvars[k], program.outvars[m]
     if a is b:
         return True
@@ -185,13 +180,11 @@ def _same(program, k, m):
 def _measure(vectors, cell, mask, d_added: _Added, d_after):
     """Returns the norms or vectors of one layer's gradient at one step."""
     state, z = d_added
-    if mask is not None:  # the gradient by the state that a skipped step holds
+    if mask is not None:  # a skipped step holds the state
         state = select(mask, state, d_after)
     h = ravel(getattr(state, "h", state))
     c = ravel(state.c) if hasattr(state, "c") else None
-    gates = None
-    if equations_of(cell):
-        k = blocks(cell.layout)
-        gates = z.reshape(*z.shape[:-1], k, z.shape[-1] // k)
+    affine = equations_of(cell)
+    gates = z.reshape(*z.shape[:-1], blocks(cell.layout), -1) if affine else None
     flow = GradientFlow(h, c, gates)
     return flow if vectors else jax.tree.map(norm, flow)

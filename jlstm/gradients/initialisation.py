@@ -1,4 +1,4 @@
-"""Gradients at initialisation: their norm against the lag, over seeds and lengths."""
+"""Norms of gradients at initialisation against the lag, over seeds and lengths."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,12 +16,11 @@ from jlstm.gradients.flow import gradient_flow
 
 
 class InitialisationStudy(NamedTuple):
-    """How far gradients reach back: I initialisations, L lengths, S seeds, T the longest length.
+    """Norms of gradients for I initialisations, L lengths and S seeds; T is the longest length.
 
     lag: int `[T]`, in steps before the last one.
     norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖ for a random direction u of norm 1, hence 1 at
-      lag 0. NaN at lags beyond the length. The initialisations are the forget biases in the given
-      order, then the chrono initialisation.
+      lag 0; NaN at lags beyond the length. The forget biases come first, chrono biases last.
     """
 
     lag: Array
@@ -37,7 +36,7 @@ def initialisation_study(
     hidden_size: int = 32,
     forget_biases: Sequence[float] = (0.0, 1.0),
 ) -> InitialisationStudy:
-    """Norm `[I, L, S, T]` of the gradient against the lag at initialisation, in one program.
+    """Norm of the gradient against the lag at initialisation.
 
         norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
 

@@ -1,5 +1,6 @@
-"""State Jacobians: how one step, and many steps, map a small change of the state."""
+"""State Jacobians of one step and of many steps."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_floats, check_size, describe
+from jlstm._src.checks import check, check_floats, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -19,7 +20,7 @@ class StateJacobians(NamedTuple):
     """The Jacobian of each step, and the state after it.
 
     jacobians: `[T, *B, N, N]`, ∂s_t/∂s_tm1; N = 2H for an LSTM, h before c.
-    states: s_t, like the state with a time axis in front.
+    states: s_t, with a time axis in front.
     """
 
     jacobians: Array
@@ -59,12 +60,12 @@ def state_jacobians(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> StateJacobians:
-    """Jacobian `[T, *B, N, N]` of each state by the state before (Pascanu et al. 2013).
+    """Jacobian of each state by the state before (Pascanu et al. 2013).
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
-    It is the identity at a skipped step, and zero where a sequence begins, as nothing crosses a
-    reset. For an LSTM the time is O(T H³) for each row. The memory is the result, O(T N²).
+    It is the identity at a skipped step, and zero at a reset. For an LSTM the time is O(T H³) for
+    each row. The memory is the result, O(T N²).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
@@ -85,11 +86,10 @@ def state_jacobians(
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_vectors(recurrence.state)
     columns = identity(recurrence.state)
+    step = partial(take, recurrence, params)
 
     def one(before, now):
-        after, jacobian = push_columns(
-            lambda before: take(recurrence, params, before, now)[0], before, columns
-        )
+        after, jacobian = push_columns(lambda before: step(before, now)[0], before, columns)
         return after, StateJacobians(jacobian, after)
 
     return jax.lax.scan(one, recurrence.state, recurrence.steps)[1]
@@ -97,13 +97,12 @@ def state_jacobians(
 
 @on_any_mesh("jacobians", 2, "TB")
 def jacobian_products(jacobians: Array) -> JacobianProducts:
-    """Jacobian of the last state by the state before each step, `[T, *B, N, N]` of norm 1.
+    """Jacobian of the last state by the state before each step, as matrices of norm 1.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = exp(log_norms[t]) * matrices[t]
 
-    Every step takes the norm out, so that no long product overflows or underflows. Rounding of the
-    large singular values still hides the small ones, which `singular_values` keeps. The time is
-    O(T N³).
+    No product overflows or underflows. Rounding of the large singular values hides the small ones,
+    which `singular_values` keeps. The time is O(T N³).
 
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
@@ -134,18 +133,18 @@ def jacobian_products(jacobians: Array) -> JacobianProducts:
 
 @on_any_mesh("jacobians", 2, "TB")
 def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
-    """Singular values `[T, *B, N]` of the products, without the products.
+    """Singular values of `jacobian_products`, without the products.
 
         ∂s_T/∂s_tm1 = J_T ⋯ J_t = U_t Σ_t V_tᵀ
 
-    If the transposed product is U Σ Vᵀ, one more factor makes it `(Jᵀ U) Σ Vᵀ`. Rotations then turn
-    the columns of `(Jᵀ U) Σ` until they are orthogonal (one-sided Jacobi, Hestenes 1958). They need
-    only ratios of the σ, whose logarithms are carried. So every singular value keeps its accuracy
-    (Demmel & Veselić 1992), even `exp(-10000)` beside `exp(100)`. The time is O(sweeps T N³).
+    If the transposed product is U Σ Vᵀ, one more factor makes it `(Jᵀ U) Σ Vᵀ`. Rotations then make
+    the columns of `(Jᵀ U) Σ` orthogonal (one-sided Jacobi, Hestenes 1958). They use only ratios of
+    the σ, and the scan carries logarithms. So every singular value keeps its accuracy (Demmel &
+    Veselić 1992), even `exp(-10000)` beside `exp(100)`. The time is O(sweeps T N³).
 
     Args:
       jacobians: `[T, *B, N, N]`, from `state_jacobians`.
-      sweeps: how often each pair of columns is turned at each t.
+      sweeps: the number of rotations of each pair of columns at each t.
 
     Returns:
       `SingularValues(logs [T, *B, N], residual [T, *B])`.
@@ -170,7 +169,7 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
         carry = columns, logs + log[..., 0, :]
         (columns, logs), _ = jax.lax.scan(_rotate, carry, jnp.tile(pairs, (sweeps, 1, 1)))
         largest_first = jnp.argsort(-logs, axis=-1)
-        columns = _pick(columns, largest_first)
+        columns = jnp.take_along_axis(columns, largest_first[..., None, :], axis=-1)
         logs = jnp.take_along_axis(logs, largest_first, axis=-1)
         cosines = jnp.abs(jnp.matmul(columns.mT, columns))
         apart = jnp.broadcast_to(~jnp.eye(N, dtype=bool), cosines.shape)
@@ -182,7 +181,7 @@ def singular_values(jacobians: Array, *, sweeps: int = 10) -> SingularValues:
 
 
 def _tournament(N):
-    """Returns every pair of N columns once, `[rounds, pairs, 2]`, no column twice in a round."""
+    """Returns every pair of N columns once, `[rounds, pairs, 2]`, each column once a round."""
     players = N + N % 2  # with an odd N, one column sits out each round
     rounds = []
     for turn in range(players - 1):
@@ -195,15 +194,15 @@ def _tournament(N):
 def _rotate(carry, pairs):
     """Makes pairs of columns `exp(log) x` orthogonal; x has length 1, `[*B, N, pairs]`.
 
-    With x_a of the longer and x_b of the shorter column, r the shorter length over the longer, and
-    c = x_a · x_b, the vectors `x_a + r² u x_b` and `x_b - u x_a` are orthogonal for the u below. A
-    rotation of the two columns by arctan(r u) gives their directions.
+    With x_a of the longer and x_b of the shorter column, the ratio r of their lengths, at most 1,
+    and c = x_a · x_b, `x_a + r² u x_b` and `x_b - u x_a` are orthogonal for the u below. A rotation
+    of the two columns by arctan(r u) gives their directions.
     """
     columns, logs = carry
     a, b = pairs[:, 0], pairs[:, 1]
     longer = logs[..., a] >= logs[..., b]
     places = jnp.concatenate([jnp.where(longer, a, b), jnp.where(longer, b, a)], axis=-1)
-    x_a, x_b = jnp.split(_pick(columns, places), 2, axis=-1)
+    x_a, x_b = jnp.split(jnp.take_along_axis(columns, places[..., None, :], axis=-1), 2, axis=-1)
     log_a, log_b = jnp.split(jnp.take_along_axis(logs, places, axis=-1), 2, axis=-1)
     gap = jnp.where(jnp.isneginf(log_b), -jnp.inf, log_b - log_a)
     r2, rest = jnp.exp(2 * gap), -jnp.expm1(2 * gap)  # r² and 1 - r²
@@ -216,10 +215,6 @@ def _rotate(carry, pairs):
     turned, grown = _normalised(jnp.concatenate(turned, axis=-1), axis=-2)
     log = jnp.concatenate([log_a + log_cosine, log_b + log_cosine], axis=-1) + grown[..., 0, :]
     return (_put(columns, places[..., None, :], turned), _put(logs, places, log)), None
-
-
-def _pick(columns, index):
-    return jnp.take_along_axis(columns, index[..., None, :], axis=-1)
 
 
 def _put(array, index, values):
@@ -241,7 +236,7 @@ def _read(jacobians):
     """Returns checked Jacobians as an array, and identity matrices `[*B, N, N]`."""
     check_floats("jacobians", jacobians)
     shape = jacobians.shape
-    if len(shape) < 3 or shape[-1] != shape[-2] or shape[-1] == 0:
-        raise ValueError(f"jacobians: expected shape [T, *B, N, N], got {describe(jacobians)}")
+    are_square = len(shape) > 2 and shape[-1] == shape[-2] > 0
+    check(are_square, "jacobians", "shape [T, *B, N, N]", jacobians)
     jacobians = jnp.asarray(jacobians)
     return jacobians, jnp.broadcast_to(jnp.eye(shape[-1], dtype=jacobians.dtype), shape[1:])

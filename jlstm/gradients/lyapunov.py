@@ -1,5 +1,6 @@
-"""Lyapunov exponents: a small change of the state grows by `exp(λ_k)` a step in direction k."""
+"""Lyapunov exponents λ_k: a small change in direction k grows by `exp(λ_k)` a step."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_count, check_floats, check_size, describe
+from jlstm._src.checks import check, check_count, check_floats, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
@@ -18,9 +19,10 @@ from jlstm.gradients.vectors import check_vectors, push_columns, ravel
 
 
 class LyapunovSpectrum(NamedTuple):
-    """The leading exponents, and the final state and basis, from which another call can go on.
+    """The leading exponents, and the final state and basis, from which another call can continue.
 
-    exponents: `[*B, k]`, in nats per step, largest first.
+    exponents: `[*B, k]`, in nats per step, largest first; NaN without a counted step, -inf for a
+      lost direction, as with a singular Jacobian.
     steps: int `[*B]`, the number of steps over which they are the mean.
     state: the final state.
     basis: `[*B, N, k]`, the directions Q after the last step, in the order of the recursion.
@@ -46,7 +48,7 @@ def lyapunov_spectrum(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> LyapunovSpectrum:
-    """Leading Lyapunov exponents of a network that is driven by a sequence.
+    """Leading Lyapunov exponents of a network driven by a sequence.
 
         Q_t R_t = J_t Q_tm1,    J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
         λ_k = 1/n Σ_t ln |R_t[k, k]|    over the n steps after the first `warmup`
@@ -55,9 +57,9 @@ def lyapunov_spectrum(
     Abbott 2023; Vogt et al. 2022). The result is differentiable. As a regulariser, the sum of
     squares keeps gradients from vanishing and exploding (gradient flossing, Engelken 2023).
 
-    At a reset the state, the basis and the warm-up start anew. The exponents are the mean over all
-    sequences in a row, without skipped steps. For an LSTM the time is O(T k H (H + k)) for each
-    row, mostly in QR decompositions; the memory is O(k H), with a gradient O(T k H).
+    At a reset the state, the basis and the warm-up start anew. The mean is over all sequences of a
+    row, without skipped steps. For an LSTM the time is O(T k H (H + k)) for each row, mostly for QR
+    decompositions; the memory is O(k H), with a gradient O(T k H).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
@@ -67,12 +69,11 @@ def lyapunov_spectrum(
         the DCT-IV matrix, which is orthogonal and has a part in every direction of the state.
 
     Returns:
-      `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`. An exponent is NaN
-      if no step is counted, and -inf if its direction is lost, as with a singular Jacobian.
+      `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, k is above N, the warm-up leaves no step, as
-        far as that is known, or `cell` has a gauge freedom, as the sLSTM.
+      TypeError, ValueError: an argument is malformed, k is above N, the warm-up is known to leave
+        no step, or `cell` has a gauge freedom, as the sLSTM.
 
     >>> import jax, jlstm
     >>> params = jlstm.init(jax.random.key(0), 2, 3)
@@ -91,19 +92,15 @@ def lyapunov_spectrum(
     *B, N = like.shape
     k = N if k is None else k
     _check_options(k, N, warmup, jax.tree.leaves(steps)[0].shape[0], mask, reset)
-    start = _start(k, basis, like)
-    fresh = _start(k, None, like)
+    start, fresh = _start(k, basis, like), _start(k, None, like)
     none = jnp.zeros(B, jnp.int32)
 
     def one(carry, now):
         state, basis, age, growth, count = carry
         if now.reset is not None:  # before the step, whose Jacobian is zero across a reset
-            begun = first, fresh, none
-            state, basis, age = select(now.reset, begun, (state, basis, age))
-        now = now._replace(reset=None)
-        state, columns = push_columns(
-            lambda before: take(recurrence, params, before, now)[0], state, basis
-        )
+            state, basis, age = select(now.reset, (first, fresh, none), (state, basis, age))
+        step = partial(take, recurrence, params, now=now._replace(reset=None))
+        state, columns = push_columns(lambda before: step(before)[0], state, basis)
         basis, R = jnp.linalg.qr(columns)
         taken = jnp.ones(B, bool) if now.mask is None else now.mask
         counted = taken & (age >= warmup)
@@ -126,9 +123,8 @@ def _start(k, basis, like):
         dct = np.sqrt(2 / N) * np.cos(np.pi / (4 * N) * np.outer(odd, odd))
         basis = jnp.asarray(dct[:, :k], like.dtype)
     check_floats("basis", basis)
-    if basis.shape not in {(N, k), (*B, N, k)}:
-        expected = f"shape {[*B, N, k]} or {[N, k]}"
-        raise ValueError(f"basis: expected {expected}, got {describe(basis)}")
+    fits = basis.shape in {(N, k), (*B, N, k)}
+    check(fits, "basis", f"shape {[*B, N, k]} or {[N, k]}", basis)
     return jnp.broadcast_to(jnp.asarray(basis).astype(like.dtype), (*B, N, k))
 
 

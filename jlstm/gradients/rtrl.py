@@ -1,23 +1,24 @@
 """Real-time recurrent learning: the gradient through time, accumulated forwards.
 
-The influence S_t = ∂s_t/∂θ of the parameters on the state is carried along with the state:
+The scan carries the state and its influence S_t = ∂s_t/∂θ:
 
     S_t = J_t S_tm1 + I_t,    J_t = ∂s_t/∂s_tm1,    I_t = ∂s_t/∂θ with s_tm1 held fixed
     ∂loss/∂θ = Σ_t ∂loss_t/∂s_tm1 S_tm1 + ∂loss_t/∂θ with s_tm1 held fixed
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import check_choice, check_floats, describe, describe_tree
+from jlstm._src.checks import check, check_choice, check_floats, describe, describe_tree
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import Recurrence, check_scalar, is_stack, read_sequence, take
+from jlstm.gradients.sequence import Recurrence, check_loss, is_stack, read_sequence, take
 from jlstm.gradients.snap import SnapInfluence, snap_elementwise
 from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 
@@ -26,7 +27,7 @@ class RTRLResult(NamedTuple):
     """The result of real-time recurrent learning.
 
     loss: the sum of the losses of all steps.
-    gradient: its derivative by the parameters, a tree like the parameters.
+    gradient: a tree like the parameters.
     state: the final state.
     influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
       `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
@@ -60,10 +61,9 @@ def rtrl_gradient(
     "exact" is RTRL, whose gradient equals backpropagation through time. "snap-1" keeps only the
     entries of S that a parameter reaches in one step (Menick et al. 2020):
 
-        S_t = (J_t S_tm1 + I_t) ⊙ [I ≠ 0]
+        S_t = (J_t S_tm1 + I_t) ⊙ [I ≠ 0 at some step so far]
 
-    For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate. An
-    entry is kept once I has not been zero there at some step.
+    For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate.
 
     With P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H,
     and O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes
@@ -71,15 +71,15 @@ def rtrl_gradient(
     much as the exact gradient.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls equal one. After an update the influence is stale by design, as it is made of
-    Jacobians at earlier parameters.
+    two calls equal one. After an update the influence is stale, as its Jacobians are of earlier
+    parameters.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       targets: `[T, …]`, or a pytree of such arrays.
       approximation: "exact" or "snap-1".
-      influence: ∂state/∂θ from the call that returned `state`; None if it does not depend on θ.
+      influence: ∂state/∂θ from the call that returned `state`; None is zero.
 
     Returns:
       `RTRLResult(loss, gradient, state, influence)`.
@@ -104,17 +104,14 @@ def rtrl_gradient(
     check_vectors(recurrence.state)
     targets = jax.tree.map(jnp.asarray, targets)
     _check(step_loss, params, recurrence, targets)
-    if approximation == "exact":
-        method = _exact
-    elif is_elementwise(cell) and not is_stack(params, cell):
-        method = snap_elementwise
-    else:
-        method = _snap
+    elementwise = is_elementwise(cell) and not is_stack(params, cell)
+    snap = snap_elementwise if elementwise else _snap
+    method = _exact if approximation == "exact" else snap
     follow, none = method(step_loss, params, recurrence)
     if influence is not None and state is None:
         raise ValueError("state: expected the state that influence belongs to, got None")
-    if influence is not None and describe_tree(influence) != describe_tree(none):
-        raise ValueError(f"influence: expected {describe(none)}, got {describe(influence)}")
+    fits = influence is None or describe_tree(influence) == describe_tree(none)
+    check(fits, "influence", describe(none), influence)
     influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
@@ -129,8 +126,8 @@ def rtrl_gradient(
     return RTRLResult(values.sum(), gradient, *end)
 
 
-# Each method returns `follow` and S = 0: `follow(carry, now, target)` takes the carry (s, S), and
-# returns the carry after the step, loss_t, and gradient_t.
+# Each method returns `follow` and S = 0. With the carry (s, S), `follow(carry, now, target)` is the
+# next carry, loss_t and gradient_t.
 
 
 def _exact(step_loss, params, recurrence: Recurrence):
@@ -148,7 +145,7 @@ def _exact(step_loss, params, recurrence: Recurrence):
 
 
 def _snap(step_loss, params, recurrence: Recurrence):
-    """Follows the output together with the state, as SnAp-1 drops entries of its influence too."""
+    """Follows the output together with the state, as SnAp-1 drops entries of both influences."""
     *B, N = ravel(recurrence.state).shape
     on_state, on_output = ((slice(None),) * len(B) + (s,) for s in (slice(N), slice(N, None)))
 
@@ -164,11 +161,9 @@ def _snap(step_loss, params, recurrence: Recurrence):
         S = SnapInfluence(jax.tree.map(lambda s: s[on_state], S), kept)
         return (after, S), value, gradient
 
-    def both(now):
-        return _with_output(*take(recurrence, params, recurrence.state, now))
-
-    kept = _no_influence(jax.eval_shape(both, _at_a_step(recurrence.steps)), params)
-    kept = jax.tree.map(lambda s: jnp.zeros(s.shape, bool), kept)
+    first = partial(take, recurrence, params, recurrence.state)
+    both = jax.eval_shape(lambda now: _with_output(*first(now)), _at_a_step(recurrence.steps))
+    kept = jax.tree.map(lambda p: jnp.zeros((*both.shape, *p.shape), bool), params)
     return follow, SnapInfluence(_no_influence(ravel(recurrence.state), params), kept)
 
 
@@ -179,22 +174,18 @@ def _with_output(after, y):
 
 
 def _followed(of, recurrence, params, before, now, S):
-    """Returns `(J S + I, I)` of the vectors `of(s_t, y_t)`, trees of arrays `[*B, M, …]`.
-
-    I is taken row by row of the batch, as all rows share the parameters.
-    """
-    _, J = push_columns(
-        lambda before: of(*take(recurrence, params, before, now)), before, identity(before)
-    )
+    """Returns `(J S + I, I)` of the vectors `of(s_t, y_t)`, trees of arrays `[*B, M, …]`."""
 
     def row(params, before, initial_state, now):
         alone = recurrence._replace(initial_state=initial_state)
         return of(*take(alone, params, before, now))
 
+    first = recurrence.initial_state
+    _, J = push_columns(lambda before: row(params, before, first, now), before, identity(before))
     immediate = jax.jacrev(row)
-    for _ in J.shape[:-2]:
+    for _ in J.shape[:-2]:  # row by row of the batch, as all rows share the parameters
         immediate = jax.vmap(immediate, (None, 0, 0, 0))
-    by_params = immediate(params, before, recurrence.initial_state, now)
+    by_params = immediate(params, before, first, now)
 
     def added(s, i):
         flat = s.reshape(*J.shape[:-2], J.shape[-1], -1)
@@ -219,7 +210,7 @@ def _no_influence(vectors, params):
 
 
 def _pulled(vectors, S):
-    """Returns `vᵀ S`, summed over the rows of the batch: a tree like the parameters."""
+    """Returns `vᵀ S`, summed over the batch: a tree like the parameters."""
     return jax.tree.map(lambda s: jnp.tensordot(vectors.astype(s.dtype), s, vectors.ndim), S)
 
 
@@ -234,11 +225,9 @@ def _check(step_loss, params, recurrence, targets):
         check_floats(f"params{jax.tree_util.keystr(path)}", leaf)
     T = jax.tree.leaves(recurrence.steps)[0].shape[0]
     leaves = jax.tree.leaves(targets)
-    if not leaves or any(leaf.shape[:1] != (T,) for leaf in leaves):
-        raise ValueError(f"targets: expected shape [{T}, …], got {describe(targets)}")
-
-    def arguments(now, target):
-        return take(recurrence, params, recurrence.state, now)[1], target
-
+    have_T = leaves and all(leaf.shape[:1] == (T,) for leaf in leaves)
+    check(have_T, "targets", f"shape [{T}, …]", targets)
+    first = partial(take, recurrence, params, recurrence.state)
     at_a_step = _at_a_step((recurrence.steps, targets))
-    check_scalar("step_loss", step_loss, "(h_t, target_t)", arguments, *at_a_step)
+    arguments = "(h_t, target_t)"
+    check_loss("step_loss", step_loss, arguments, lambda now, y: (first(now)[1], y), *at_a_step)

@@ -5,6 +5,7 @@ With P_t = ∂h_T/∂s_t, one loop runs from the last step to the first:
     ∂h_T/∂x_t = P_t ∂s_t/∂x_t,    P_tm1 = P_t ∂s_t/∂s_tm1,    P_T = ∂h_T/∂s_T
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_bool, check_floats, describe, is_real
+from jlstm._src.checks import check, check_bool, check_floats, check_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -35,11 +36,11 @@ class InputSensitivity(NamedTuple):
 
 
 class MemoryHorizon(NamedTuple):
-    """How far back the last output remembers.
+    """The memory of the last output.
 
     lag: int `[*B]`, in steps, the smallest lag beyond which the sensitivity stays low.
-    reached: bool `[*B]`, whether that lag lies within the sequence. Otherwise `lag` is the number
-      of all steps taken, and the horizon may be longer.
+    reached: bool `[*B]`, whether that lag is within the sequence. Otherwise `lag` is the number of
+      all steps taken, and the horizon may be longer.
     """
 
     lag: Array
@@ -58,13 +59,13 @@ def input_sensitivity(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> InputSensitivity:
-    """Jacobian of the last output by each input: norms `[T, *B]`, and saliencies `[T, *B, D]`.
+    """Sensitivity of the last output to each input, and to each of its features.
 
         norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
 
-    h_T is the output of the last step taken, for a stack the output of the last layer. The
-    sensitivity is zero at skipped steps and before the last reset. See Simonyan, Vedaldi &
-    Zisserman 2014 for saliency; Pascanu, Mikolov & Bengio 2013 for how it fades and explodes.
+    h_T is the last layer's output at the last step taken. The sensitivity is zero at skipped steps
+    and before the last reset. See Simonyan, Vedaldi & Zisserman 2014 for saliency; Pascanu, Mikolov
+    & Bengio 2013 for how it fades and explodes.
 
     H backward passes run side by side, in O(T H² (D + H)) time for each row, and O(T (D + H))
     memory, or O(T H D) with `vectors`. On one core in float32, with D = 4 and one row, 1,000 steps
@@ -72,10 +73,10 @@ def input_sensitivity(
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
-      vectors: also return the Jacobian, `[T, *B, H, D]`.
+      vectors: also return the Jacobian.
 
     Returns:
-      `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian)`.
+      `InputSensitivity(norm [T, *B], saliency [T, *B, D], jacobian [T, *B, H, D])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.
@@ -90,31 +91,33 @@ def input_sensitivity(
     check_bool("vectors", vectors)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
-    _check_rows(xs, mask)
+    check(len(xs) > 0, "xs", "one step or more", xs)
+    if mask is not None and not isinstance(mask, Tracer):
+        empty = np.argwhere(~np.asarray(mask).any(axis=0))
+        if empty.size:
+            row = empty[0].tolist()
+            raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")
     steps = recurrence.steps
     _, taken = flags_of(steps, xs.shape[:-1])
     y = jax.eval_shape(recurrence.step, params, recurrence.state, xs[0])[1]
     B = xs.shape[1:-1]
-    if not hasattr(y, "shape") or y.shape[:-1] != B or y.ndim != len(B) + 1:
-        expected = f"a cell whose output is an array {[*B, 'H']}"
-        raise ValueError(f"cell: expected {expected}, got {describe(y)}")
+    fits = hasattr(y, "shape") and y.shape[:-1] == B and y.ndim == len(B) + 1
+    check(fits, "cell", f"a cell whose output is an array {[*B, 'H']}", y)
     before, _ = steps_of(recurrence, params)
     last = taken & (lags(taken) == 0)
-    H = y.shape[-1]
     seed = jnp.moveaxis(identity(y), -2, 0).astype(y.dtype)  # ∂h_T/∂y_T, units of h_T first
+    step = partial(take, recurrence, params)
 
     def one(d_state, inputs):
         before, now, last = inputs
-        _, pull = jax.vjp(
-            lambda before, x: take(recurrence, params, before, now._replace(x=x)), before, now.x
-        )
+        _, pull = jax.vjp(lambda before, x: step(before, now._replace(x=x)), before, now.x)
         d_y = jnp.where(last[None, ..., None], seed, jnp.zeros_like(seed))
         d_before, d_x = jax.vmap(pull)((d_state, d_y))
         jacobian = jnp.moveaxis(d_x, 0, -2) if vectors else None
         saliency = norm(d_x, axis=0)
         return d_before, InputSensitivity(norm(saliency), saliency, jacobian)
 
-    zeros = jax.tree.map(lambda s: jnp.zeros((H, *s.shape), s.dtype), recurrence.state)
+    zeros = jax.tree.map(lambda s: jnp.zeros((len(seed), *s.shape), s.dtype), recurrence.state)
     return jax.lax.scan(one, zeros, (before, steps, last), reverse=True)[1]
 
 
@@ -130,18 +133,18 @@ def memory_horizon(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> MemoryHorizon:
-    """Smallest lag `[*B]` beyond which the sensitivity stays below a fraction of its maximum.
+    """Smallest lag beyond which the sensitivity stays below a fraction of its maximum.
 
         lag = min {τ : ‖∂h_T/∂x_T-υ‖ < fraction · max_t ‖∂h_T/∂x_t‖ for all υ ≥ τ}
 
-    Steps taken count, the last one with lag 0. The cost is that of `input_sensitivity`.
+    Lags count the steps taken, from 0 at the last one. It costs as much as `input_sensitivity`.
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       fraction: a fraction of the largest sensitivity, above 0 and below 1.
 
     Returns:
-      `MemoryHorizon(lag [*B], reached [*B])`, in steps.
+      `MemoryHorizon(lag [*B], reached [*B])`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, or a row has no step.
@@ -153,8 +156,7 @@ def memory_horizon(
     >>> int(lag), bool(reached)
     (10, True)
     """
-    if isinstance(fraction, bool) or not is_real(fraction):
-        raise TypeError(f"fraction: expected a number, got {describe(fraction)}")
+    check_real("fraction", fraction)
     if not 0 < float(fraction) < 1:
         raise ValueError(f"fraction: expected above 0 and below 1, got {fraction}")
     sensitivity = input_sensitivity(
@@ -164,15 +166,3 @@ def memory_horizon(
     felt = taken & (sensitivity >= fraction * sensitivity.max(axis=0, keepdims=True))
     horizon = 1 + jnp.where(felt, lags(taken), -1).max(axis=0)
     return MemoryHorizon(horizon, horizon < taken.sum(axis=0))
-
-
-def _check_rows(xs: Array, mask: Array | None) -> None:
-    """Checks that each row has a step, as far as the values of the mask are known."""
-    if len(xs) == 0:
-        raise ValueError(f"xs: expected one step or more, got {describe(xs)}")
-    if mask is None or isinstance(mask, Tracer):
-        return
-    empty = np.argwhere(~np.asarray(mask).any(axis=0))
-    if empty.size:
-        row = empty[0].tolist()
-        raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")

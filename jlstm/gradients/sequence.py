@@ -1,4 +1,4 @@
-"""Sequences for gradient experiments: a cell, or a stack of layers, with its inputs and flags."""
+"""Sequences for gradient experiments: a cell or a stack, with its states, inputs and flags."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from jlstm._src import stack
 from jlstm._src.cell import Cell, layout_of
-from jlstm._src.checks import check_tuple, describe
+from jlstm._src.checks import check, check_tuple, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.masks import select
 from jlstm._src.scan import Steps, take_step
@@ -23,12 +23,11 @@ Loss = Callable[[Any, Any], Any]
 
 
 class Recurrence(NamedTuple):
-    """A cell or a stack with its sequence, but without its parameters, checked and converted.
+    """A checked and converted sequence, without parameters.
 
     cell: the cell, of every layer of a stack.
-    step: `(params, state, x) -> (state, y)`, the cell itself, or one step through all layers.
-    state, initial_state: as a scan carries them.
-    steps: inputs `[T, *B, …]`, safe to compute with at skipped steps, and flags.
+    step: `(params, state, x) -> (state, y)`, the cell, or a step through all layers.
+    state, initial_state, steps: as a scan carries and reads them.
     """
 
     cell: Cell
@@ -44,30 +43,27 @@ def read_sequence(
     """Checks the arguments that the experiments share; `params` and `xs` keep their dtypes."""
     if hasattr(mask, "dtype") and not isinstance(mask, Tracer) and not np.asarray(mask).any():
         raise ValueError(f"mask: expected a step that is not skipped, got none in {describe(mask)}")
+    given = params, xs, state, initial_state, reset, mask
     step = cell
     if is_stack(params, cell):
         check_tuple("params", params)
         check_one_direction(params)
-        cells = (cell,) * len(params)
-        layers = read_stack(cells, params, xs, state, initial_state, reset, mask)
-        state = tuple(layer.state for layer in layers)
-        initial_state = tuple(layer.initial_state for layer in layers)
+        layers = read_stack((cell,) * len(params), *given)
+        _, state, initial_state, _ = zip(*layers, strict=True)
         step = partial(step_stack, cell=cell)
     else:
-        read = read_arguments(cell, params, xs, state, initial_state, reset, mask)
-        state, initial_state = read.state, read.initial_state
+        _, state, initial_state, _ = read_arguments(cell, *given)
     return Recurrence(cell, step, state, initial_state, safe_steps(xs, reset, mask))
 
 
 def is_stack(params: Any, cell: Cell) -> bool:
-    """Whether `params` are the layers of a stack: a plain tuple, and a cell that has a layout."""
+    """Whether `params` are a stack: a plain tuple, for a cell with a layout."""
     return stack.is_stack(params) and layout_of(cell) is not None
 
 
 def check_gauge(cell: Cell) -> None:
-    """Checks that no two states of a cell are one, which its Jacobian would tell apart."""
-    gauge = getattr(layout_of(cell), "gauge", None)
-    if gauge:
+    """Checks that a cell has no equivalent states, which its Jacobian would tell apart."""
+    if gauge := getattr(layout_of(cell), "gauge", None):
         raise ValueError(f"cell: expected one without gauge freedom, got one in which {gauge}")
 
 
@@ -89,7 +85,6 @@ def take(recurrence: Recurrence, params: Any, before: Any, now: Steps) -> tuple[
 def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
     """Returns the state before each step and the inputs, both safe at skipped steps."""
     _, step, state, initial_state, (xs, reset, mask, _) = recurrence
-    # For `unroll`, the step of a stack is a cell of your own.
     options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": step}
     _, states = unroll(params, xs, state, return_states=True, **options)
     before = jax.tree.map(lambda s, ss: jnp.concatenate([s[None], ss[:-1]]), state, states)
@@ -102,31 +97,24 @@ def steps_of(recurrence: Recurrence, params: Any) -> tuple[Any, Any]:
 
 
 def flags_of(steps: Steps, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns `(reset, mask)`; None becomes flags of the other's shape, or else of `shape`."""
+    """Returns `(reset, mask)`; None becomes flags of the other's shape, or of `shape`."""
     shape = next((f.shape for f in (steps.reset, steps.mask) if f is not None), shape)
     reset = jnp.zeros(shape, bool) if steps.reset is None else steps.reset
     return reset, jnp.ones(shape, bool) if steps.mask is None else steps.mask
 
 
 def lags(mask: Array) -> Array:
-    """Returns the number of steps taken after each step that is taken, `[T, *B]`."""
+    """Returns the number of steps taken after each step, `[T, *B]`."""
     return jnp.cumsum(mask[::-1], axis=0)[::-1] - 1
 
 
-def check_loss(loss: Loss, recurrence: Recurrence, params: Any) -> None:
-    """Checks that the loss of `(final_state, hs)` is one real number."""
-    check_scalar("loss", loss, "(final_state, hs)", lambda: run(recurrence, params))
-
-
-def check_scalar(name: str, function: Any, arguments: str, make: Callable, *shapes: Any) -> None:
-    """Checks that `function`, called with the results of `make`, returns one real number."""
-    if not callable(function):
-        raise TypeError(f"{name}: expected a function of {arguments}, got {describe(function)}")
-    value = jax.eval_shape(lambda *args: function(*make(*args)), *shapes)
-    if not (hasattr(value, "shape") and jnp.issubdtype(value.dtype, jnp.floating)):
-        raise TypeError(f"{name}: expected a float without axes, got {describe(value)}")
-    if value.shape != ():
-        raise ValueError(f"{name}: expected a float without axes, got {describe(value)}")
+def check_loss(name: str, loss: Any, arguments: str, make: Callable, *shapes: Any) -> None:
+    """Checks that `loss`, called with the results of `make`, returns one real number."""
+    check(callable(loss), name, f"a function of {arguments}", loss, TypeError)
+    value = jax.eval_shape(lambda *args: loss(*make(*args)), *shapes)
+    is_float = hasattr(value, "shape") and jnp.issubdtype(value.dtype, jnp.floating)
+    check(is_float, name, "a float without axes", value, TypeError)
+    check(value.shape == (), name, "a float without axes", value)
 
 
 def norm(array: Array, axis: int | tuple[int, ...] = -1) -> Array:

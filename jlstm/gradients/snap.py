@@ -1,8 +1,8 @@
 """SnAp-1 of an elementwise cell: the influence of each parameter on the state of its own unit.
 
-A parameter in row r of W or U enters z of one block q and one unit j, times v_r, which is an entry
-of x_t or h_tm1. An entry of b or of another vector enters with v = 1. With S^a the influence on the
-field a of the unit's state, and u_k = U[j, (k, j)] the weight of the unit's own h in its block k,
+A parameter in row r of W or U enters z of one block q and one unit j, times an entry v_r of x_t or
+h_tm1. An entry of b or of another vector enters with v = 1. With S^a the influence on the field a
+of the unit's state, and u_k = U[j, (k, j)] the weight of the unit's own h in its block k,
 
     J^ab = ∂a_t/∂b_tm1 + [b = h] Σ_k ∂a_t/∂z_k u_k
     S^a_t = (Σ_b J^ab S^b_tm1 + ∂a_t/∂z_q v_r) ⊙ [∂a/∂z_q ≠ 0 at some step so far]
@@ -26,16 +26,15 @@ from jlstm.gradients.sequence import Recurrence
 
 
 class SnapInfluence(NamedTuple):
-    """The influence S of the parameters on the state, as SnAp-1 keeps it.
+    """The influence S that SnAp-1 keeps, in trees like the parameters.
 
-    Both fields are trees like the parameters. A parameter `[…, kH]` of an elementwise cell has an
-    influence on its own unit alone, in each of the F fields of the state: h and c of an LSTM. For
-    any other cell and for a stack, a parameter `[…]` has one on each of the N numbers of the state.
+    A parameter `[…, kH]` of an elementwise cell influences its own unit alone, in each of the F
+    fields of the state: h and c of an LSTM. For any other cell and for a stack, a parameter `[…]`
+    influences each of the N numbers of the state.
 
     values: S, `[*B, F, …, kH]`, or `[*B, N, …]` with zeros where `kept` is False.
     kept: bool `[*B, F, k, H]`, whether the immediate influence of the unit's parameters in a block
-      has not been zero at some step; or `[*B, N + M, …]`, the same for each number of the state and
-      then for the M numbers of the output.
+      was not zero at some step; or `[*B, N + M, …]`, for the state and the M numbers of the output.
     """
 
     values: Any
@@ -64,7 +63,7 @@ def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence):
         return (after, SnapInfluence(values, kept)), y
 
     def follow(carry, now, target):
-        _, S = carry
+        S = carry[1]
         fresh = first, S._replace(values=jax.tree.map(jnp.zeros_like, S.values))
         carry, (_, y) = take_step(False, step, fresh, carry, now)
         value, by_h = jax.value_and_grad(step_loss)(y, target)
@@ -95,7 +94,7 @@ def _partials(cell, params, state, x):
     """Returns the partial derivatives of one step, unit by unit.
 
     They are `[*B, F, F, H]` by the fields of the state, `[*B, F, k, H]` by the blocks of z, and
-    by name `[*B, F, m, H]` by the m blocks of each vector parameter besides b.
+    `[*B, F, m, H]` by the m blocks of each vector besides b, by its name.
     """
     equations: Any = equations_of(cell)
     params = as_dtype(params, common_dtype(params, x))
@@ -105,11 +104,10 @@ def _partials(cell, params, state, x):
     inputs = vectors, as_dtype(state, z.dtype), z
 
     def shift(array, by):
-        by = jnp.repeat(by, H).astype(array.dtype)
-        return array + jnp.broadcast_to(by, array.shape)
+        return array + jnp.broadcast_to(jnp.repeat(by, H).astype(array.dtype), array.shape)
 
     def shifted(by):
-        """The new state, where one number is added to each block of H units of the inputs."""
+        """Returns the state after a step, with a number added to each block of H inputs."""
         vectors, state, z = jax.tree.map(shift, inputs, by)
         return jnp.stack(equations(params._replace(**vectors), state, z), axis=-2)
 

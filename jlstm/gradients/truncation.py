@@ -1,7 +1,6 @@
 """Truncated backpropagation through time, compared with the full gradient.
 
-A gradient through time is a sum over lags. With λ⁰_t = ∂loss/∂(s_t, y_t), the direct derivative by
-the state and the output of step t, and the transposed step
+A gradient through time is a sum over lags k. With the direct derivative λ⁰_t = ∂loss/∂(s_t, y_t),
 
     λᵏ⁺¹_t = (∂s_t+1/∂s_t)ᵀ λᵏ_t+1,      ∂loss/∂θ = Σ_k Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t.
 
@@ -23,10 +22,10 @@ from jlstm.gradients.sequence import Loss, check_loss, flags_of, lags, read_sequ
 
 
 class TruncatedGradient(NamedTuple):
-    """A truncated gradient.
+    """The loss of a whole sequence, and its truncated gradient.
 
-    loss: the loss of the whole sequence.
-    gradient: its truncated gradient, a tree like the parameters.
+    loss: a scalar.
+    gradient: a tree like the parameters.
     """
 
     loss: Array
@@ -34,9 +33,9 @@ class TruncatedGradient(NamedTuple):
 
 
 class TruncationStudy(NamedTuple):
-    """The truncated gradients g_K compared with the full gradient g, for every K; `[K]` each.
+    """Truncated gradients g_K compared with the full gradient g, for every K; `[K]` each.
 
-    steps: int, K = 1, 2, …, the number of steps that a gradient reaches back.
+    steps: int, K = 1, 2, …
     bias: ‖g_K - g‖ / ‖g‖, without unit.
     cosine: ⟨g_K, g⟩ / (‖g_K‖ ‖g‖).
     norm: ‖g_K‖, in units of the loss per unit of the parameters.
@@ -65,22 +64,21 @@ def truncated_gradient(
 
         g_K = Σ_{k < K} Σ_t (∂(s_t, y_t)/∂θ)ᵀ λᵏ_t,    λ⁰ = ∂loss/∂(s, y),    K = `steps`
 
-    K = 1 is the gradient through each step alone, and K ≥ T is the full gradient (truncated
-    backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). The term of the
-    loss at any step t reaches back through exactly K steps. In training on pieces of K steps, with
-    the gradient stopped in between, it would reach back through 1 to K steps.
+    K ≥ T is the full gradient (truncated backpropagation through time, Williams & Peng 1990;
+    Aicher, Foti & Fox 2019). The loss at every step t reaches back through exactly K steps, without
+    skipped steps. In training on pieces of K steps it would reach back through 1 to K steps.
 
-    Skipped steps do not count. There are K passes over all T steps, each with one product for all
-    t: O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On one core in float32, with
-    D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000 steps 12 ms, 1,000 steps of
-    H = 64 12 ms; the full gradient takes 1.4, 2.6 and 2.4 ms (jax 0.10.2).
+    K passes over all T steps take O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On
+    one core in float32, with D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000
+    steps 12 ms, 1,000 steps of H = 64 12 ms; the full gradient takes 1.4, 2.6 and 2.4 ms (jax
+    0.10.2).
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
       steps: K, at least 1.
 
     Returns:
-      `TruncatedGradient(loss, gradient)`, the gradient like `params`.
+      `TruncatedGradient(loss [], gradient)`.
 
     Raises:
       TypeError, ValueError: an argument is malformed, K is below 1, or the loss is not a scalar.
@@ -120,13 +118,13 @@ def truncation_study(
     mask: Array | None = None,
     cell: Cell = lstm,
 ) -> TruncationStudy:
-    """Compares every truncation K = 1 … `longest` with the full gradient g, in one program.
+    """Compares every truncated gradient g_K, K = 1 … `longest`, with the full gradient g.
 
         bias_K = ‖g_K - g‖ / ‖g‖,    cosine_K = ⟨g_K, g⟩ / (‖g_K‖ ‖g‖)
 
-    g_K is the result of `truncated_gradient`. Both are NaN if g is zero; so is the cosine if g_K
-    is. Aicher, Foti & Fox 2019 choose K by such a curve. It costs as much as the longest truncation
-    alone; with `longest=20`, 6.8, 15 and 19 ms in the cases measured for `truncated_gradient`.
+    Both are NaN if g is zero; the cosine is NaN if g_K is zero. Aicher, Foti & Fox 2019 choose K by
+    such a curve. It costs as much as the longest truncation alone; with `longest=20`, 6.8, 15 and
+    19 ms in the cases measured for `truncated_gradient`.
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
@@ -165,19 +163,19 @@ def truncation_study(
 
 
 def _by_lag(loss, recurrence, params):
-    """Returns the loss, its λ⁰, and the two halves `pull` and `earlier` of a transposed step.
+    """Returns the loss, its λ⁰, and a transposed step for all t in two parts, `pull` and `earlier`.
 
-    `pull` maps cotangents of `(s_t, y_t)`, for all t at once, to cotangents of `(params, s_tm1)`.
-    `earlier` maps the latter to cotangents of `(s_t, y_t)` for the next lag.
+    `pull` maps cotangents of `(s_t, y_t)` to cotangents of `(params, s_tm1)`; `earlier` maps the
+    latter to cotangents of `(s_t, y_t)` for the next lag.
     """
-    check_loss(loss, recurrence, params)
+    check_loss("loss", loss, "(final_state, hs)", lambda: run(recurrence, params))
     final, ys = run(recurrence, params)
     value, (d_final, d_ys) = jax.value_and_grad(loss, (0, 1))(final, ys)
     before, xs = steps_of(recurrence, params)
     reset, mask = flags_of(recurrence.steps, jax.tree.leaves(xs)[0].shape[:1])
     begun = jnp.cumsum(reset, axis=0)  # the number of sequences that have begun, at each step
     last = mask & (lags(mask) == 0) & (begun == begun[-1:])
-    if recurrence.steps.mask is not None:  # moves the skipped steps of each row behind the others
+    if recurrence.steps.mask is not None:  # move the skipped steps of each row to its end
         d_ys = select(mask, d_ys, jax.tree.map(jnp.zeros_like, d_ys))
         order = jnp.argsort(~mask, axis=0, stable=True)
 
@@ -201,7 +199,7 @@ def _by_lag(loss, recurrence, params):
 
 
 def _compare(gradient, whole):
-    """Returns `(bias, cosine, norm)` of a gradient compared with the full one."""
+    """Returns `(bias, cosine, norm)` of a gradient."""
     difference = jax.tree.map(jnp.subtract, gradient, whole)
     length, norm = jnp.sqrt(_dot(whole, whole)), jnp.sqrt(_dot(gradient, gradient))
     bias = jnp.sqrt(_dot(difference, difference)) / length
