@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from jlstm._src.dtypes import Array
 
+MOST = 2**31 - 1  # an index in int32
 _ARRAYS = Array | np.generic | jax.ShapeDtypeStruct  # arrays, and the types of arrays
 
 
@@ -69,6 +70,8 @@ def check_size(name: str, value: int, least: int = 1) -> None:
         raise TypeError(f"{name}: expected an int, got {describe(value)}{_static(value)}")
     if integer < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if integer > MOST:
+        raise ValueError(f"{name}: expected at most {MOST}, got {value}")
 
 
 def check_floats(name: str, array: Array) -> None:
@@ -90,12 +93,22 @@ def is_array(value: Any) -> bool:
 
 
 def check_real(name: str, value: Any) -> None:
-    """Checks that `value` is a Python number, or an array of floats without axes."""
+    """Checks that `value` is a finite Python number, or an array of floats without axes."""
     if hasattr(value, "dtype"):
         is_right = value.shape == () and jnp.issubdtype(value.dtype, jnp.floating)
     else:
         is_right = isinstance(value, int | float) and not isinstance(value, bool)
     check(is_right, name, "a number", value, TypeError)
+    check(isinstance(value, Tracer) or np.isfinite(float(value)), name, "a finite number", value)
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Checks that `dtype` is one of floating point numbers."""
+    try:
+        is_right = jnp.issubdtype(np.dtype(dtype), jnp.floating)
+    except Exception:  # NumPy raises many kinds
+        is_right = False
+    check(is_right, name, "a dtype of floats", dtype, TypeError)
 
 
 def check_tuple(name: str, values: tuple, length: int | None = None) -> None:
@@ -116,23 +129,32 @@ def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
     """Checks that `choice` is one of the choices."""
     if not isinstance(choice, str) or choice not in choices:
         expected = " or ".join(map(repr, choices))
-        raise ValueError(f"{name}: expected {expected}, got {choice!r}")
+        raise ValueError(f"{name}: expected {expected}, got {_short(repr(choice))}")
 
 
 def check_chunk(chunk: int | str | None) -> None:
     """Checks that `chunk` is a positive int, None, or "auto"."""
-    if chunk is None or chunk == "auto":
-        return
     if isinstance(chunk, str):
-        raise ValueError(f"chunk: expected an int, None or 'auto', got {chunk!r}")
-    check_size("chunk", chunk)
+        check(chunk == "auto", "chunk", "an int, None or 'auto'", chunk)
+    elif chunk is not None:
+        check_size("chunk", chunk)
 
 
 def check_arrays(name: str, tree: Any) -> None:
-    """Checks that a tree has leaves, all of them arrays or types of arrays."""
-    leaves = jax.tree.leaves(tree)
-    is_right = leaves and all(isinstance(leaf, _ARRAYS) for leaf in leaves)
+    """Checks that a tree has leaves, all of them arrays that JAX can hold, or types of these."""
+    leaves, others = jax.tree.leaves(tree), set("OSUMm")  # kinds of NumPy's dtypes
+    is_right = leaves and all(
+        isinstance(leaf, _ARRAYS) and getattr(leaf.dtype, "kind", "") not in others
+        for leaf in leaves
+    )
     check(is_right, name, "arrays", tree, TypeError)
+
+
+def check_float_arrays(name: str, tree: Any) -> None:
+    """Checks that a tree has leaves, all of them arrays of floating point numbers."""
+    check_arrays(name, tree)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        check_floats(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def describe(value: Any) -> str:
@@ -140,6 +162,10 @@ def describe(value: Any) -> str:
     text = describe_tree(value)
     if not (isinstance(value, _ARRAYS) or hasattr(value, "_fields")):
         text = f"{type(value).__name__} {text}"
+    return _short(text)
+
+
+def _short(text):
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

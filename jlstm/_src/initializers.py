@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.custom_batching import sequential_vmap
 
+from jlstm._src.checks import check_real, check_size
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm._src.modules import set_module
 
@@ -78,6 +79,8 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
 
+    check_real("value", value)
+
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         del key  # nothing is drawn
         zero = jnp.zeros((*shape[:-1], shape[-1] // GATES), dtype)
@@ -88,6 +91,8 @@ def forget_bias(value: chex.Numeric) -> Initializer:
 
 def bias_of(value: Any, bias_init: Initializer | None, default: Any = 1.0) -> Initializer:
     """Returns the initializer of a bias; `value` and `bias_init` exclude each other."""
+    if value is not None:
+        check_real("forget_bias", value)
     if bias_init is None:
         return forget_bias(default if value is None else value)
     if value is not None:
@@ -105,13 +110,14 @@ def chrono_bias(longest_lag: int) -> Initializer:
     `params._replace(b=chrono_bias(100)(key, params.b.shape, params.b.dtype))`.
 
     Raises:
-      ValueError: `longest_lag` is below 3, where the interval U(1, T - 1) is empty.
+      TypeError, ValueError: `longest_lag` is not an int, or below 3, where U(1, T - 1) is empty.
 
     >>> import jax
     >>> b_i, b_f, b_g, b_o = chrono_bias(100)(jax.random.key(0), (8,)).reshape(4, 2)
     >>> bool((b_i == -b_f).all()), bool((b_f >= 0).all())
     (True, True)
     """
+    check_size("longest_lag", longest_lag)
     if longest_lag < 3:
         raise ValueError(f"longest_lag: expected at least 3 steps, got {longest_lag}")
 

@@ -12,7 +12,7 @@ from jax.nn import sigmoid
 
 from jlstm._src import initializers
 from jlstm._src.cell import Layout, affine_in_closed_form
-from jlstm._src.checks import as_key, check_size
+from jlstm._src.checks import as_key, check_dtype, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import Initializer
 from jlstm._src.modules import set_module
@@ -130,6 +130,7 @@ def init(
     key = as_key(key)
     check_size("input_size", input_size)
     check_size("hidden_size", hidden_size)
+    check_dtype("dtype", dtype)
     bias_init = initializers.bias_of(forget_bias, bias_init)
     key_W, key_U, key_b = jax.random.split(key, 3)
     return LSTMParams(

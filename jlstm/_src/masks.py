@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm._src.checks import check, check_count, check_flags, describe, is_array
+from jlstm._src.checks import check, check_arrays, check_count, check_flags, describe, is_array
 from jlstm._src.dtypes import Array
 from jlstm._src.modules import set_module
 
@@ -98,6 +98,8 @@ def select(flags: Array, on_true: Any, on_false: Any):
            [nan, nan, nan]], dtype=float32)
     """
     check_flags("flags", flags)
+    for name, tree in {"on_true": on_true, "on_false": on_false}.items():
+        check_arrays(name, tree)
     shapes, others = (list(map(jnp.shape, jax.tree.leaves(tree))) for tree in (on_true, on_false))
     if jax.tree.structure(on_true) != jax.tree.structure(on_false) or shapes != others:
         expected = f"the shapes of on_false, {describe(on_false)}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jlstm._src.checks import check, check_bool, check_choice
+from jlstm._src.checks import check, check_bool, check_choice, check_count
 from jlstm._src.modules import set_module
 
 Chunk = int | None | Literal["auto"]
@@ -50,6 +50,7 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
     >>> jlstm.plans.plan_for(B=256, D=32, H=64)
     Plan(precompute=False, product='joined', save='states', derivative='rule')
     """
+    _check_sizes(platform, B=B, D=D, H=H, gates=gates)
     if platform != "cpu":
         return Plan(precompute=True)
     precompute = B <= 16 and D * H >= 1024
@@ -78,6 +79,7 @@ def chunk_for(
     >>> jlstm.plans.chunk_for(T=100, B=256, D=32, H=64)
     5
     """
+    _check_sizes(platform, T=T, B=B, D=D, H=H, gates=gates)
     if platform != "cpu":
         return None
     # Bytes in float32 of the intermediates without chunks, and of the gradients of the weights.
@@ -86,6 +88,12 @@ def chunk_for(
     longest = max(5, 80_000 // max(B * H, 1))
     chunk = next((k for k in range(longest, longest // 2, -1) if T % k == 0), longest)
     return None if held < 32 * 2**20 or T // chunk * weights > 2 * held else chunk
+
+
+def _check_sizes(platform, **sizes):
+    for name, size in sizes.items():
+        check_count(name, size)
+    check(isinstance(platform, str), "platform", "the name of a platform", platform, TypeError)
 
 
 def settle(

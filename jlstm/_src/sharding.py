@@ -14,7 +14,6 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jlstm._src.cell import Layout, axes_of, shapes_of
-from jlstm._src.dtypes import Array
 
 
 def explicit_mesh(tree: Any) -> Any:
@@ -74,7 +73,7 @@ def on_any_mesh(sequence: str, axes_behind: int, result: Any) -> Callable[[Calla
         @wraps(function)
         def run(*args, **options):
             leaves, form = jax.tree.flatten((args, options))
-            places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Array)]
+            places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
             arrays = [leaves[k] for k in places]
             mesh = explicit_mesh(arrays)
             if mesh is None:

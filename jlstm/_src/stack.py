@@ -11,7 +11,7 @@ import chex
 import jax
 
 from jlstm._src.cell import Cell, Layout, layout_of, sizes_of, state_like, zeros_like
-from jlstm._src.checks import as_key, check, check_count, check_size, check_tuple
+from jlstm._src.checks import as_key, check, check_bool, check_count, check_size, check_tuple
 from jlstm._src.dtypes import Array, common_dtype
 from jlstm._src.lstm import init, lstm
 from jlstm._src.modules import set_module
@@ -68,6 +68,7 @@ def init_stack(
     key = as_key(key)
     check_size("input_size", input_size)
     check_tuple("hidden_sizes", hidden_sizes)
+    check_bool("bidirectional", bidirectional)
     for k, hidden_size in enumerate(hidden_sizes):
         check_size(f"hidden_sizes[{k}]", hidden_size)
     directions = 2 if bidirectional else 1
@@ -76,6 +77,7 @@ def init_stack(
     for draw, layer_key, hidden_size in zip(inits, keys, hidden_sizes, strict=True):
         both = jax.random.split(layer_key, directions)
         drawn = [draw(key, input_size, hidden_size, **options) for key in both]
+        check(hasattr(drawn[0], "U"), "init", "a function that draws parameters with a U", drawn[0])
         layers.append(Bidirectional(*drawn) if bidirectional else drawn[0])
         input_size = directions * drawn[0].U.shape[0]  # a projected h is smaller than hidden_size
     return tuple(layers)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jlstm._src.cell import AffineCell, Layout, affine
-from jlstm._src.checks import check_bool
+from jlstm._src.checks import check, check_bool
 from jlstm._src.dtypes import Array
 from jlstm._src.initializers import Initializer
 from jlstm._src.lstm import GATE_ORDER, LSTMState, init
@@ -87,6 +87,8 @@ def init_gates(
     PeepholeParams(W=(2, 9), U=(3, 9), b=(9,), P=(6,))
     """
     check_bool("peepholes", peepholes)
+    letters = isinstance(gates, str) and gates and set(gates) <= set(GATE_ORDER)
+    check(letters, "gates", "some of the letters i, f, g, o", gates)
     four = init(key, input_size, hidden_size, **options)
     W, U, b = (jnp.concatenate([split(p, 4)[GATE_ORDER.index(g)] for g in gates], -1) for p in four)
     shape = (len(seeing(gates)) * hidden_size,)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jlstm._src.checks import as_key, check, check_size, describe
+from jlstm._src.checks import as_key, check, check_float_arrays, check_size, describe
 from jlstm._src.dtypes import Array, at_least_float32
 from jlstm.gradients.sequence import check_loss
 
@@ -149,6 +149,7 @@ def leading_eigenvalue(
     """
     key = as_key(key)
     check_size("iterations", iterations)
+    check_float_arrays("params", params)
     product, flat, unravel = _flat_product(loss, params, outputs)
     basis, alpha, beta = _lanczos(product, key, flat, min(iterations, flat.size))
     values, vectors = jnp.linalg.eigh(jnp.diag(alpha) + jnp.diag(beta, 1) + jnp.diag(beta, -1))
@@ -194,6 +195,7 @@ def hessian_trace(
     """
     key = as_key(key)
     check_size("samples", samples, least=2)
+    check_float_arrays("params", params)
     product, flat, _ = _flat_product(loss, params, outputs)
 
     def one(key):
@@ -221,6 +223,7 @@ def _flat_product(loss, params, outputs):
     """Returns the product with C for flat vectors, the flat parameters, and their unraveller."""
     params = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
     flat, unravel = ravel_pytree(params)
+    check(flat.size, "params", "arrays with elements", params)
     product = _product(loss, params, outputs)
     return lambda vector: ravel_pytree(product(unravel(vector)))[0], flat, unravel
 
@@ -258,6 +261,7 @@ def _lanczos(product, key, like, m):
 
 def _check_vector(vector, params):
     """Checks that a vector has the structure, shapes and dtypes of the parameters."""
+    check_float_arrays("params", params)
 
     def form(tree):
         leaves, structure = jax.tree.flatten(tree)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check, check_floats, check_real, check_size
+from jlstm._src.checks import check, check_float_arrays, check_floats, check_real, check_size
 from jlstm._src.dtypes import Array, as_dtype
 from jlstm._src.lstm import lstm
 from jlstm.gradients.sequence import check_gauge, read_sequence
@@ -82,7 +82,8 @@ def fixed_points(
     check_real("same", same)
     check_floats("x", x)
     check(x.ndim == 1, "x", "shape [D]", x)
-    check_vectors(starts)
+    check_float_arrays("params", params)
+    check_vectors(starts, "starts")
     are_rows = all(leaf.ndim == 2 for leaf in jax.tree.leaves(starts))
     check(are_rows, "starts", "arrays [K, …]", starts)
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)

@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import check, check_choice, check_floats, describe, describe_tree
+from jlstm._src.checks import (
+    check,
+    check_arrays,
+    check_choice,
+    check_float_arrays,
+    describe,
+    describe_tree,
+)
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -102,6 +109,7 @@ def rtrl_gradient(
     check_choice("approximation", approximation, ("exact", "snap-1"))
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_vectors(recurrence.state)
+    check_arrays("targets", targets)
     targets = jax.tree.map(jnp.asarray, targets)
     _check(step_loss, params, recurrence, targets)
     elementwise = is_elementwise(cell) and not is_stack(params, cell)
@@ -221,11 +229,10 @@ def _at_a_step(tree):
 
 def _check(step_loss, params, recurrence, targets):
     """Checks that the parameters are floats, the targets have T steps, and the loss is a scalar."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        check_floats(f"params{jax.tree_util.keystr(path)}", leaf)
+    check_float_arrays("params", params)
     T = jax.tree.leaves(recurrence.steps)[0].shape[0]
     leaves = jax.tree.leaves(targets)
-    have_T = leaves and all(leaf.shape[:1] == (T,) for leaf in leaves)
+    have_T = all(leaf.shape[:1] == (T,) for leaf in leaves)
     check(have_T, "targets", f"shape [{T}, …]", targets)
     first = partial(take, recurrence, params, recurrence.state)
     at_a_step = _at_a_step((recurrence.steps, targets))

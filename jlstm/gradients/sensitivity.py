@@ -91,7 +91,6 @@ def input_sensitivity(
     check_bool("vectors", vectors)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
-    check(len(xs) > 0, "xs", "one step or more", xs)
     if mask is not None and not isinstance(mask, Tracer):
         empty = np.argwhere(~np.asarray(mask).any(axis=0))
         if empty.size:

@@ -53,6 +53,9 @@ def read_sequence(
         step = partial(step_stack, cell=cell)
     else:
         _, state, initial_state, _ = read_arguments(cell, *given)
+    check(len(jax.tree.leaves(xs)[0]) > 0, "xs", "one step or more", xs)
+    units = all(leaf.size for leaf in jax.tree.leaves(params))
+    check(units, "params", "arrays with elements", params)
     return Recurrence(cell, step, state, initial_state, safe_steps(xs, reset, mask))
 
 

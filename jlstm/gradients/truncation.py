@@ -128,7 +128,7 @@ def truncation_study(
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
-      longest: the largest K; None means T, for the whole curve.
+      longest: the largest K, at most T; None means T, for the whole curve.
 
     Returns:
       `TruncationStudy(steps, bias, cosine, norm)`, `[K]` each.
@@ -156,7 +156,8 @@ def truncation_study(
         gradient = jax.tree.map(jnp.add, gradient, d_params)
         return (earlier(d_before), gradient), _compare(gradient, whole)
 
-    K = longest or jax.tree.leaves(first)[0].shape[0]
+    T = jax.tree.leaves(first)[0].shape[0]
+    K = min(longest or T, T)
     start = first, jax.tree.map(jnp.zeros_like, params)
     _, (bias, cosine, norm) = jax.lax.scan(one, start, length=K)
     return TruncationStudy(jnp.arange(1, K + 1), bias, cosine, norm)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check, check_floats
+from jlstm._src.checks import check, check_float_arrays
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 
 
@@ -37,10 +37,9 @@ def identity(state: Any) -> Array:
     return jnp.broadcast_to(eye, (*vectors.shape, vectors.shape[-1]))
 
 
-def check_vectors(state: Any) -> None:
+def check_vectors(state: Any, name: str = "state") -> None:
     """Checks that a state has arrays of floats `[*B, N_k]` with one batch shape."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        check_floats(f"state{jax.tree_util.keystr(path)}", leaf)
+    check_float_arrays(name, state)
     shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
     is_right = () not in shapes and len({shape[:-1] for shape in shapes}) == 1
-    check(is_right, "state", "arrays [*B, N] of one batch shape", state)
+    check(is_right, name, "arrays [*B, N] of one batch shape", state)

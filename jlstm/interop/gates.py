@@ -76,7 +76,7 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
         raise TypeError(f"order: expected four letters, got {describe(order)}")
     places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
     if sorted(places) != [0, 1, 2, 3]:
-        raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r}")
+        raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r:.50}")
     parts = (jnp.split(p, 4, axis=-1) for p in params)
     blocks = [Gate(W.T, U.T, b[:, None]) for W, U, b in zip(*parts, strict=True)]
     return {name: blocks[k] for name, k in zip(order, places, strict=True)}
