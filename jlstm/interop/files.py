@@ -15,7 +15,6 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
@@ -213,7 +212,8 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    content, arrays = io.BytesIO(Path(path).read_bytes()), {}
+    with open(path, "rb") as file:
+        content, arrays = io.BytesIO(file.read()), {}
     try:
         with zipfile.ZipFile(content) as archive:
             entries = archive.namelist()
@@ -235,7 +235,8 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    content = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        content = file.read()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:

@@ -79,8 +79,7 @@ def plot_panels(losses: Mapping[str, Arrays], *, baseline: float | None = None) 
         raise ValueError(f"losses: expected shapes [S, steps], got {bad[0]}")
     columns = int(np.ceil(np.sqrt(len(losses))))
     rows = -(-len(losses) // columns)
-    width, height = 1 + 2.6 * columns, 1.2 + 1.9 * rows
-    figure, grid = panels(width, height, rows, columns, dpi=100, sharey=True)
+    figure, grid = panels(1 + 2.6 * columns, 1.2 + 1.9 * rows, rows, columns, dpi=100, sharey=True)
     for axes, (title, panel) in zip(grid, losses.items(), strict=False):
         _draw_losses(figure, axes, panel, baseline)
         axes.set_title(title, fontsize="medium")
