@@ -134,9 +134,9 @@ def check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
 
 def check_chunk(chunk: int | str | None) -> None:
     """Checks that `chunk` is a positive int, None, or "auto"."""
-    if isinstance(chunk, str):
-        check(chunk == "auto", "chunk", "an int, None or 'auto'", chunk)
-    elif chunk is not None:
+    if isinstance(chunk, str) and chunk != "auto":
+        raise ValueError(f"chunk: expected an int, None or 'auto', got {_short(repr(chunk))}")
+    if not (chunk is None or isinstance(chunk, str)):
         check_size("chunk", chunk)
 
 

@@ -79,7 +79,8 @@ def forget_bias(value: chex.Numeric) -> Initializer:
     Array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
 
-    check_real("value", value)
+    if not hasattr(value, "dtype"):
+        check_real("value", value)
 
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         del key  # nothing is drawn
@@ -117,9 +118,7 @@ def chrono_bias(longest_lag: int) -> Initializer:
     >>> bool((b_i == -b_f).all()), bool((b_f >= 0).all())
     (True, True)
     """
-    check_size("longest_lag", longest_lag)
-    if longest_lag < 3:
-        raise ValueError(f"longest_lag: expected at least 3 steps, got {longest_lag}")
+    check_size("longest_lag", longest_lag, least=3)
 
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
         gate_shape = (*shape[:-1], shape[-1] // GATES)
