@@ -35,8 +35,7 @@ Tangent = Callable[[Any, Any, Sequence[Array]], Any]
 class Layout:
     """The shapes of a cell's parameters and state.
 
-    Letters stand for sizes: D is the input size, and "D 4H" is the shape `[D, 4H]`. A field of
-    shape "3H?" may be None.
+    Letters stand for sizes, D for the input size: "D 4H" is `[D, 4H]`. "3H?" may also be None.
 
     params: a NamedTuple of arrays. It includes `W`, from the input, and `U`, from `h`.
     params_shapes: the shape of each field.
@@ -155,7 +154,10 @@ def affine_in_closed_form(layout: Layout, tangent: Tangent) -> Callable[..., Aff
             d_state, dz = tangents
             shape = primals[0].h.shape
             dz = jnp.split(dz, blocks(layout), axis=-1)
-            rows = jax.tree.map(_as_row, (partials, d_state, dz))
+            # XLA on a CPU vectorises along the last axis. The other batch axes may be sharded.
+            rows = jax.tree.map(
+                lambda x: x.reshape(*x.shape[:-2], math.prod(x.shape[-2:])), (partials, d_state, dz)
+            )
             return after, jax.tree.map(lambda row: row.reshape(shape), tangent(*rows))
 
         return _affine(layout, plain, lambda params, state, z: ruled(state, z), True)
@@ -173,12 +175,6 @@ def _affine(layout, plain, equations, elementwise) -> AffineCell:
     made: Any = cell_of(layout)(of_input)
     made.equations, made.elementwise = equations, elementwise
     return made
-
-
-def _as_row(x):
-    """Merges the last batch axis and the units, as XLA on a CPU vectorises along the last axis."""
-    # The other batch axes may be sharded.
-    return x.reshape(*x.shape[:-2], math.prod(x.shape[-2:]))
 
 
 def _with_arguments(doc, layout):

@@ -37,9 +37,8 @@ def as_key(key: chex.PRNGKey) -> chex.PRNGKey:
 
 def is_legacy_key(value: Any) -> bool:
     """Whether `value` is an array of one or more keys of `jax.random.PRNGKey`."""
-    if not isinstance(value, Array) or value.dtype != jnp.uint32:
-        return False
-    return value.shape[-1:] == (legacy_key_size(),)
+    is_uint32 = isinstance(value, Array) and value.dtype == jnp.uint32
+    return is_uint32 and value.shape[-1:] == (legacy_key_size(),)
 
 
 def is_key(value: Any) -> bool:
@@ -58,7 +57,7 @@ def check_count(name: str, count: int) -> None:
     check_size(name, count, least=0)
 
 
-def check_size(name: str, value: int, least: int = 1) -> None:
+def check_size(name: str, value: Any, least: int = 1) -> None:
     """Checks that a size is an int of `least` or more."""
     if export.is_symbolic_dim(value):
         return

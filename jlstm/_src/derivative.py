@@ -61,9 +61,6 @@ class Options:
     platform: str = "cpu"
 
 
-# --- the rule
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def unroll_affine(
     equations, options: Options, plan: Plan, params, state, initial_state, steps: Steps
@@ -132,9 +129,6 @@ def _act(equations, params, state, z, noise):
     before = as_dtype(state, z.dtype)
     after = held(as_dtype(noise, z.dtype), before, equations(params, before, z))
     return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
-
-
-# --- the primitive
 
 
 def run_affine(

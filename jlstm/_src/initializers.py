@@ -83,7 +83,6 @@ def forget_bias(value: chex.Numeric) -> Initializer:
         check_real("value", value)
 
     def init(key: chex.PRNGKey, shape, dtype=jnp.float32) -> Array:
-        del key  # nothing is drawn
         zero = jnp.zeros((*shape[:-1], shape[-1] // GATES), dtype)
         return jnp.concatenate([zero, zero + jnp.asarray(value, dtype), zero, zero], axis=-1)
 

@@ -82,7 +82,7 @@ def inputs_and_preactivation(
 
 
 def tangent_product(plan: Plan, U: Array) -> Callable[[Array], Array]:
-    """Returns `dh -> dh U`, whose transpose is a plain product with U or a transposed U."""
+    """Returns `dh -> dh U`, whose transpose is a plain product with U or with `U.T`."""
     product = partial(jax.lax.dot_general, preferred_element_type=at_least_float32(U.dtype))
 
     def by_rows(dh):
@@ -101,10 +101,7 @@ def tangent_product(plan: Plan, U: Array) -> Callable[[Array], Array]:
 
 
 def matmul_flat(xs: Array, W: Array, rows: int = 1) -> Array:
-    """Returns `xs W`, computed with one leading axis, so that its transpose contracts one axis.
-
-    The product has whole blocks of `rows`; zeros pad the last block.
-    """
+    """Returns `xs W` by one leading axis, which its transpose contracts, in blocks of `rows`."""
     n = math.prod(xs.shape[:-1])
     flat = xs.reshape(n, xs.shape[-1])
     if rows > 1:

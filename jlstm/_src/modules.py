@@ -13,11 +13,7 @@ T = TypeVar("T")
 
 
 def set_module(module: str) -> Callable[[T], T]:
-    """Decorator that names the public module of a function or class in its `__module__`.
-
-    Representations, pickles, serialised exports and the API reference then use that name. Exported
-    functions with a NamedTuple can be serialised.
-    """
+    """Decorator that sets the module that representations, pickles and exports name."""
 
     def decorate(public: Any) -> Any:
         public.__module__ = module

@@ -26,16 +26,13 @@ class Rates(NamedTuple):
 def draw_noise(
     key: chex.PRNGKey | None, rates: Rates, T: int, state: LSTMState, reset: Array | None
 ) -> Noise | None:
-    """Draws the recurrent dropout and zoneout of a layer for T steps, or None if both are off.
-
-    Without a key, zoneout keeps the fraction `rate` of the old state, the mean of its draws.
-    """
+    """Draws the recurrent dropout and zoneout of a layer for T steps, or None if both are off."""
     if all(is_off(rate) for rate in (rates.recurrent_dropout, *rates.zoneout)):
         return None
     keys = (None,) * 3 if key is None else jax.random.split(key, 3)
 
     def draw(key, rate, like) -> Any:
-        """Draws floats `[T, *B, H]`, 1 at `rate`, else 0. Without a key all are `rate`."""
+        """Draws floats `[T, *B, H]`, 1 at `rate`, else 0; without a key, their mean `rate`."""
         shape = (T, *like.shape)
         if is_off(rate):
             return None
@@ -65,14 +62,11 @@ def is_off(rate: chex.Numeric) -> bool:
 
 
 def check_noise(rates: Rates, key: chex.PRNGKey | None, layouts: Sequence[Layout]) -> None:
-    """Checks that rates are in [0, 1), that dropout has a key, and that cells carry `LSTMState`.
-
-    Recurrent dropout and zoneout have been published for states of h and c alone.
-    """
+    """Checks that rates are in [0, 1), that dropout has a key, and that cells carry `LSTMState`."""
+    # Recurrent dropout and zoneout have been published for states of h and c alone.
     others = [layout.state for layout in layouts if layout.state is not LSTMState]
-    dropout, recurrent_dropout, (h, c) = rates
-    named = {"dropout": dropout, "recurrent_dropout": recurrent_dropout}
-    for name, rate in {**named, "zoneout.h": h, "zoneout.c": c}.items():
+    names = "dropout", "recurrent_dropout", "zoneout.h", "zoneout.c"
+    for name, rate in zip(names, (*rates[:2], *rates.zoneout), strict=True):
         check_real(name, rate)
         if not isinstance(rate, Tracer) and not 0 <= float(rate) < 1:
             raise ValueError(f"{name}: expected a rate from 0 to below 1, got {rate}")

@@ -43,8 +43,7 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
 
     These choices were measured on CPUs (docs/speed.md), and depend on their caches and page faults.
     On any other platform the plan is one product of all inputs, without measurements. `unroll` uses
-    the platform of its arguments, or else of the default device. Pass a `plan` to export a function
-    for other platforms than the one it is traced on.
+    the platform of its arguments, or else of the default device. Pass `plan` to export for others.
 
     >>> import jlstm
     >>> jlstm.plans.plan_for(B=256, D=32, H=64)
@@ -99,17 +98,13 @@ def _check_sizes(platform, **sizes):
 def settle(
     plan: Plan | None, chunk: Chunk, T: int, B: int, D: int, H: int, gates: int, platform: str
 ) -> tuple[Plan, int | None]:
-    """Returns the plan and the chunk of a run, with the defaults filled in.
-
-    A given chunk saves nothing, unless a given plan does. Symbolic sizes cannot be compared: the
-    defaults are then `Plan()` and no chunks.
-    """
-    if not all(isinstance(size, int) for size in (T, B, D, H)):
+    """Returns the plan and the chunk of a run, with the defaults filled in."""
+    if not all(isinstance(size, int) for size in (T, B, D, H)):  # symbolic sizes have no order
         plan = plan or Plan()
         chunk = None if chunk == "auto" else chunk
     length = chunk_for(T, B, D, H, gates, platform=platform) if chunk == "auto" else chunk
     chosen = plan or plan_for(B, D, H, gates, platform=platform)
-    if length is None or (plan is None and chunk != "auto"):
+    if length is None or (plan is None and chunk != "auto"):  # a given chunk saves nothing
         chosen = replace(chosen, save=None)
     return chosen, length
 

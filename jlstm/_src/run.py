@@ -27,8 +27,7 @@ class Arguments(NamedTuple):
 
     params: in the dtype of the outputs, for a cell of jlstm.
     state, initial_state: as the scan carries them.
-    steps: inputs `[T, *B, …]`, safe to compute with at skipped steps, and flags; None for a layer
-      of a stack, which reads the outputs of the layer below.
+    steps: inputs `[T, *B, …]`, safe at skipped steps, and flags; None for a layer of a stack.
     """
 
     params: Any
@@ -126,15 +125,12 @@ def _is_pure(cell, arguments):
 
 
 def _varying(arguments):
-    """Makes the state vary over the same axes of a `shard_map` as the arguments, as a carry must.
-
-    A choice between two equal arrays does so, and XLA removes it.
-    """
+    """Makes the state vary over a `shard_map`'s axes like the arguments, as a carry must."""
     if explicit_mesh(arguments) is not None:
         return arguments
     leaves = jax.tree.leaves(arguments)
     flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
-    flag = reduce(jnp.logical_or, flags)
+    flag = reduce(jnp.logical_or, flags)  # XLA removes a choice between two equal arrays
     state = jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), arguments.state)
     return arguments._replace(state=state)
 

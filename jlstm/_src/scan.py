@@ -56,9 +56,8 @@ def scan_steps(
 ) -> tuple[Any, tuple[Any, ...]]:
     """Scans `step` over `steps`, and returns `(final_state, (out, …))`.
 
-    `out` is the state after each step if `return_states`, else the output, which is zero at a
-    skipped step. Further results of `step` follow; at a skipped step they are computed from
-    `initial_state` and `x`.
+    `out` is the state after each step if `return_states`, else the output, zero at a skipped step.
+    Further results of `step` follow, computed from `initial_state` and `x` at a skipped step.
     """
 
     def body(before, now):
@@ -88,8 +87,7 @@ def scan_chunks(
 ) -> tuple[Any, Any]:
     """Runs `segment` over chunks of time, which the reverse pass recomputes one by one.
 
-    `policy` is the `jax.checkpoint` policy of a chunk. With T = n * chunk + rest, a scan runs over
-    n chunks, and `segment` runs once on the rest, at the end of time.
+    With T = n * chunk + rest, a scan runs over n chunks, and `segment` on the rest, at the end.
     """
     T = jax.tree.leaves(steps)[0].shape[0]
     if chunk is None or chunk >= T:

@@ -1,7 +1,4 @@
-"""`unroll`: a cell scanned over time, with resets, masks, direction and time chunks.
-
-`read_arguments` checks and converts the arguments; `jlstm._src.run` runs the cell.
-"""
+"""`unroll`: a cell scanned over time, with resets, masks, direction and time chunks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,15 +49,13 @@ def unroll(
       mask: bool `[T, *B]`: False skips step t: the state is held and the output is zero. The values
         of `xs` there, NaN included, affect no result and no gradient. A reset still applies.
       reverse: runs from T - 1 to 0; `hs[t]` stays at index t.
-      cell: `(params, state, x) -> (state, y)`: the LSTM, a variant of `jlstm.cells`, or a function
-        of your own.
+      cell: `(params, state, x) -> (state, y)`: the LSTM, a cell of `jlstm.cells`, or your own.
       return_states: return the state after each step, `LSTMState` of `[T, *B, H]`, instead of `hs`.
       chunk: an int recomputes inside time chunks of that length in the reverse pass, with memory
         O(T / chunk + chunk) instead of O(T); None saves everything; "auto" picks the faster by
         `jlstm.plans.chunk_for`, for cells with a plan, and else saves everything.
-      plan: choices of speed for the LSTM and cells made by `jlstm.cells.affine`, which have a
-        derivative rule. None means `jlstm.plans.plan_for`. Other cells ignore it, and JAX
-        differentiates their scan.
+      plan: choices of speed for the LSTM and cells made by `jlstm.cells.affine`. None means
+        `jlstm.plans.plan_for`. Other cells ignore it: JAX differentiates their scan.
 
     Returns:
       `(final_state, hs [T, *B, H])`. `hs` has the dtype of `xs` and `params` together; the cell

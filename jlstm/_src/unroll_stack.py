@@ -48,9 +48,8 @@ def unroll_stack(
       params: one entry a layer, from `init_stack`.
       xs: `[T, *B, D]`.
       states: the states carried in, a tuple with one entry a layer: an `LSTMState`, or
-        `Bidirectional(forward, backward)` of two for a bidirectional layer. Each may be None, to
-        start from the initial state. The backward direction starts from its state at the end of
-        time, and its final state is the one after t = 0.
+        `Bidirectional(forward, backward)` of two. Each may be None, for the initial state.
+        The backward direction starts at t = T - 1, and its final state is the one after t = 0.
       initial_states: the states in which sequences begin, in the form of `states`. None is zeros.
       reset, mask: as in `unroll`, for every layer and both directions.
       dropout: the rate between layers, drawn anew at each step (Zaremba et al. 2014).

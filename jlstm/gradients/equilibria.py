@@ -22,8 +22,7 @@ class FixedPoints(NamedTuple):
     speeds: `[K]`, q = ½‖F(s) - s‖² of the state as one vector.
     converged: bool `[K]`, whether the scaled residual is within the tolerance. Any other point is a
       local minimum of the residual, a slow point if its speed is small, or needs more iterations.
-    representative: int `[K]`, the smallest index of a converged point that is the same point; the
-      point's own index if it has not converged.
+    representative: int `[K]`, the smallest index of the same converged point, else the own index.
     """
 
     points: Any

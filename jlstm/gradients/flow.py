@@ -184,7 +184,6 @@ def _measure(vectors, cell, mask, d_added: _Added, d_after):
         state = select(mask, state, d_after)
     h = ravel(getattr(state, "h", state))
     c = ravel(state.c) if hasattr(state, "c") else None
-    affine = equations_of(cell)
-    gates = z.reshape(*z.shape[:-1], blocks(cell.layout), -1) if affine else None
+    gates = z.reshape(*z.shape[:-1], blocks(cell.layout), -1) if equations_of(cell) else None
     flow = GradientFlow(h, c, gates)
     return flow if vectors else jax.tree.map(norm, flow)

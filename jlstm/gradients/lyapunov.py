@@ -91,7 +91,18 @@ def lyapunov_spectrum(
     like = jax.eval_shape(ravel, state)
     *B, N = like.shape
     k = N if k is None else k
-    _check_options(k, N, warmup, jax.tree.leaves(steps)[0].shape[0], mask, reset)
+    T = jax.tree.leaves(steps)[0].shape[0]
+    check_size("k", k)
+    if k > N:
+        raise ValueError(f"k: expected at most {N} exponents of a state of {N} numbers, got {k}")
+    check_count("warmup", warmup)
+    if warmup >= T:
+        raise ValueError(f"warmup: expected less than the {T} steps of xs, got {warmup}")
+    if mask is not None and reset is None and not isinstance(mask, Tracer):
+        fewest = np.asarray(mask).sum(axis=0).min(initial=T)
+        if fewest <= warmup:
+            expected = f"more than the {warmup} steps of warmup in every row"
+            raise ValueError(f"mask: expected {expected}, got a row of {fewest}")
     start, fresh = _start(k, basis, like), _start(k, None, like)
     none = jnp.zeros(B, jnp.int32)
 
@@ -126,17 +137,3 @@ def _start(k, basis, like):
     fits = basis.shape in {(N, k), (*B, N, k)}
     check(fits, "basis", f"shape {[*B, N, k]} or {[N, k]}", basis)
     return jnp.broadcast_to(jnp.asarray(basis).astype(like.dtype), (*B, N, k))
-
-
-def _check_options(k, N, warmup, T, mask, reset):
-    check_size("k", k)
-    if k > N:
-        raise ValueError(f"k: expected at most {N} exponents of a state of {N} numbers, got {k}")
-    check_count("warmup", warmup)
-    if warmup >= T:
-        raise ValueError(f"warmup: expected less than the {T} steps of xs, got {warmup}")
-    if mask is not None and reset is None and not isinstance(mask, Tracer):
-        fewest = np.asarray(mask).sum(axis=0).min(initial=T)
-        if fewest <= warmup:
-            expected = f"more than the {warmup} steps of warmup in every row"
-            raise ValueError(f"mask: expected {expected}, got a row of {fewest}")

@@ -70,12 +70,11 @@ def rtrl_gradient(
 
         S_t = (J_t S_tm1 + I_t) ⊙ [I ≠ 0 at some step so far]
 
-    For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate.
-
-    With P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H,
-    and O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes
-    O(T P) time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as
-    much as the exact gradient.
+    For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate. With
+    P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H, and
+    O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes O(T P)
+    time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as much
+    as the exact gradient.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
     two calls equal one. After an update the influence is stale, as its Jacobians are of earlier
@@ -134,11 +133,9 @@ def rtrl_gradient(
     return RTRLResult(values.sum(), gradient, *end)
 
 
-# Each method returns `follow` and S = 0. With the carry (s, S), `follow(carry, now, target)` is the
-# next carry, loss_t and gradient_t.
-
-
 def _exact(step_loss, params, recurrence: Recurrence):
+    """Returns `follow(carry, now, target) -> (carry, loss_t, gradient_t)`, and S = 0."""
+
     def follow(carry, now, target):
         before, S = carry
         value, (direct, by_state) = jax.value_and_grad(
@@ -153,7 +150,7 @@ def _exact(step_loss, params, recurrence: Recurrence):
 
 
 def _snap(step_loss, params, recurrence: Recurrence):
-    """Follows the output together with the state, as SnAp-1 drops entries of both influences."""
+    """Follows the output with the state, as SnAp-1 also drops entries of the output's influence."""
     *B, N = ravel(recurrence.state).shape
     on_state, on_output = ((slice(None),) * len(B) + (s,) for s in (slice(N), slice(N, None)))
 
@@ -209,12 +206,8 @@ def _plus(trees, others):
 
 def _no_influence(vectors, params):
     """Returns S = 0 for vectors `[*B, N]`: arrays `[*B, N, …]` of at least float32."""
-
-    def zeros(p):
-        dtype = at_least_float32(common_dtype([vectors, p]))
-        return jnp.zeros((*vectors.shape, *p.shape), dtype)
-
-    return jax.tree.map(zeros, params)
+    dtypes = jax.tree.map(lambda p: at_least_float32(common_dtype([vectors, p])), params)
+    return jax.tree.map(lambda p, d: jnp.zeros((*vectors.shape, *p.shape), d), params, dtypes)
 
 
 def _pulled(vectors, S):

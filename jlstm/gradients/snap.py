@@ -42,7 +42,7 @@ class SnapInfluence(NamedTuple):
 
 
 def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence):
-    """Returns `follow`, as `rtrl_gradient` scans it, and S = 0."""
+    """Returns `follow(carry, now, target) -> (carry, loss_t, gradient_t)`, and S = 0."""
     cell, first = recurrence.cell, recurrence.initial_state
     *B, H = first.h.shape
     F, h = len(first), first._fields.index("h")
@@ -63,7 +63,7 @@ def snap_elementwise(step_loss: Callable, params: Any, recurrence: Recurrence):
         return (after, SnapInfluence(values, kept)), y
 
     def follow(carry, now, target):
-        S = carry[1]
+        _, S = carry
         fresh = first, S._replace(values=jax.tree.map(jnp.zeros_like, S.values))
         carry, (_, y) = take_step(False, step, fresh, carry, now)
         value, by_h = jax.value_and_grad(step_loss)(y, target)

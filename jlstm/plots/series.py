@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from jlstm.plots.drawing import count, fill_band, panels, styles
+from jlstm.plots.drawing import BAND, count, panels, styled
 
 
 def plot_forecast(
@@ -46,12 +46,11 @@ def plot_forecast(
     low, median, high = np.quantile(forecasts, [0.1, 0.5, 0.9], axis=0)
     for d, axes in enumerate(rows):
         axes.plot(past, series[past, d], color="0.3", linewidth=1.2, label="series")
-        ours, *theirs = styles(["median of seeds", *others])
-        join = lambda values: np.concatenate([series[-1:, d], values[:, d]])  # noqa: E731, B023
-        fill_band(axes, steps, join(low), join(high), ours)
-        axes.plot(steps, join(median), **ours)
-        for values, style in zip(others.values(), theirs, strict=True):
-            axes.plot(steps, join(np.asarray(values)), **{**style, "linewidth": 1.0})
+        for line, style in styled({"median of seeds": median, **others}):
+            if line is median:
+                band = (np.append(series[-1, d], edge[:, d]) for edge in (low, high))
+                axes.fill_between(steps, *band, color=style["color"], **BAND)
+            axes.plot(steps, np.append(series[-1, d], np.asarray(line)[:, d]), **style)
         axes.set_ylabel(names[d])
     figure.legend(handles=rows[0].get_lines(), loc="outside upper center", ncols=3)
     rows[-1].set_xlabel("step t")

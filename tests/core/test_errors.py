@@ -740,7 +740,7 @@ REFUSALS: dict[str, tuple[Callable, type, str]] = {
     "dropout nan": (
         stack(dropout=np.nan, key=key()),
         ValueError,
-        "dropout: expected a rate from 0 to below 1, got nan",
+        "dropout: expected a finite number, got float nan",
     ),
     "dropout True": (
         stack(dropout=True, key=key()),

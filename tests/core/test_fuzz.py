@@ -145,7 +145,7 @@ PAIRS = [(at, name) for at, one in enumerate(CALLS) for name in one.arguments]
 @given(st.sampled_from(PAIRS), st.sampled_from(sorted(JUNK)))
 @settings(max_examples=200, deadline=None)
 def test_junk_is_refused_by_name_or_runs(pair, junk):
-    check(*pair, junk)
+    check(pair[0], pair[1], junk)
 
 
 @pytest.mark.slow

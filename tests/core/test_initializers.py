@@ -100,5 +100,5 @@ def test_biases_can_be_drawn_for_many_seeds_under_jit(initializer):
 
 @pytest.mark.parametrize("longest_lag", [2, 0, -1])
 def test_chrono_bias_refuses_lags_without_an_interval(longest_lag):
-    with pytest.raises(ValueError, match=f"longest_lag: .* at least 3 steps, got {longest_lag}"):
+    with pytest.raises(ValueError, match=f"longest_lag: expected at least 3, got {longest_lag}"):
         chrono_bias(longest_lag)

@@ -32,7 +32,7 @@ def test_it_is_the_cell_behind_its_preactivation(x64):
 def test_each_partial_derivative_is_that_of_jax(x64):
     """Unit by unit; what has no name is zero, or goes by way of c_t."""
     state, z = draw()
-    _, p = activate_and_partials(state, z)
+    _, (c_c, c_i, c_f, c_g, h_o, h_c) = activate_and_partials(state, z)
     h, c = jax.jit(jax.jacfwd(lambda *at: activate_and_partials(*at)[0], (0, 1)))(state, z)
     rows, units = np.ogrid[:B, :H]
 
@@ -40,11 +40,11 @@ def test_each_partial_derivative_is_that_of_jax(x64):
         """The derivative of each unit by its own input."""
         return jacobian[rows, units, rows, gate * H + units]
 
-    c_z = [p.c_i, p.c_f, p.c_g, jnp.zeros((B, H))]
-    h_z = [*(p.h_c * by_z for by_z in c_z[:3]), p.h_o]
+    c_z = [c_i, c_f, c_g, jnp.zeros((B, H))]
+    h_z = [*(h_c * by_z for by_z in c_z[:3]), h_o]
     assert_close([own(c[1], gate) for gate in range(4)], c_z)
     assert_close([own(h[1], gate) for gate in range(4)], h_z)
-    assert_close([own(c[0].c), own(h[0].c)], [p.c_c, p.h_c * p.c_c])
+    assert_close([own(c[0].c), own(h[0].c)], [c_c, h_c * c_c])
 
 
 @pytest.mark.parametrize("batch", [(), (B,), (5, B), (5, 0)])

@@ -242,7 +242,7 @@ def test_a_model_reloaded_has_the_scores_of_the_table(finished, tmp_path):
     scores = jax.jit(partial(over_seeds, lambda run: score(*run)))((group.best, group.key))
     for name, column in scores._asdict().items():
         saved = [row[name] for row in group.row]
-        np.testing.assert_array_equal(np.asarray(column), np.float32(saved))
+        np.testing.assert_array_equal(np.asarray(column), np.array(saved, np.float32))
     for k in (0, 7):
         one = load_run(str(moved), k)
         assert one.row == group.row[k] and one.row["seed"] == k % 3

@@ -18,7 +18,7 @@ CELLS = {"lstm": {}, "gru": {"cell": cells.gru}}
 
 
 def make(name, layers=(4, 3)):
-    init = {"init": cells.init_gru} if name == "gru" else {}
+    init: Any = {"init": cells.init_gru} if name == "gru" else {}
     model = init_model(jax.random.key(1), 2, layers, 2, **init)
     return jax.tree.map(lambda p: p + 0.05, model)  # so that no bias is zero
 

@@ -266,7 +266,8 @@ def test_digits_are_scikit_learn_s(name, T, D):
     own = {image.tobytes(): k for k, image in enumerate((images / 16).astype(np.float32))}
     assert batch.xs.shape == (T, MANY, D)
     held_out = set()
-    for part in (batch, *(jax.tree.map(np.asarray, f(None)) for f in (task.validation, task.test))):
+    both: Any = task.validation, task.test
+    for part in (batch, *(jax.tree.map(np.asarray, draw(None)) for draw in both)):
         kept = set()
         for place in range(part.xs.shape[1]):
             k = own[part.xs[:, place].tobytes()]

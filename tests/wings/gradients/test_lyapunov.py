@@ -282,7 +282,7 @@ MALFORMED = {
     "all skipped": (dict(mask=SKIPPED), "mask: expected a step"),
     "a row too short": (dict(mask=SHORT, warmup=3), "mask: expected more than the 3 steps"),
     "basis": (dict(basis=np.eye(3, dtype=np.float32)), r"basis: expected shape \[2, 4, 4\] or"),
-    "xs": (dict(xs=np.zeros((0, 2, D), np.float32)), "warmup: expected less than the 0 steps"),
+    "xs": (dict(xs=np.zeros((0, 2, D), np.float32)), "xs: expected one step or more, got float32"),
 }
 
 
