@@ -1,10 +1,11 @@
-"""Sensitivity of the last output to each input, ∂h_T/∂x_t, and the lag at which it fades.
+"""Sensitivity of the last output, or of any function of the outputs, to each input.
 
 With P_t = ∂h_T/∂s_t, one loop runs from the last step to the first:
 
     ∂h_T/∂x_t = P_t ∂s_t/∂x_t,    P_tm1 = P_t ∂s_t/∂s_tm1,    P_T = ∂h_T/∂s_T
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from jlstm._src.checks import check, check_bool, check_floats, check_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
-from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of, take
+from jlstm._src.unroll import unroll
+from jlstm._src.unroll_stack import unroll_stack
+from jlstm.gradients.sequence import flags_of, is_stack, lags, norm, read_sequence, steps_of, take
 from jlstm.gradients.vectors import identity
 
 
@@ -27,7 +30,7 @@ class InputSensitivity(NamedTuple):
 
     norm: `[T, *B]`, ‖∂h_T/∂x_t‖, the Frobenius norm.
     saliency: `[T, *B, D]`, ‖∂h_T/∂x_t,d‖ of each feature d.
-    jacobian: `[T, *B, H, D]`, ∂h_T/∂x_t itself; None without `vectors`.
+    jacobian: `[T, *B, H, D]`, ∂h_T/∂x_t itself; None without `vectors`. H is K for `of`.
     """
 
     norm: Array
@@ -53,6 +56,7 @@ def input_sensitivity(
     xs: Array,
     state: Any = None,
     *,
+    of: Callable | None = None,
     vectors: bool = False,
     initial_state: Any = None,
     reset: Array | None = None,
@@ -62,6 +66,9 @@ def input_sensitivity(
     """Sensitivity of the last output to each input, and to each of its features.
 
         norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
+
+    With `of` it is the sensitivity of your function of the outputs, such as the logit of a class.
+    Only then may a stack have two directions.
 
     h_T is the last layer's output at the last step taken. The sensitivity is zero at skipped steps
     and before the last reset. See Simonyan, Vedaldi & Zisserman 2014 for saliency; Pascanu, Mikolov
@@ -73,6 +80,7 @@ def input_sensitivity(
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
+      of: `(final_state, hs) -> [*B]` or `[*B, K]`, a function of each row; None is h_T.
       vectors: also return the Jacobian.
 
     Returns:
@@ -89,6 +97,8 @@ def input_sensitivity(
     ((50, 2), True)
     """
     check_bool("vectors", vectors)
+    if of is not None:
+        return _sensitivity_of(of, params, xs, state, initial_state, reset, mask, cell, vectors)
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
     if mask is not None and not isinstance(mask, Tracer):
@@ -120,6 +130,28 @@ def input_sensitivity(
     return jax.lax.scan(one, zeros, (before, steps, last), reverse=True)[1]
 
 
+def _sensitivity_of(of, params, xs, state, initial_state, reset, mask, cell, vectors):
+    """Returns the sensitivity of a function of the outputs, by K backward passes side by side."""
+    check(callable(of), "of", "a function of (final_state, hs)", of, TypeError)
+    check_floats("xs", xs)
+    options: Any = {"reset": reset, "mask": mask, "cell": cell}
+    initial = "initial_states" if is_stack(params, cell) else "initial_state"
+    unrolled = unroll_stack if is_stack(params, cell) else unroll
+
+    def outputs(xs):
+        return of(*unrolled(params, xs, state, **{initial: initial_state}, **options))
+
+    y, pull = jax.vjp(outputs, jnp.asarray(xs))
+    B = xs.shape[1:-1]
+    check(y.shape[: len(B)] == B and y.ndim - len(B) < 2, "of", f"{[*B]} or {[*B, 'K']}", y)
+    K = y.shape[-1] if y.ndim > len(B) else 1
+    seeds = jnp.broadcast_to(jnp.eye(K, dtype=y.dtype).reshape(K, *[1] * len(B), K), (K, *B, K))
+    d_xs = jax.vmap(lambda seed: pull(seed.reshape(y.shape))[0])(seeds)  # [K, T, *B, D]
+    saliency = norm(d_xs, axis=0)
+    jacobian = jnp.moveaxis(d_xs, 0, -2) if vectors else None
+    return InputSensitivity(norm(saliency), saliency, jacobian)
+
+
 @on_any_mesh("xs", 1, "B")
 def memory_horizon(
     params: Any,
@@ -127,6 +159,7 @@ def memory_horizon(
     state: Any = None,
     *,
     fraction: float = 0.01,
+    of: Callable | None = None,
     initial_state: Any = None,
     reset: Array | None = None,
     mask: Array | None = None,
@@ -141,6 +174,7 @@ def memory_horizon(
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`; `xs` is an array.
       fraction: a fraction of the largest sensitivity, above 0 and below 1.
+      of: see `input_sensitivity`.
 
     Returns:
       `MemoryHorizon(lag [*B], reached [*B])`.
@@ -158,9 +192,8 @@ def memory_horizon(
     check_real("fraction", fraction)
     if not 0 < float(fraction) < 1:
         raise ValueError(f"fraction: expected above 0 and below 1, got {fraction}")
-    sensitivity = input_sensitivity(
-        params, xs, state, initial_state=initial_state, reset=reset, mask=mask, cell=cell
-    ).norm
+    options: Any = {"initial_state": initial_state, "reset": reset, "mask": mask, "cell": cell}
+    sensitivity = input_sensitivity(params, xs, state, of=of, **options).norm
     taken = jnp.ones(sensitivity.shape, bool) if mask is None else jnp.asarray(mask)
     felt = taken & (sensitivity >= fraction * sensitivity.max(axis=0, keepdims=True))
     horizon = 1 + jnp.where(felt, lags(taken), -1).max(axis=0)

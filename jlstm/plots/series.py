@@ -48,8 +48,8 @@ def plot_forecast(
         axes.plot(past, series[past, d], color="0.3", linewidth=1.2, label="series")
         for line, style in styled({"median of seeds": median, **others}):
             if line is median:
-                band = (np.append(series[-1, d], edge[:, d]) for edge in (low, high))
-                axes.fill_between(steps, *band, color=style["color"], **BAND)
+                bottom, top = (np.append(series[-1, d], edge[:, d]) for edge in (low, high))
+                axes.fill_between(steps, bottom, top, color=style["color"], **BAND)
             axes.plot(steps, np.append(series[-1, d], np.asarray(line)[:, d]), **style)
         axes.set_ylabel(names[d])
     figure.legend(handles=rows[0].get_lines(), loc="outside upper center", ncols=3)

@@ -1,5 +1,6 @@
 """How the last output answers to inputs: against `jacrev`, and closed forms of linear maps."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -195,3 +196,49 @@ def test_bad_input_is_refused():
     with pytest.raises(TypeError, match="vectors: expected True or False"):
         wrong = 1
         gradients.input_sensitivity(params, xs, vectors=wrong)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_any_function_of_the_outputs_has_a_sensitivity(bidirectional, vector, x64):
+    """The class logits of a stack in both directions, against jax.jacrev of each row."""
+    key, xs = jax.random.key(3), draw_array(4, (6, 3, 2))
+    options: Any = {"bidirectional": bidirectional, "dtype": jnp.float64}
+    params = jlstm.init_stack(key, 2, (4, 3), **options)
+    W = jax.random.normal(key, (6 if bidirectional else 3, 5))
+    mask = jnp.arange(6)[:, None] < jnp.array([[6, 4, 2]])
+
+    def logits(states, hs):
+        y = hs.sum(axis=0) @ W
+        return y if vector else y[..., 1]
+
+    found = input_sensitivity(params, xs, of=logits, mask=mask, vectors=True)
+
+    def of_row(row, x):
+        states, hs = jlstm.unroll_stack(params, x[:, None], mask=mask[:, row : row + 1])
+        return logits(states, hs)[0]
+
+    for row in range(3):
+        jacobian = np.atleast_3d(jax.jacrev(partial(of_row, row))(xs[:, row]))
+        jacobian = jacobian.reshape(-1, 6, 2) if vector else jacobian.reshape(1, 6, 2)
+        np.testing.assert_allclose(found.jacobian[:, row], jacobian.swapaxes(0, 1), atol=1e-12)
+        saliency = np.sqrt((jacobian**2).sum(axis=0))
+        np.testing.assert_allclose(found.saliency[:, row], saliency, atol=1e-12)
+        norms = np.sqrt((saliency**2).sum(axis=-1))
+        np.testing.assert_allclose(found.norm[:, row], norms, atol=1e-12)
+    horizon = memory_horizon(params, xs, of=logits, mask=mask, fraction=1e-9)
+    assert horizon.lag.tolist() == [6, 4, 2]
+
+
+def test_of_h_T_is_the_default():
+    params, xs = draw_params(1, 2, 3), draw_array(2, (7, 4, 2))
+    default = input_sensitivity(params, xs, vectors=True)
+    found = input_sensitivity(params, xs, of=lambda state, hs: state.h, vectors=True)
+    for ours, theirs in zip(found, default, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("of, message", [(3, "of: expected a function"), (lambda s, h: h, "of: ")])
+def test_what_is_no_function_of_the_outputs_is_refused(of, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        input_sensitivity(draw_params(1, 2, 3), draw_array(2, (7, 4, 2)), of=of)
