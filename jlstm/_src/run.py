@@ -11,13 +11,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import PartitionSpec as P
 
 from jlstm._src.cell import Cell, equations_of, is_elementwise, layout_of
 from jlstm._src.checks import check_bool, check_chunk
 from jlstm._src.derivative import Options, run_affine
 from jlstm._src.plan import Chunk, Plan, check_plan
 from jlstm._src.scan import held, scaled, scan_chunks, scan_steps
-from jlstm._src.sharding import explicit_mesh, parts_of, result_shardings, spec_of, with_auto_axes
+from jlstm._src.sharding import (
+    batch_alone_is_sharded,
+    by_shares,
+    explicit_mesh,
+    parts_of,
+    result_shardings,
+    spec_of,
+    with_auto_axes,
+)
 
 CONFIG: Any = jax.config  # JAX creates its attributes at run time
 
@@ -62,7 +71,11 @@ def run(cell: Cell, arguments: Arguments, options: Options) -> tuple[Any, Any]:
     if mesh is not None:
         state, states = result_shardings(mesh, layout, arguments.params, xs)
         explicit = mesh, (state, states if options.return_states else states.h)
-        options = replace(options, shards=parts_of(mesh, spec_of(xs)[1:-1]))
+        if arguments.steps.noise is None and batch_alone_is_sharded(arguments.params, xs):
+            B = spec_of(xs)[1:-1]
+            explicit += (Arguments(P(), P(*B), P(*B), P(None, *B)),)
+        else:
+            options = replace(options, shards=parts_of(mesh, spec_of(xs)[1:-1]))
     return _compiled(cell)(options, explicit, arguments)
 
 
@@ -73,7 +86,7 @@ def _compiled(cell):
     def run(options, explicit, arguments):
         function = partial(_run, cell, options)
         if explicit is not None:
-            function = with_auto_axes(function, *explicit)
+            function = (by_shares if len(explicit) > 2 else with_auto_axes)(function, *explicit)
         return function(arguments)
 
     return jax.jit(run, static_argnums=(0, 1))
@@ -125,14 +138,20 @@ def _is_pure(cell, arguments):
 
 
 def _varying(arguments):
-    """Makes the state vary over a `shard_map`'s axes like the arguments, as a carry must."""
+    """Makes parameters and state vary over a `shard_map`'s axes like the arguments.
+
+    A carry must. Parameters that vary before the loop have gradients that are summed after it.
+    """
     if explicit_mesh(arguments) is not None:
         return arguments
     leaves = jax.tree.leaves(arguments)
     flags = [jax.lax.full_like(leaf, False, bool, shape=()) for leaf in leaves]
     flag = reduce(jnp.logical_or, flags)  # XLA removes a choice between two equal arrays
-    state = jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), arguments.state)
-    return arguments._replace(state=state)
+    given = arguments.params, arguments.state
+    params, state = jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), given)
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        params = arguments.params
+    return arguments._replace(params=params, state=state)
 
 
 def _platform(arguments):

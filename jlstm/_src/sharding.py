@@ -1,7 +1,9 @@
 """Meshes with explicit axes, on which the type of an array includes its sharding.
 
-There each product would have to declare the sharding of its result. Instead the whole recurrence
-runs with automatic axes, and `result_shardings` reads the shardings of its results.
+There each product would have to declare the sharding of its result. Instead each device runs the
+recurrence on its share of the batch, and the gradient of the weights is summed once, after the
+loop. If other axes are sharded, too, the whole recurrence runs with automatic axes, and
+`result_shardings` reads the shardings of its results.
 """
 
 import inspect
@@ -53,6 +55,25 @@ def result_shardings(mesh: Any, layout: Layout, params: Any, xs: Any) -> tuple[A
 
     state = layout.state(*(_sharding(mesh, (*B, unit)) for unit in units))
     return state, layout.state(*(_sharding(mesh, (T, *B, unit)) for unit in units))
+
+
+def batch_alone_is_sharded(params: Any, xs: Any) -> bool:
+    """Whether no axis is sharded except those of the batch."""
+    time, *_, features = spec_of(xs)
+    others = [name for leaf in jax.tree.leaves(params) for name in spec_of(leaf)]
+    return not any([time, features, *others])
+
+
+def by_shares(function: Callable, mesh: Any, out_shardings: Any, in_specs: Any) -> Callable:
+    """Returns a function that each device runs on its share of the arguments."""
+    out_specs = jax.tree.map(lambda sharding: sharding.spec, out_shardings)
+    run = jax.shard_map(function, mesh=mesh, in_specs=(in_specs,), out_specs=out_specs)
+
+    def share(arguments):
+        shardings = type(arguments)(*(_sharding(mesh, spec) for spec in in_specs))
+        return run(jax.sharding.reshard(arguments, shardings))
+
+    return share
 
 
 def with_auto_axes(function: Callable, mesh: Any, out_shardings: Any) -> Callable:

@@ -202,10 +202,10 @@ def test_bad_input_is_refused():
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_any_function_of_the_outputs_has_a_sensitivity(bidirectional, vector, x64):
     """The class logits of a stack in both directions, against jax.jacrev of each row."""
-    key, xs = jax.random.key(3), draw_array(4, (6, 3, 2))
+    key, xs = jax.random.key(3), draw_array(4, (6, 3, 2), F64)
     options: Any = {"bidirectional": bidirectional, "dtype": jnp.float64}
     params = jlstm.init_stack(key, 2, (4, 3), **options)
-    W = jax.random.normal(key, (6 if bidirectional else 3, 5))
+    W = jax.random.normal(key, (6 if bidirectional else 3, 5), F64)
     mask = jnp.arange(6)[:, None] < jnp.array([[6, 4, 2]])
 
     def logits(states, hs):
@@ -231,7 +231,7 @@ def test_any_function_of_the_outputs_has_a_sensitivity(bidirectional, vector, x6
 
 
 def test_of_h_T_is_the_default():
-    params, xs = draw_params(1, 2, 3), draw_array(2, (7, 4, 2))
+    params, xs = draw_params(1, 2, 3, F64), draw_array(2, (7, 4, 2), F64)
     default = input_sensitivity(params, xs, vectors=True)
     found = input_sensitivity(params, xs, of=lambda state, hs: state.h, vectors=True)
     for ours, theirs in zip(found, default, strict=True):
