@@ -30,27 +30,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
+# fmt: off
 __all__ = [
-    "Bidirectional",
-    "LSTMParams",
-    "LSTMState",
-    "cell",
-    "cells",
-    "episode_starts",
-    "gradients",
-    "init",
-    "init_stack",
-    "initializers",
-    "interop",
-    "length_mask",
-    "plans",
-    "reference",
-    "select",
-    "step_stack",
-    "unroll",
-    "unroll_stack",
-    "zero_state",
+    "Bidirectional", "LSTMParams", "LSTMState", "cell", "cells", "episode_starts", "gradients",
+    "init", "init_stack", "initializers", "interop", "length_mask", "plans", "reference",
+    "select", "step_stack", "unroll", "unroll_stack", "zero_state",
 ]
+# fmt: on
 
 _bare = ("cells", "gradients", "initializers", "interop", "plans", "reference")
 _extra = ("experiments", "plots")  # not in __all__, which a bare install can import

@@ -49,17 +49,19 @@ from jlstm.cells.peephole import (
 from jlstm.cells.projected import ProjectedParams, init_projected, projected
 from jlstm.cells.slstm import SLSTMState, init_slstm, slstm, slstm_exponential_forget
 
-__all__ = ["Activation", "ElmanParams", "FullGateParams", "FullGateState", "GRUParams"]
-__all__ += ["LayerNormParams", "Layout", "Options", "PeepholeParams", "ProjectedParams", "RNNState"]
-__all__ += ["SLSTMState"]
-__all__ += ["affine", "affine_in_closed_form", "cell_of", "coupled_forget", "coupled_input"]
-__all__ += ["elman", "full_gate_recurrence", "general", "gru"]
-__all__ += ["init_coupled_forget", "init_coupled_input", "init_elman", "init_full_gate_recurrence"]
-__all__ += ["init_gates", "init_gru", "init_layer_norm", "init_lstm", "init_no_forget_gate"]
-__all__ += ["init_no_input_activation", "init_no_input_gate", "init_no_output_activation"]
-__all__ += ["init_no_output_gate", "init_peephole", "init_projected", "init_slstm"]
-__all__ += ["layer_norm", "lstm", "no_forget_gate", "no_input_activation", "no_input_gate"]
-__all__ += ["no_output_activation", "no_output_gate", "peephole", "preactivation", "projected"]
-__all__ += ["slstm", "slstm_exponential_forget"]
+# fmt: off
+__all__ = [
+    "Activation", "ElmanParams", "FullGateParams", "FullGateState", "GRUParams",
+    "LayerNormParams", "Layout", "Options", "PeepholeParams", "ProjectedParams", "RNNState",
+    "SLSTMState", "affine", "affine_in_closed_form", "cell_of", "coupled_forget", "coupled_input",
+    "elman", "full_gate_recurrence", "general", "gru", "init_coupled_forget",
+    "init_coupled_input", "init_elman", "init_full_gate_recurrence", "init_gates", "init_gru",
+    "init_layer_norm", "init_lstm", "init_no_forget_gate", "init_no_input_activation",
+    "init_no_input_gate", "init_no_output_activation", "init_no_output_gate", "init_peephole",
+    "init_projected", "init_slstm", "layer_norm", "lstm", "no_forget_gate", "no_input_activation",
+    "no_input_gate", "no_output_activation", "no_output_gate", "peephole", "preactivation",
+    "projected", "slstm", "slstm_exponential_forget",
+]
+# fmt: on
 
 publish(__name__, globals())

@@ -31,35 +31,13 @@ with extra("experiments"):
         train,
     )
 
+# fmt: off
 __all__ = [
-    "Best",
-    "Checkpoint",
-    "Config",
-    "Curves",
-    "Grid",
-    "Hyperparams",
-    "Model",
-    "Run",
-    "Scores",
-    "TrainState",
-    "TrainedRun",
-    "advance",
-    "apply_model",
-    "checkpointing",
-    "evaluate",
-    "finish",
-    "free_run",
-    "grid",
-    "init_model",
-    "load_run",
-    "load_runs",
-    "one_step_forecasts",
-    "over_seeds",
-    "restore",
-    "segments",
-    "start",
-    "tasks",
-    "train",
+    "Best", "Checkpoint", "Config", "Curves", "Grid", "Hyperparams", "Model", "Run", "Scores",
+    "TrainState", "TrainedRun", "advance", "apply_model", "checkpointing", "evaluate", "finish",
+    "free_run", "grid", "init_model", "load_run", "load_runs", "one_step_forecasts", "over_seeds",
+    "restore", "segments", "start", "tasks", "train",
 ]
+# fmt: on
 
 publish(__name__, globals())

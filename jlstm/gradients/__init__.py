@@ -56,38 +56,16 @@ from jlstm.gradients.truncation import (
     truncation_study,
 )
 
+# fmt: off
 __all__ = [
-    "FixedPoints",
-    "GradientFlow",
-    "HessianTrace",
-    "InitialisationStudy",
-    "InputSensitivity",
-    "JacobianProducts",
-    "LeadingEigenvalue",
-    "LyapunovSpectrum",
-    "MemoryHorizon",
-    "RTRLResult",
-    "SingularValues",
-    "SnapInfluence",
-    "StateJacobians",
-    "TruncatedGradient",
-    "TruncationStudy",
-    "fixed_points",
-    "gauss_newton_vector_product",
-    "gradient_flow",
-    "hessian_trace",
-    "hessian_vector_product",
-    "initialisation_study",
-    "input_sensitivity",
-    "jacobian_products",
-    "leading_eigenvalue",
-    "lyapunov_spectrum",
-    "memory_horizon",
-    "rtrl_gradient",
-    "singular_values",
-    "state_jacobians",
-    "truncated_gradient",
-    "truncation_study",
+    "FixedPoints", "GradientFlow", "HessianTrace", "InitialisationStudy", "InputSensitivity",
+    "JacobianProducts", "LeadingEigenvalue", "LyapunovSpectrum", "MemoryHorizon", "RTRLResult",
+    "SingularValues", "SnapInfluence", "StateJacobians", "TruncatedGradient", "TruncationStudy",
+    "fixed_points", "gauss_newton_vector_product", "gradient_flow", "hessian_trace",
+    "hessian_vector_product", "initialisation_study", "input_sensitivity", "jacobian_products",
+    "leading_eigenvalue", "lyapunov_spectrum", "memory_horizon", "rtrl_gradient",
+    "singular_values", "state_jacobians", "truncated_gradient", "truncation_study",
 ]
+# fmt: on
 
 publish(__name__, globals())

@@ -18,8 +18,11 @@ with extra("plots"):
     from jlstm.plots.states import plot_gates, plot_states
     from jlstm.plots.training import plot_panels, plot_success, plot_training
 
-__all__ = ["plot_forecast", "plot_gates", "plot_lyapunov", "plot_norms", "plot_panels"]
-__all__ += ["plot_saliency", "plot_singular_values", "plot_states", "plot_success"]
-__all__ += ["plot_training", "plot_truncation"]
+# fmt: off
+__all__ = [
+    "plot_forecast", "plot_gates", "plot_lyapunov", "plot_norms", "plot_panels", "plot_saliency",
+    "plot_singular_values", "plot_states", "plot_success", "plot_training", "plot_truncation",
+]
+# fmt: on
 
 publish(__name__, globals())

@@ -12,20 +12,11 @@ from jlstm.experiments.tasks.task import Batch, Scaling, Task, sizes
 NAMES: tuple[str, ...]
 """The names of the tasks for `named`."""
 
+# fmt: off
 __all__ = [
-    "NAMES",
-    "Batch",
-    "Scaling",
-    "Task",
-    "adding",
-    "copy_memory",
-    "digits",
-    "embedded_reber",
-    "flip_flop",
-    "forecast",
-    "named",
-    "sizes",
-    "temporal_order",
+    "NAMES", "Batch", "Scaling", "Task", "adding", "copy_memory", "digits", "embedded_reber",
+    "flip_flop", "forecast", "named", "sizes", "temporal_order",
 ]
+# fmt: on
 
 publish(__name__, globals())
