@@ -201,6 +201,11 @@ def old_opset(model):
     model.opset_import[0].version = 6
 
 
+def empty_identity(model):
+    drop_weights(model)
+    model.graph.node.insert(0, helper.make_node("Identity", [], ["W"]))
+
+
 def other_domain(model):
     lstm_node(model).domain = "org.example"
 
@@ -218,11 +223,21 @@ REFUSALS = {
     "directions": (set_attribute(direction="bidirectional"), r"W: expected shape \[2, 8, 3\]"),
     "no alpha": (
         set_attribute(activations=["Sigmoid", "ThresholdedRelu", "Tanh"]),
-        "expected a value in activation_alpha for ThresholdedRelu",
+        "expected a finite number in activation_alpha for ThresholdedRelu, got None",
     ),
     "no beta": (
         set_attribute(activations=["Sigmoid", "ScaledTanh", "Tanh"], activation_alpha=[1.0]),
-        "expected a value in activation_beta for ScaledTanh",
+        "expected a finite number in activation_beta for ScaledTanh, got None",
+    ),
+    "NaN alpha": (
+        set_attribute(activations=["HardSigmoid", "Tanh", "Tanh"], activation_alpha=[np.nan]),
+        "expected a finite number in activation_alpha for HardSigmoid, got nan",
+    ),
+    "NaN": (set_array("W", np.full((1, 8, 3), np.nan, "f")), "W: expected finite numbers"),
+    "infinite": (set_array("R", np.full((1, 8, 2), np.inf, "f")), "R: expected finite numbers"),
+    "an Identity of nothing": (
+        empty_identity,
+        "W: expected values .* output 'W' of a node Identity",
     ),
     "int8": (set_array("W", np.ones((1, 8, 3), np.int8)), "W: expected float64, .* got int8"),
     "W": (set_array("W", np.ones((1, 7, 3), "f")), r"W: expected shape \[1, 8, 3\], got .*7, 3"),

@@ -143,8 +143,9 @@ def _options(given, directions) -> tuple[Options, ...]:
             raise ValueError(f"activations: expected some of {expected}, got {name!r}")
         values = {which: next(left[which], None) for which in options_of(ours)}
         for which, value in values.items():
-            if value is None and ours in NO_DEFAULT:
-                raise ValueError(f"activations: expected a value in activation_{which} for {name}")
+            if (value is None and ours in NO_DEFAULT) or not np.isfinite(value or 0.0):
+                expected = f"expected a finite number in activation_{which} for {name}"
+                raise ValueError(f"activations: {expected}, got {value}")
         made.append(Activation(ours, **values))
     clip, coupled = given.get("clip"), bool(given["input_forget"])
     triples = zip(made[::3], made[1::3], made[2::3], strict=True)
@@ -190,7 +191,11 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
         shapes = ((n, shape_of(run.get(X))) for n, run in runs)
         if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in shapes):
             return {}
-    return {place: found[0]} if all(np.array_equal(found[0], a) for a in found) else None
+    return (
+        {place: found[0]}
+        if all(np.array_equal(found[0], a, equal_nan=True) for a in found)
+        else None
+    )
 
 
 def _check_shapes(given, directions, arrays) -> None:
@@ -205,6 +210,8 @@ def _check_shapes(given, directions, arrays) -> None:
         dtypes = ("int32",) if name == "sequence_lens" else FLOATS
         if array.dtype.name not in dtypes:
             raise ValueError(f"{name}: expected {', '.join(dtypes)}, got {array.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite numbers")
         sizes = zip(shapes[name], array.shape, strict=False)
         shape = [expected if expected == "B" else size for expected, size in sizes]
         if shape != shapes[name] or array.ndim > len(shape):
