@@ -37,7 +37,7 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
     """Returns the default plan of `unroll` for B rows, and weights of `gates` blocks.
 
     It does not depend on T, so that a run split in two rounds as the whole. `precompute` reads the
-    weights of the input once, and pays up to 16 rows if they are large. "columns" pays up to 64
+    weights of the input once, and pays up to 16 rows if they are large, or for one row of 8 units. "columns" pays up to 64
     rows with weights of 4 MB or more, and "joined" with small weights. A chunk saves z for a wide
     cell, where the product that recomputes it costs more.
 
@@ -52,7 +52,7 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
     _check_sizes(platform, B=B, D=D, H=H, gates=gates)
     if platform != "cpu":
         return Plan(precompute=True)
-    precompute = B <= 16 and D * H >= 1024
+    precompute = (B <= 16 and D * H >= 1024) or (B == 1 and H <= 8)
     if B <= 64 and gates * H * H >= 2**20:
         product = "columns"
     elif D + H <= 128 and not precompute:
@@ -104,7 +104,9 @@ def settle(
         chunk = None if chunk == "auto" else chunk
     length = chunk_for(T, B, D, H, gates, platform=platform) if chunk == "auto" else chunk
     chosen = plan or plan_for(B, D, H, gates, platform=platform)
-    if length is None or (plan is None and chunk != "auto"):  # a given chunk saves nothing
+    # For one row of few units, recomputing every z in one product pays without chunks, too.
+    few = plan is None and B == 1 and H <= 16
+    if (length is None and not few) or (plan is None and chunk != "auto"):
         chosen = replace(chosen, save=None)
     return chosen, length
 
