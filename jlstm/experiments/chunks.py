@@ -9,20 +9,18 @@ from jax.extend import core
 
 BYTES, MOST = 5 * 2**20, 8
 DECOMPOSITIONS = ("cholesky", "eig", "eigh", "lu", "qr", "schur", "svd", "triangular_solve")
-SCANS = ("scan", "lstm")  # an undifferentiated `unroll` is one operation
+SCANS = ("scan", "lstm")  # `unroll` is one operation until it is differentiated
 
 
 def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None:
     """Returns how many seeds save 5 MB together, from one to eight; None means all.
 
-    A gradient saves the stacked outputs of its scans. While these fit into the processor's cache,
-    seeds that run together share the overhead of each operation; beyond it, they wait for memory.
-    The guide to speed, docs/speed.md, has the measurements.
+    A gradient saves the stacked outputs of its scans. While these fit into the cache of a CPU,
+    seeds that run together share the overhead of each operation; docs/speed.md has measurements. On
+    other platforms, which were not measured, all seeds of a device run together.
 
-    Functions that decompose matrices, as for Lyapunov exponents, run seed by seed, since batches of
-    decompositions may wait for each other forever; see `jlstm.initializers.one_by_one`.
-
-    Platforms other than a CPU were not measured; there all seeds of a share run together.
+    A function that decomposes matrices runs seed by seed, since batches of decompositions may wait
+    for each other forever; see `jlstm.initializers.one_by_one`.
     """
     if platform != "cpu":
         return None
@@ -34,7 +32,7 @@ def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None
 
 
 def handed_out(jaxpr: core.Jaxpr) -> int:
-    """Counts the bytes that all scans in a program output; nested scans count for one step."""
+    """Counts the bytes of the outputs of all scans; a nested scan counts for one step."""
     scans = [equation for equation in jaxpr.eqns if equation.primitive.name in SCANS]
     outs: list[Any] = [out.aval for scan in scans for out in scan.outvars]
     own = sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
@@ -42,7 +40,7 @@ def handed_out(jaxpr: core.Jaxpr) -> int:
 
 
 def decomposes(jaxpr: core.Jaxpr) -> bool:
-    """Whether a program decomposes a matrix that `vmap` would batch."""
+    """Whether a jaxpr decomposes a matrix that `vmap` would batch."""
     return any(
         equation.primitive.name in DECOMPOSITIONS or any(map(decomposes, _inner(equation)))
         for equation in jaxpr.eqns
@@ -51,7 +49,7 @@ def decomposes(jaxpr: core.Jaxpr) -> bool:
 
 
 def _inner(equation) -> Iterator[core.Jaxpr]:
-    """Yields the programs in an equation, for example the body of a loop."""
+    """Yields the jaxprs in an equation, such as the body of a loop."""
     kinds = core.Jaxpr, core.ClosedJaxpr
     for value in jax.tree.leaves(equation.params, is_leaf=lambda node: isinstance(node, kinds)):
         if isinstance(value, kinds):

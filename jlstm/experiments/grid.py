@@ -14,12 +14,11 @@ CHRONO = "chrono"  # among forget biases
 
 
 class Grid(NamedTuple):
-    """R runs: the seeds of the first combination, then those of the second, and so on.
+    """R runs: all seeds of the first combination, then all seeds of the second, and so on.
 
     hyperparams: each leaf `[R]`.
-    keys: `[R]`; runs with the same seed have the same key, so they start alike and see the same
-      batches.
-    rows: a dict a run, with its choices by name and its seed.
+    keys: `[R]`; runs with the same seed have the same key, and so the same batches.
+    rows: for each run a dict of its choices by name and its seed.
     """
 
     hyperparams: Hyperparams
@@ -32,8 +31,8 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
 
     Args:
       seeds: the number of seeds.
-      choices: the values to try, by field of `Hyperparams`. For `chrono`, put "chrono" among the
-        values of `forget_bias`. A field without choices keeps its default.
+      choices: the values to try, by field of `Hyperparams`; other fields keep their defaults. The
+        value "chrono" of `forget_bias` sets the field `chrono`.
 
     Raises:
       TypeError, ValueError: a field is unknown, has no values, or has values that are not numbers.
@@ -51,10 +50,8 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
         if name not in fields:
             raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
         _check_values(name, values)
-    combinations = [
-        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
-    ]
-    rows = [{**chosen, "seed": seed} for chosen in combinations for seed in range(seeds)]
+    axes = {**choices, "seed": range(seeds)}
+    rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     columns: dict[str, Any] = {}
     for name in fields:
         values = [row.get(name, Hyperparams._field_defaults[name]) for row in rows]

@@ -13,7 +13,7 @@ from jlstm.experiments.tasks.long_lags import adding, copy_memory, temporal_orde
 from jlstm.experiments.tasks.pulses import flip_flop
 from jlstm.experiments.tasks.task import Task
 
-# The function that makes each task, and its argument for the length.
+# The function that makes each task, and the name of its argument for the length.
 _TASKS: dict[str, tuple[Callable[..., Task], str | None]] = {
     "adding": (adding, "length"),
     "adding-2016": (partial(adding, form="2016"), "length"),
@@ -32,10 +32,9 @@ NAMES = tuple(_TASKS)
 def named(
     name: str, *, length: int | None = None, series: Array | None = None, **options: Any
 ) -> Task:
-    """Makes the task of this name.
+    """Makes the task of this name, one of `NAMES`.
 
     Args:
-      name: one of `NAMES`.
       length: the `length`, `longest` or `window` of the task; None for its default.
       series: `[N, D]`, for the task "forecast" only.
       options: further options of the task's function.

@@ -12,7 +12,7 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
 
     Each channel of `xs [T, B, bits]` has a pulse of 1 or -1 at the first step, and at each later
     step with probability `rate`; it is 0 elsewhere. Normal noise with the standard deviation
-    `noise` is added. The target is the last pulse of each channel, at every step. The paper gives
+    `noise` is added. The target at every step is the last pulse of each channel. The paper gives
     no criterion; here a sequence is correct if every output is within 0.5 of its target.
 
     >>> import jax
@@ -46,7 +46,6 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
         answers="every",
         loss=lambda outputs, batch: ((outputs - batch.targets) ** 2).mean(),
         metric_name="share of sequences with every output within 0.5",
-        recent=2000,
         criterion="2,000 sequences in a row with every output within 0.5 (of jlstm)",
         baseline=1.0,
     )
