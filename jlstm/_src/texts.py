@@ -58,7 +58,7 @@ def fraction(text: str) -> float:
 
 
 def flag(text: str) -> bool:
-    """Parses a boolean of settings.json; options have two names instead."""
+    """Parses a boolean of settings.json; on the command line it is a switch."""
     return choice(("False", "True"), "true or false", text) == "True"
 
 

@@ -10,9 +10,8 @@ import numpy as np
 
 import jlstm
 from jlstm import gradients
-from jlstm._src import files, texts
-from jlstm.cli import options, system
-from jlstm.cli.outcomes import HEAD, SHOWN, print_table, table_writer
+from jlstm._src import texts
+from jlstm.cli import options, outcomes, system
 
 LOSSES: dict[str, tuple[str, Callable]] = {
     "last": ("½‖h_T‖²", lambda state, hs: (state.h**2).sum() / 2),
@@ -21,7 +20,7 @@ LOSSES: dict[str, tuple[str, Callable]] = {
 
 
 class Answer(NamedTuple):
-    """The answer to a question: a table by column, arrays to save, and a function that draws."""
+    """The answer to a question: a table by column, arrays to save, and a function that plots."""
 
     title: str
     table: Mapping[str, np.ndarray]
@@ -44,10 +43,8 @@ def add(commands) -> None:
     flow = ask("flow", _flow, "the norm of the gradient by the states and gates of each step")
     lyapunov = ask("lyapunov", _lyapunov, "how fast small changes of the state grow or fade")
     options.add(lyapunov, "--k", texts.size, "K", "exponents, at most 2H (2H)")
-    transient = "steps of the transient, which are not counted (0)"
-    options.add(lyapunov, "--warmup", texts.index, "N", transient, default=0)
-    error = "the error of a gradient that is truncated after K steps"
-    truncation = ask("truncation", _truncation, error)
+    options.add(lyapunov, "--warmup", texts.index, "N", "steps of the transient (0)", default=0)
+    truncation = ask("truncation", _truncation, "the error of a gradient truncated after K steps")
     options.add(truncation, "--longest", texts.size, "K", "the largest K (T)")
     saliency = ask("saliency", _saliency, "the sensitivity of the last output to each input")
     fraction = "of the largest sensitivity, for the memory horizon (0.01)"
@@ -60,15 +57,13 @@ def add(commands) -> None:
 
 def _question(questions, name, answer, what):
     """Declares a question with the options that all questions share."""
-    description = f"{what[0].upper()}{what[1:]}. Of more than {SHOWN} rows the table\n"
-    description += f"shows the first and the last {HEAD}; --save keeps all."
+    description = f"{what[0].upper()}{what[1:]}. Of more than {outcomes.SHOWN} rows the table\n"
+    description += f"shows the first and the last {outcomes.HEAD}; --save keeps all."
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"
     parser = questions.add_parser(name, help=what, description=description, epilog=example)
     parser.set_defaults(run=run, answer=answer)
     system.add_options(parser, ("float64", "float32"), "float64 or float32")
-    out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
-    options.add(out, "--save", texts.path, "FILE", "numbers: .npz or .csv")
-    options.add(out, "--plot", texts.path, "FILE", "a picture: .png")
+    options.add_files(parser, save="numbers: .npz or .csv", plot="a plot: .png")
     return parser
 
 
@@ -78,13 +73,8 @@ def run(args: argparse.Namespace) -> None:
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
         answer = args.answer(args, params, xs)
-    writers: dict[str, files.Writer] = {}
-    if args.save:
-        writers[args.save] = table_writer(args.save, answer.table, answer.arrays)
-    if args.plot:
-        writers[args.plot] = partial(answer.draw().savefig, format="png")
-    files.atomic_write(writers)
-    print_table(answer.title, answer.table)
+    outcomes.write(args, *answer[1:])
+    outcomes.print_table(answer.title, answer.table)
 
 
 def _flow(args, params, xs) -> Answer:
@@ -108,8 +98,8 @@ def _lyapunov(args, params, xs) -> Answer:
     exponents, steps = np.asarray(spectrum.exponents), int(spectrum.steps)
     title = f"Lyapunov exponents in nats per step, the mean over {steps} steps after {args.warmup}"
     table = {"k": 1 + np.arange(len(exponents)), "exponent": exponents}
-    arrays = {"exponents": exponents, "steps": steps}
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_lyapunov(exponents))
+    saved = {"exponents": exponents, "steps": steps}
+    return Answer(title, table, saved, lambda: jlstm.plots.plot_lyapunov(exponents))
 
 
 def _truncation(args, params, xs) -> Answer:
@@ -119,8 +109,7 @@ def _truncation(args, params, xs) -> Answer:
     title = f"Gradient of {formula} truncated after K steps, beside the whole one"
     table = {"K": study.steps, **{n: getattr(study, n) for n in ("bias", "cosine", "norm")}}
     _check_finite(args, table)
-    arrays = study._asdict()
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_truncation(*study[:3]))
+    return Answer(title, table, study._asdict(), lambda: jlstm.plots.plot_truncation(*study[:3]))
 
 
 def _saliency(args, params, xs) -> Answer:
