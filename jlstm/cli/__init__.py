@@ -1,7 +1,6 @@
 """The command `jlstm`, or `python -m jlstm`.
 
-Bad input gives one line on stderr and exit status 2. Files are written only after everything has
-been computed.
+Any error is one line on stderr. Commands write files only after they have computed everything.
 """
 
 import argparse
@@ -20,7 +19,7 @@ LONGEST = 1000  # characters of an error
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit status.
 
-    0 is success, 2 bad input, 130 an interrupt, 141 a closed output.
+    0 means success, 2 an error, 130 an interrupt, 141 a closed output.
 
     >>> main(["forward", "--steps", "2", "--hidden-size", "1"])
     <BLANKLINE>
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = argparse.Namespace(traceback=False)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # "½" may have no place in its encoding
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack "½"
             stream.reconfigure(errors="backslashreplace")
     try:
         with contextlib.suppress(SystemExit):  # from --help and --version
@@ -71,16 +70,16 @@ def _status(error: Exception) -> int:
 
 
 def _drop_output() -> None:
-    """Discards the buffered output, which would raise again when Python exits."""
+    """Discards the buffered output, which would raise another error when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors as ValueError, where argparse would print and exit."""
+    """A parser that raises its errors as ValueError; argparse would print them and exit."""
 
     def __init__(self, **options):
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=form, allow_abbrev=False, **options)
+        options |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message):
         raise ValueError(message)

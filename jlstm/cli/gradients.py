@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,13 +19,8 @@ LOSSES: dict[str, tuple[str, Callable]] = {
 }
 
 
-class Answer(NamedTuple):
-    """The answer to a question: a table by column, arrays to save, and a function that plots."""
-
-    title: str
-    table: Mapping[str, np.ndarray]
-    arrays: Mapping[str, Any]
-    draw: Callable[[], Any]
+# An answer is a title, a table by column, arrays to save, and a function that plots.
+Answer = tuple[str, Mapping[str, np.ndarray], Mapping[str, Any], Callable[[], Any]]
 
 
 def add(commands) -> None:
@@ -72,9 +67,9 @@ def run(args: argparse.Namespace) -> None:
     system.check_options(args, {"save": (".npz", ".csv"), "plot": (".png",)})
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
-        answer = args.answer(args, params, xs)
-    outcomes.write(args, *answer[1:])
-    outcomes.print_table(answer.title, answer.table)
+        title, *answer = args.answer(args, params, xs)
+    outcomes.write(args, *answer)
+    outcomes.print_table(title, answer[0])
 
 
 def _flow(args, params, xs) -> Answer:
@@ -89,7 +84,7 @@ def _flow(args, params, xs) -> Answer:
         return jlstm.plots.plot_norms(lines, xlabel="step t", ylabel=label)
 
     title = f"Norm of the gradient of {formula} by h_t, c_t and the gates' pre-activations"
-    return Answer(title, {"t": np.arange(len(xs)), **norms}, {"h": h, "c": c, "gates": gates}, draw)
+    return title, {"t": np.arange(len(xs)), **norms}, {"h": h, "c": c, "gates": gates}, draw
 
 
 def _lyapunov(args, params, xs) -> Answer:
@@ -99,7 +94,7 @@ def _lyapunov(args, params, xs) -> Answer:
     title = f"Lyapunov exponents in nats per step, the mean over {steps} steps after {args.warmup}"
     table = {"k": 1 + np.arange(len(exponents)), "exponent": exponents}
     saved = {"exponents": exponents, "steps": steps}
-    return Answer(title, table, saved, lambda: jlstm.plots.plot_lyapunov(exponents))
+    return title, table, saved, lambda: jlstm.plots.plot_lyapunov(exponents)
 
 
 def _truncation(args, params, xs) -> Answer:
@@ -109,7 +104,7 @@ def _truncation(args, params, xs) -> Answer:
     title = f"Gradient of {formula} truncated after K steps, beside the whole one"
     table = {"K": study.steps, **{n: getattr(study, n) for n in ("bias", "cosine", "norm")}}
     _check_finite(args, table)
-    return Answer(title, table, study._asdict(), lambda: jlstm.plots.plot_truncation(*study[:3]))
+    return title, table, study._asdict(), lambda: jlstm.plots.plot_truncation(*study[:3])
 
 
 def _saliency(args, params, xs) -> Answer:
@@ -122,12 +117,11 @@ def _saliency(args, params, xs) -> Answer:
     columns = dict(zip(titles, saliency.T, strict=True))
     _check_finite(args, columns)
     title = "Norm of the derivative of the last output by each input, and by each of its features\n"
-    level = f"{args.fraction:g} of its largest"
-    far = f"above {level} as far back as the series goes, {lag} steps"
-    title += f"below {level} from lag {lag} on" if reached else far
+    level, far = f"{args.fraction:g} of its largest", f"as far back as the series goes, {lag} steps"
+    title += f"below {level} from lag {lag} on" if reached else f"above {level} {far}"
     arrays = {"norm": norm, "saliency": saliency, "horizon": lag, "reached": reached}
     table = {"t": np.arange(len(xs)), "norm": norm, **columns}
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_saliency(saliency, names))
+    return title, table, arrays, lambda: jlstm.plots.plot_saliency(saliency, names)
 
 
 def _check_finite(args, columns):

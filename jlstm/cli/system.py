@@ -25,15 +25,14 @@ def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
     """Declares the options of the weights and the series."""
     group = parser.add_argument_group(
         "random draws",
-        "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
-        "--input no series is drawn, and the weights are the first draws of the seed.",
+        "The series [T, D], then the weights, all standard normal; biases are zero. With --input\n"
+        "no series is drawn, and the weights are the first draws of the seed.",
     )
     seed = partial(texts.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
-    add = partial(options.add, group)
-    add("--seed", seed, "N", "seed of the draws (42)")
-    add("--steps", texts.size, "T", "length of the series (10)")
-    add("--input-size", texts.size, "D", "columns of the series (1)")
-    add("--hidden-size", texts.size, "H", "units of the LSTM (3)")
+    options.add(group, "--seed", seed, "N", "seed of the draws (42)")
+    options.add(group, "--steps", texts.size, "T", "length of the series (10)")
+    options.add(group, "--input-size", texts.size, "D", "columns of the series (1)")
+    options.add(group, "--hidden-size", texts.size, "H", "units of the LSTM (3)")
     group = parser.add_argument_group("input")
     options.add_settings(group, SERIES, input="a series [T, D]: .csv, .npy")
     standardise = "scale each column to mean 0 and standard deviation 1"
@@ -108,27 +107,24 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
 
 
 def _read_params(path: str, run: int | None) -> LSTMParams:
-    if os.path.isdir(path):
-        return _read_run(path, run or 0)
-    if run is not None:
-        raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
-    params = parameter_files.load_params(path)
-    if not isinstance(params, LSTMParams):
+    """Reads the weights of a file, or the best ones of a run of `jlstm train` by validation."""
+    if not os.path.isdir(path):
+        if run is not None:
+            raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
+        params = parameter_files.load_params(path)
+        if isinstance(params, LSTMParams):
+            return params
         raise ValueError(f"{path}: expected the weights of one LSTM, got {type(params).__name__}")
-    return params
-
-
-def _read_run(folder: str, run: int) -> LSTMParams:
-    """Returns the best weights of a run of `jlstm train` by validation."""
     from jlstm.experiments import load_run
 
-    trained = load_run(folder, run)
+    trained = load_run(path, run or 0)
     if trained.row["cell"] != "lstm":
-        found = f"run {run} is one of {trained.row['cell']}"
-        raise ValueError(f"{folder}: expected a run of the cell lstm, {found}")
-    if len(trained.best.layers) > 1:
-        raise ValueError(f"{folder}: expected the weights of one layer, got a stack")
-    return LSTMParams(*map(np.asarray, trained.best.layers[0]))
+        found = f"run {run or 0} is one of {trained.row['cell']}"
+        raise ValueError(f"{path}: expected a run of the cell lstm, {found}")
+    layer, *others = trained.best.layers
+    if others:
+        raise ValueError(f"{path}: expected the weights of one layer, got a stack")
+    return LSTMParams(*map(np.asarray, layer))
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:

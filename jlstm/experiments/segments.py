@@ -73,7 +73,8 @@ def advance(
     @partial(jax.jit, static_argnums=1, out_shardings=everywhere)
     def segment(pair, steps):
         def one(pair):
-            return one_run.advance(task, *pair, steps, config=config)
+            hyperparams, training = pair
+            return one_run.advance(task, hyperparams, training, steps, config=config)
 
         return over_seeds(one, pair, chunk=chunk)
 

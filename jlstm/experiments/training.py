@@ -288,8 +288,11 @@ def _mark_solved(training: TrainState, met: Array) -> TrainState:
 
 def _held_out(task: Task, key: chex.PRNGKey) -> tuple[Batch, Batch]:
     """Returns the validation batch and the test batch."""
+
+    def new(key):
+        return task.sample(key, HELD_OUT)
+
     keys = jax.random.split(jax.random.split(key, 3)[2])
-    new = partial(task.sample, batch_size=HELD_OUT)
     return (task.validation or new)(keys[0]), (task.test or new)(keys[1])
 
 

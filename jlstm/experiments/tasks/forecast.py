@@ -90,9 +90,12 @@ def forecast(
         """Computes the mean squared error of each window, `[B]`."""
         return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
 
-    parts = [range(b - (b - a) // window * window, b) for a, b in ((first, second), (second, N))]
+    validation, test = (
+        range(b - (b - a) // window * window, b) for a, b in ((first, second), (second, N))
+    )
+    scale = scaling.deviation
     baselines = {
-        name: tuple(_error(method, series, part, scaling.deviation) for part in parts)
+        name: (_error(method, series, validation, scale), _error(method, series, test, scale))
         for name, method in methods_for(series, window, period).items()
     }
     return Task(
@@ -101,11 +104,11 @@ def forecast(
         metric=lambda outputs, batch: errors(outputs, batch).mean() / errors(0, batch).mean(),
         output_size=D,
         answers="every",
-        validation=held_out(parts[0]),
-        test=held_out(parts[1]),
+        validation=held_out(validation),
+        test=held_out(test),
         warmup=window,
         correct=lambda outputs, batch: errors(outputs, batch) < errors(0, batch),
-        solved_below=min(validation for validation, _ in baselines.values()),
+        solved_below=min(loss for loss, _ in baselines.values()),
         criterion="a validation loss below those of persistence, seasonal naive and ridge",
         baseline=baselines["persistence"][1],
         baselines=baselines,

@@ -50,7 +50,8 @@ def named(
         belongs = "is missing" if series is None else "does not belong"
         raise ValueError(f"series: {belongs} to the task {name}")
     make, argument = _TASKS[name]
-    if length is not None and argument is None:
-        raise ValueError(f"length: the task {name} has one length only, got {length}")
-    options |= {} if length is None else {argument: length}
+    if length is not None:
+        if argument is None:
+            raise ValueError(f"length: the task {name} has one length only, got {length}")
+        options[argument] = length
     return make(**options) if series is None else make(series, **options)
