@@ -44,17 +44,17 @@ def read_series(
     delimiter: str | None = None,
     note: Callable[[str], object] = lambda text: None,
 ) -> np.ndarray:
-    """Reads a series `[T, D]` in float64 from a .csv or .npy file.
+    """Reads a series `[T, D]` in float64 from a .csv file, UTF-8 text, or a .npy file.
 
-    A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1. A .csv file is UTF-8 text.
+    A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1.
 
     Args:
       columns: the D columns to read, by name or by place from 0; None reads all. Cells of other
         columns may hold anything.
       header: whether the first row of a .csv file holds names. None reads it as names if some cell
-        is neither a number nor missing, and refuses or notes numbers that may be names.
+        is neither a number nor missing, and refuses numbers that may be names, or notes them by
+        the function `note`.
       delimiter: the character between the cells of a .csv file; None is a comma.
-      note: receives the line that notes such numbers.
 
     Raises:
       OSError: the file cannot be read.
@@ -95,14 +95,17 @@ def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
             raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
         except csv.Error as error:
             raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
-    if names is None and header is None:
-        # The first row may be names: 0 in a single column, or integers above fractions.
-        whole = series % 1 == 0
-        above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
-        if above or (series.shape[1] == 1 and series[0, 0] == 0):
-            advice = "is read as data; pass --header if it has names, or --no-header"
-            note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
+    if names is None and header is None and _may_be_names(series):
+        advice = "is read as data; pass --header if it has names, or --no-header"
+        note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
     return series
+
+
+def _may_be_names(series: np.ndarray) -> bool:
+    """Whether the first row may be names: 0 in a single column, or integers above fractions."""
+    whole = series % 1 == 0
+    above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
+    return above or (series.shape[1] == 1 and series[0, 0] == 0)
 
 
 def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
@@ -148,12 +151,12 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
     """Yields the rows; refuses empty lines, except at the end of the file."""
     empty = 0
     for cells in reader:
-        if not cells:
-            empty = empty or reader.line_num
-        elif empty:
+        if cells and empty:
             raise ValueError(f"{path}: row {empty}: the row is empty")
-        else:
+        if cells:
             yield cells
+        else:
+            empty = empty or reader.line_num
 
 
 def _number(cell: str) -> float | None:
@@ -268,11 +271,12 @@ def check_writable(path: str, *endings: str) -> None:
     check_suffix(path, *endings)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
+    there = os.path.exists(target)
     if not os.path.isdir(folder):
         raise ValueError(f"{path}: cannot be written: there is no folder {os.path.dirname(path)}")
-    if os.path.exists(target) and not os.path.isfile(target):
+    if there and not os.path.isfile(target):
         raise ValueError(f"{path}: cannot be written: it is not a file")
-    if not os.access(target if os.path.exists(target) else folder, os.W_OK):
+    if not os.access(target if there else folder, os.W_OK):
         raise ValueError(f"{path}: cannot be written: permission denied")
 
 

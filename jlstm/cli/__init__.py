@@ -91,8 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The LSTM for JAX research. With no arguments: the system of the notebook.",
         epilog="example:\n  jlstm forward --steps 300 --hidden-size 8 --plot states.png",
     )
-    where = "show where an error happened, in place of one line"
-    parser.add_argument("--traceback", action="store_true", help=where)
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (forward, gradients, train, forecast, tasks):

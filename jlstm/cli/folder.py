@@ -103,6 +103,6 @@ def _lock(folder: str, descriptor: int) -> None:
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"argument --out: {folder}: another process trains there") from None
+        raise ValueError(f"argument --out: {folder}: another process is using it") from None
     except (ImportError, OSError):
         print(f"{folder}: cannot be locked; start no second process on it", file=sys.stderr)

@@ -89,15 +89,15 @@ def _read_series(args, saved, known, scaling) -> np.ndarray:
     return series
 
 
-def _note_range(source: str, learnt: np.ndarray, series: np.ndarray, difference: bool) -> None:
-    """Notes columns whose values, or differences, leave the range that the runs learnt from."""
+def _note_range(source: str, training: np.ndarray, series: np.ndarray, difference: bool) -> None:
+    """Notes columns whose values, or differences, leave the range of the training part."""
     if difference:
-        learnt, series = np.diff(learnt, axis=0), np.diff(series, axis=0)
-    for d, (old, new) in enumerate(zip(learnt.T, series.T, strict=True)):
+        training, series = np.diff(training, axis=0), np.diff(series, axis=0)
+    for d, (old, new) in enumerate(zip(training.T, series.T, strict=True)):
         margin = 0.01 * (old.max() - old.min())
         if new.min() < old.min() - margin or new.max() > old.max() + margin:
             found = f"column {d} reaches from {new.min():g} to {new.max():g}"
-            known = f"the runs learnt from {old.min():g} to {old.max():g}"
+            known = f"the runs trained on {old.min():g} to {old.max():g}"
             print(f"{source}: {found}, {known}", file=sys.stderr)
 
 

@@ -128,7 +128,7 @@ def _train(args, saved, task, grid, cell, config):
     if found := restore(out, like):
         begin, (saved_mark, progress), refused = found
         if not np.array_equal(saved_mark, mark):
-            raise ValueError(f"{out}: checkpoints of other settings than those of {args.out}")
+            raise ValueError(f"{out}: its settings differ from {args.out}")
         print(end="".join(f"{line}\n" for line in refused), file=sys.stderr)
     else:
         begin, progress = 0, segments.start(task, grid.hyperparams, grid.keys, config=config)

@@ -114,7 +114,7 @@ def steps(folder: str) -> list[int]:
 
 
 def _named(tree):
-    """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
+    """Returns the leaves by path, with a prefix, since orbax refuses an empty name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
@@ -202,9 +202,9 @@ def restore(
         tree = like_at(step)
         expected = _shapes(tree)
         for name in expected | shapes:
-            wanted, got = expected.get(name), shapes.get(name)
-            if wanted != got:
-                raise ValueError(f"{path}: expected {name} {wanted}, got {got}")
+            if expected.get(name) != shapes.get(name):
+                wanted = f"{name} {expected.get(name)}"
+                raise ValueError(f"{path}: expected {wanted}, got {shapes.get(name)}")
         return Checkpoint(step, _as(arrays, tree), tuple(refused))
     if refused:
         raise ValueError(f"{folder}: no good checkpoint: {'; '.join(refused)}")

@@ -18,20 +18,19 @@ from jlstm.experiments.tasks.task import Scaling
 def one_step_forecasts(
     model: Model, scaling: Scaling, series: Array, *, cell: Cell = lstm
 ) -> Array:
-    """Forecasts the next value of a series at each of its steps.
+    """Forecasts the next value of a series at each of its steps: `[T, D]`.
 
         forecasts[t] = x_t + deviation * outputs[t]   is the forecast of x_tp1
 
+    A model of differences starts at the second step: `[T - 1, D]`.
+
     Args:
       model, scaling: a forecaster, as `load_run(folder).best` and `load_run(folder).task.scaling`.
-      series: `[T, D]`, in its own units.
+      series: floats `[T, D]` in their own units.
       cell: the cell of the model.
 
-    Returns:
-      `[T, D]`, or `[T - 1, D]` for a model of differences, which starts at the second step.
-
     Raises:
-      TypeError, ValueError: the series is no array `[T, D]` of floats, or does not fit the model.
+      TypeError, ValueError: the series is malformed, or does not fit the model.
     """
     _, outputs = _outputs(model, scaling, series, cell)
     return _moved(series[len(series) - len(outputs) :], scaling, outputs)

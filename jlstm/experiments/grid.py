@@ -49,7 +49,12 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     for name, values in choices.items():
         if name not in fields:
             raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
-        _check_values(name, values)
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
+        for value in values:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and not (name == "forget_bias" and value == CHRONO):
+                raise TypeError(f"{name}: expected numbers, got {describe(value)}")
     axes = {**choices, "seed": range(seeds)}
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     columns: dict[str, Any] = {}
@@ -61,12 +66,3 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     chrono = jnp.array([row.get("forget_bias") == CHRONO for row in rows])
     keys = jax.vmap(jax.random.key)(jnp.array([row["seed"] for row in rows], jnp.uint32))
     return Grid(Hyperparams(**columns, chrono=chrono), keys, rows)
-
-
-def _check_values(name, values):
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number and not (name == "forget_bias" and value == CHRONO):
-            raise TypeError(f"{name}: expected numbers, got {describe(value)}")

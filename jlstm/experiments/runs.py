@@ -8,7 +8,7 @@ folder needs no other file. Nothing is unpickled.
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from jlstm._src.settings import DEFAULTS, NUMBERS, check
 from jlstm.experiments import segments, tasks
 from jlstm.experiments.grid import Grid, grid
 from jlstm.experiments.model import Model
+from jlstm.experiments.tasks.forecast import scaling_of
 from jlstm.experiments.tasks.task import Task
 from jlstm.experiments.training import Config
 
@@ -162,14 +163,11 @@ def finished_settings(saved: Mapping[str, Any], contents: Mapping[str, Writer]) 
 
 def versions() -> dict[str, str]:
     """Returns the versions of the modules that affect the bits of a run."""
-    modules: Sequence[Any] = jlstm, jax, np
-    return {module.__name__: module.__version__ for module in modules}
+    return {"jlstm": jlstm.__version__, "jax": jax.__version__, "numpy": np.__version__}
 
 
 def series_writer(series: np.ndarray, difference: bool) -> Writer:
     """Makes a writer of a series and the scaling of its forecasters."""
-    from jlstm.experiments.tasks.forecast import scaling_of
-
     scaling = scaling_of(series[: len(series) * 3 // 5], difference)
     return arrays_writer({"series": series, **scaling._asdict()})
 

@@ -40,8 +40,8 @@ def over_seeds(
         `jax.distributed.initialize`, each process makes the same call and receives all results.
 
     Returns:
-      The results of `fn`, each array with S in front, on the devices that computed it. To combine
-      it with arrays on one device, use `jax.device_get`.
+      The results of `fn`, each array with S in front, on the devices that computed it; use
+      `jax.device_get` to combine it with arrays on one device.
 
     Raises:
       TypeError, ValueError: an argument is malformed; raised before anything is computed.
@@ -89,7 +89,10 @@ def over_seeds(
 
     if isinstance(mesh, AbstractMesh):
         run = with_auto_axes(run, mesh, NamedSharding(mesh, _spec(S, mesh)))
-    return jax.jit(run)(_place(keys, S, mesh))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
+    if isinstance(mesh, Mesh) and not mesh.is_multi_process and not traced:
+        keys = jax.device_put(keys, NamedSharding(mesh, _spec(S, mesh)))
+    return jax.jit(run)(keys)
 
 
 def _mesh_of(devices):
@@ -107,14 +110,6 @@ def _mesh_of(devices):
     if context.manual_axes:
         return None
     return Mesh(np.array(jax.local_devices()), "seeds") if context.empty else context
-
-
-def _place(keys, S, mesh):
-    """Moves arrays to the devices, except traced arrays and meshes of several processes."""
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
-    if not isinstance(mesh, Mesh) or mesh.is_multi_process or traced:
-        return keys
-    return jax.device_put(keys, NamedSharding(mesh, _spec(S, mesh)))
 
 
 def _spec(S, mesh):

@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 def start(
     task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
 ) -> Progress:
-    """Starts R runs; hyperparams and keys have an axis `[R]`."""
+    """Starts R runs; `hyperparams` and `keys` have an axis `[R]`."""
     training = jax.jit(jax.vmap(partial(one_run.start, task, config=config)))(hyperparams, keys)
     return Progress(training, blank_curves(keys.shape[0], 0))
 
@@ -91,6 +91,6 @@ def advance(
 
 
 def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
-    """Tests R runs that have taken all their steps."""
+    """Tests the best models of R runs."""
     runs: Any = progress
     return jax.jit(partial(over_seeds, lambda run: one_run.finish(task, *run, config=config)))(runs)

@@ -184,16 +184,11 @@ def start(
         check_size(name, getattr(config, name))
     init_key, _, _ = jax.random.split(key, 3)
     T, D = sizes(task)
+    hidden_sizes = (config.hidden_size,) * config.layers
+    biases: Any = {"forget_bias": hyperparams.forget_bias, "chrono": hyperparams.chrono}
+    layers: Any = {"init": config.init, "bidirectional": config.bidirectional}
     model = init_model(
-        init_key,
-        D,
-        (config.hidden_size,) * config.layers,
-        task.output_size,
-        forget_bias=hyperparams.forget_bias,
-        chrono=hyperparams.chrono,
-        longest_lag=max(T, 3),
-        init=config.init,
-        bidirectional=config.bidirectional,
+        init_key, D, hidden_sizes, task.output_size, longest_lag=max(T, 3), **biases, **layers
     )
     optimizer_state = _optimizer(config, hyperparams).init(model)
     best = Best(model, jnp.int32(0), jnp.asarray(jnp.inf, model.W.dtype))
@@ -274,10 +269,10 @@ def evaluate(task: Task, model: Model, key: chex.PRNGKey, *, cell: Cell = lstm) 
     """
     batch = _held_out(task, as_key(key))[1]
     loss, metric = _score(task, cell, model, batch)
-    if not task.warmup:
-        return Scores(loss, metric, metric)
-    cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
-    return Scores(loss, metric, cold[1])
+    cold = metric
+    if task.warmup:
+        _, cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
+    return Scores(loss, metric, cold)
 
 
 def _mark_solved(training: TrainState, met: Array) -> TrainState:
@@ -313,7 +308,7 @@ def _outputs(task: Task, cell: Cell, model: Model, batch: Batch, **noise: Any) -
 
 
 def _optimizer(config: Config, hyperparams: Hyperparams) -> optax.GradientTransformation:
-    optimizer = config.optimizer(hyperparams.learning_rate)
-    if hyperparams.clip_norm is None:
+    optimizer, clip_norm = config.optimizer(hyperparams.learning_rate), hyperparams.clip_norm
+    if clip_norm is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(hyperparams.clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)

@@ -29,8 +29,8 @@ def forecast(
     warms the state up. Inputs are standardised by the first part. Outputs are the changes to the
     next step, in the inputs' deviations, so the output 0 is persistence: the last value again.
 
-    The task is solved when the validation loss is below those of persistence, of the seasonal
-    naive forecast (the value a period ago), and of a ridge regression on the last `window` values.
+    The task is solved when the validation loss is below the losses of persistence, the seasonal
+    naive forecast (the value a period ago), and a ridge regression on the last `window` values.
 
     Args:
       series: `[N, D]`, of finite floats or ints.
@@ -67,7 +67,7 @@ def forecast(
     if period is not None:
         check_size("period", period)
         if period > first // 2:
-            most = f"at most half of the {first} values to learn from"
+            most = f"at most half of the {first} training values"
             raise ValueError(f"period: expected {most}, got {period}")
     scaling = scaling_of(series[:first], difference)
     xs = scaled(scaling, series).astype(np.float32)[:-1]
@@ -109,12 +109,12 @@ def forecast(
         warmup=window,
         correct=lambda outputs, batch: errors(outputs, batch) < errors(0, batch),
         solved_below=min(loss for loss, _ in baselines.values()),
-        criterion="a validation loss below those of persistence, seasonal naive and ridge",
+        criterion="validation loss below persistence, seasonal naive and ridge",
         baseline=baselines["persistence"][1],
         baselines=baselines,
         scaling=scaling,
         name="forecast",
-        metric_name="mean squared error over that of persistence",
+        metric_name="mean squared error relative to persistence",
     )
 
 
@@ -124,7 +124,7 @@ def scaling_of(series: np.ndarray, difference: bool) -> Scaling:
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
     if not (np.isfinite(deviation) & (deviation > 0)).all():
-        raise ValueError("series: a column is constant, or too large, where it is learnt from")
+        raise ValueError("series: a column of the training part is constant or too large")
     return Scaling(mean, deviation, np.asarray(difference))
 
 
