@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import jax
 import numpy as np
@@ -107,7 +108,7 @@ def _check_memory(task, configs, grid) -> None:
 
     for config in configs.values():
         states = segments.shapes(task, grid.hyperparams, grid.keys, config=config)
-        batch = jax.eval_shape(lambda key: task.sample(key, config.batch_size), grid.keys[0])  # noqa: B023
+        batch = jax.eval_shape(partial(task.sample, batch_size=config.batch_size), grid.keys[0])
         leaves = jax.tree.leaves((states, batch))
         options.check_memory([leaf for leaf in leaves if not is_key(leaf)])
 

@@ -181,12 +181,11 @@ def restore(
     Args:
       folder: the folder of the checkpoints.
       like: a tree with the structure, shapes and dtypes of the saved tree, such as the result of
-        `jax.eval_shape`; or a function from a step to such a tree. The leaves that are NumPy arrays
-        are restored as NumPy arrays.
+        `jax.eval_shape`; or a function from a step to such a tree. Its NumPy leaves are restored as
+        NumPy arrays, the others as JAX arrays.
 
     Raises:
-      ValueError: all checkpoints are invalid, for the reasons in the message; or the newest valid
-        one holds another tree than `like`.
+      ValueError: no checkpoint is valid; or the newest valid one holds another tree than `like`.
       OSError: the folder cannot be read.
     """
     like_at = like if callable(like) else lambda step: like

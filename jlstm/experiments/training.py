@@ -57,10 +57,8 @@ class Hyperparams(NamedTuple):
     """Numbers that may differ between runs of one program: each may have a mapped axis.
 
     learning_rate: the learning rate of the optimiser.
-    forget_bias: the initial bias of the forget gate, or of its counterpart in other cells; see
-      `init_model`. It has no effect on a cell without either.
-    chrono: whether `jlstm.initializers.chrono_bias` draws the biases instead, for lags up to the
-      task's longest sequence.
+    forget_bias, chrono: initial biases, as in `init_model`, with the task's longest sequence as the
+      longest lag. A cell without a forget gate or a counterpart ignores `forget_bias`.
     clip_norm: the largest global norm of the gradient; None never clips.
     dropout: the rate between layers and before the readout; None disables dropout.
     """
@@ -178,7 +176,7 @@ def train(
 def start(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> TrainState:
-    """Starts a run; arguments as for `train`."""
+    """Starts a run, with the arguments of `train`."""
     key = as_key(key)
     for name in ("hidden_size", "layers", "batch_size", "steps", "validate_every"):
         check_size(name, getattr(config, name))
@@ -209,8 +207,8 @@ def advance(
     Spans of two or more steps round alike; a single step is compiled without a loop.
     """
     training, (loss, correct) = take_steps(task, config, hyperparams, training, steps)
-    found = _held_out(task, training.key)[0]
-    validation = _score(task, config.cell, training.model, found)[0]
+    batch, _ = _held_out(task, training.key)
+    validation, _ = _score(task, config.cell, training.model, batch)
     now = Best(training.model, training.step, validation.astype(training.best.loss.dtype))
     better = now.loss < training.best.loss
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, training.best)
@@ -240,16 +238,16 @@ def take_steps(task: Task, config: Config, hyperparams: Hyperparams, start: Trai
         with jax.numpy_dtype_promotion("standard"):  # which optax relies on
             updates, state = optimizer.update(gradient, state, model)
             model = optax.apply_updates(model, updates)
-        step = training.step + 1
-        training = training._replace(model=model, optimizer_state=state, step=step)
+        taken = training.step + 1
+        training = training._replace(model=model, optimizer_state=state, step=taken)
         if task.correct is None:
             return training, (loss, jnp.full_like(loss, jnp.nan))
         correct = task.correct(outputs, batch).sum(dtype=jnp.int32)
         size = training.recent.size
-        training = training._replace(recent=training.recent.at[(step - 1) % size].set(correct))
+        training = training._replace(recent=training.recent.at[(taken - 1) % size].set(correct))
         if task.solved_below == -math.inf:
             enough = math.ceil(task.share * size * config.batch_size)
-            training = _mark_solved(training, (training.recent.sum() >= enough) & (step >= size))
+            training = _mark_solved(training, (training.recent.sum() >= enough) & (taken >= size))
         return training, (loss, correct.astype(loss.dtype) / config.batch_size)
 
     return jax.lax.scan(step, start, length=steps)
@@ -308,7 +306,7 @@ def _outputs(task: Task, cell: Cell, model: Model, batch: Batch, **noise: Any) -
 
 
 def _optimizer(config: Config, hyperparams: Hyperparams) -> optax.GradientTransformation:
-    optimizer, clip_norm = config.optimizer(hyperparams.learning_rate), hyperparams.clip_norm
-    if clip_norm is None:
+    optimizer = config.optimizer(hyperparams.learning_rate)
+    if hyperparams.clip_norm is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(hyperparams.clip_norm), optimizer)
