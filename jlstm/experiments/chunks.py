@@ -33,24 +33,25 @@ def auto_chunk(fn: Callable[[Any], Any], keys: Any, platform: str) -> int | None
 
 def handed_out(jaxpr: core.Jaxpr) -> int:
     """Counts the bytes of the outputs of all scans; a nested scan counts for one step."""
-    scans = [equation for equation in jaxpr.eqns if equation.primitive.name in SCANS]
+    scans = (equation for equation in _equations(jaxpr) if equation.primitive.name in SCANS)
     outs: list[Any] = [out.aval for scan in scans for out in scan.outvars]
-    own = sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
-    return own + sum(handed_out(inner) for equation in jaxpr.eqns for inner in _inner(equation))
+    return sum(math.prod(out.shape) * out.dtype.itemsize for out in outs)
 
 
 def decomposes(jaxpr: core.Jaxpr) -> bool:
     """Whether a jaxpr decomposes a matrix that `vmap` would batch."""
-    return any(
-        equation.primitive.name in DECOMPOSITIONS or any(map(decomposes, _inner(equation)))
-        for equation in jaxpr.eqns
-        if equation.primitive.name != "custom_vmap_call"
-    )
+    names = (equation.primitive.name for equation in _equations(jaxpr, without="custom_vmap_call"))
+    return any(name in DECOMPOSITIONS for name in names)
 
 
-def _inner(equation) -> Iterator[core.Jaxpr]:
-    """Yields the jaxprs in an equation, such as the body of a loop."""
+def _equations(jaxpr: core.Jaxpr, without: str | None = None) -> Iterator[core.JaxprEqn]:
+    """Yields all equations of a jaxpr and of the jaxprs in it, such as the bodies of loops."""
     kinds = core.Jaxpr, core.ClosedJaxpr
-    for value in jax.tree.leaves(equation.params, is_leaf=lambda node: isinstance(node, kinds)):
-        if isinstance(value, kinds):
-            yield value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+    for equation in jaxpr.eqns:
+        if equation.primitive.name != without:
+            yield equation
+            params = equation.params
+            for value in jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, kinds)):
+                if isinstance(value, kinds):
+                    inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+                    yield from _equations(inner, without)
