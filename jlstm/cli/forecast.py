@@ -12,22 +12,19 @@ from jlstm._src.modules import require
 from jlstm._src.settings import SERIES
 from jlstm.cli import options, outcomes
 
+HELP = "forecast a series with trained runs"
+DESCRIPTION = """Forecasts the next K steps of a series, each from the forecasts before it, by
+the seeds of the setting in DIR whose validation loss is smallest. low and high are
+the 10% and 90% quantiles over seeds, which show how much the seeds differ."""
+EXAMPLE = "jlstm forecast co2 --horizon 24 --plot forecast.png"
+
 STARTS = 50  # the largest number of starts for the errors
 BAND = (0.1, 0.9)  # quantiles over seeds
 ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",)}
 
 
-def add(commands) -> None:
-    """Declares the command and its options."""
-    parser = commands.add_parser(
-        "forecast",
-        help="forecast a series with trained runs",
-        description="Forecasts the next K steps of a series, each from the forecasts before it,\n"
-        "by the seeds of the setting in DIR whose validation loss is smallest. low and high are\n"
-        "the 10% and 90% quantiles over seeds, which show how much the seeds differ.",
-        epilog="example:\n  jlstm forecast co2 --horizon 24 --plot forecast.png",
-    )
-    parser.set_defaults(run=run)
+def add(parser) -> None:
+    """Declares the options."""
     parser.add_argument("folder", metavar="DIR", help="a folder of `jlstm train --task forecast`")
     options.add_settings(parser, SERIES, input="the series to continue (the one in DIR)")
     options.add(parser, "--horizon", texts.size, "K", "steps to forecast (10)", default=10)

@@ -17,18 +17,16 @@ from jlstm.interop import files as parameter_files
 ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",), "save-params": (".npz", ".safetensors")}
 
 
-def add(commands) -> None:
-    """Declares the command and its options."""
-    parser = commands.add_parser(
-        "forward",
-        help="run an LSTM over a series; print, save and plot its states",
-        description="Runs an LSTM over a series and prints h and c of every step. Without options\n"
-        f"it runs the system of the notebook. With more than {SHOWN} steps the table shows the\n"
-        f"first and the last {HEAD}; --save keeps all.",
-        epilog="example:\n  jlstm forward --input wind.csv --columns speed,gusts --standardise "
-        "\\\n      --hidden-size 8 --save states.npz --plot states.png",
-    )
-    parser.set_defaults(run=run)
+HELP = "run an LSTM over a series; print, save and plot its states"
+DESCRIPTION = f"""Runs an LSTM over a series and prints h and c of every step. Without options
+it runs the system of the notebook. With more than {SHOWN} steps the table shows the
+first and the last {HEAD}; --save keeps all."""
+EXAMPLE = r"""jlstm forward --input wind.csv --columns speed,gusts --standardise \
+      --hidden-size 8 --save states.npz --plot states.png"""
+
+
+def add(parser) -> None:
+    """Declares the options."""
     system.add_options(parser, files.FLOATS, f"one of {', '.join(files.FLOATS)}")
     files_of = {"save": "H and C: .npz or .csv", "save_params": "weights: .npz or .safetensors"}
     options.add_files(parser, **files_of, plot="a plot of H and C over time: .png")

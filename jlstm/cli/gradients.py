@@ -13,26 +13,21 @@ from jlstm import gradients
 from jlstm._src import texts
 from jlstm.cli import options, outcomes, system
 
+HELP = "ask how gradients travel through an LSTM"
+DESCRIPTION = """Asks how gradients travel through an LSTM that runs over a series: without
+options the system of the notebook, else your series, your weights, or a trained run."""
+EXAMPLE = "jlstm gradients flow --input wind.csv --standardise --hidden-size 8 --plot flow.png"
+
 LOSSES: dict[str, tuple[str, Callable]] = {
     "last": ("½‖h_T‖²", lambda state, hs: (state.h**2).sum() / 2),
     "mean": ("½ mean_t ‖h_t‖²", lambda state, hs: (hs**2).sum(axis=-1).mean() / 2),
 }
-
-
 # An answer is a title, a table by column, arrays to save, and a function that plots.
 Answer = tuple[str, Mapping[str, np.ndarray], Mapping[str, Any], Callable[[], Any]]
 
 
-def add(commands) -> None:
-    """Declares the command, its questions and their options."""
-    parser = commands.add_parser(
-        "gradients",
-        help="ask how gradients travel through an LSTM",
-        description="Asks how gradients travel through an LSTM that runs over a series: without\n"
-        "options the system of the notebook, else your series, your weights, or a trained run.",
-        epilog="example:\n  jlstm gradients flow --input wind.csv --standardise "
-        "--hidden-size 8 --plot flow.png",
-    )
+def add(parser) -> None:
+    """Declares the questions and their options."""
     questions = parser.add_subparsers(metavar="question", required=True)
     ask = partial(_question, questions)
     flow = ask("flow", _flow, "the norm of the gradient by the states and gates of each step")
@@ -56,7 +51,7 @@ def _question(questions, name, answer, what):
     description += f"shows the first and the last {outcomes.HEAD}; --save keeps all."
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"
     parser = questions.add_parser(name, help=what, description=description, epilog=example)
-    parser.set_defaults(run=run, answer=answer)
+    parser.set_defaults(answer=answer)
     system.add_options(parser, ("float64", "float32"), "float64 or float32")
     options.add_files(parser, save="numbers: .npz or .csv", plot="a plot: .png")
     return parser

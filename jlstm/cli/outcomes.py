@@ -53,10 +53,10 @@ def write(args, table: Mapping[str, Any], arrays: Mapping[str, Any], draw: Calla
 
 def one_after_another(finished: Mapping[str, Any]):
     """Joins the runs of all cells in one `Run` of NumPy arrays, without the models."""
-    numbers = [
+    runs = (
         run._replace(last=None, best=run.best._replace(model=None)) for run in finished.values()
-    ]
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
+    )
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *runs)
 
 
 def tables(

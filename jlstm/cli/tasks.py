@@ -4,17 +4,14 @@ import argparse
 
 import numpy as np
 
+HELP, EXAMPLE = "list the tasks for training", "jlstm tasks"
+DESCRIPTION = (
+    "Lists the tasks, their criteria of success, and their baselines at their default\nlengths."
+)
 
-def add(commands) -> None:
-    """Declares the command."""
-    parser = commands.add_parser(
-        "tasks",
-        help="list the tasks for training",
-        description="Lists the tasks, their criteria of success, and their baselines at their\n"
-        "default lengths.",
-        epilog="example:\n  jlstm tasks",
-    )
-    parser.set_defaults(run=run)
+
+def add(parser) -> None:
+    """Declares no options."""
 
 
 def run(args: argparse.Namespace) -> None:

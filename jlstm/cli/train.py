@@ -19,21 +19,18 @@ from jlstm._src.modules import require
 from jlstm._src.settings import DEVICES, FORECAST, PROGRAM, RUNS, SERIES, TASK
 from jlstm.cli import folder, options, outcomes
 
+HELP = "train an LSTM on a task, over settings and seeds at once"
+DESCRIPTION = """Trains an LSTM stack with a linear readout: every combination of the lists of
+numbers, times every seed, as one compiled program; with several cells, one program
+each. `jlstm tasks` lists the tasks. DIR receives settings.json, the series,
+results.csv (a row a run), results.jsonl, curves.npz, params.npz, and the checkpoints
+from which --resume continues, bit for bit."""
+EXAMPLE = r"""jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 \
+      --forget-bias 1,chrono --steps 3000 --plot --out adding"""
 
-def add(commands) -> None:
-    """Declares the command and its options."""
-    parser = commands.add_parser(
-        "train",
-        help="train an LSTM on a task, over settings and seeds at once",
-        description="Trains an LSTM stack with a linear readout: every combination of the lists\n"
-        "of numbers, times every seed, as one compiled program; with several cells, one program\n"
-        "each. `jlstm tasks` lists the tasks.\n"
-        "DIR receives settings.json, the series, results.csv (a row a run) and results.jsonl,\n"
-        "curves.npz, params.npz, and the checkpoints from which --resume continues, bit for bit.",
-        epilog="example:\n  jlstm train --task adding --length 100 --seeds 10 --learning-rate 5e-3 "
-        "\\\n      --forget-bias 1,chrono --steps 3000 --plot --out adding",
-    )
-    parser.set_defaults(run=run)
+
+def add(parser) -> None:
+    """Declares the options."""
     several = "Each takes one value or several: 1e-3,3e-3."
     options.add_settings(parser.add_argument_group("the task"), TASK | SERIES | FORECAST)
     options.add_settings(parser.add_argument_group("the program"), PROGRAM)

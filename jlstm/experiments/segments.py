@@ -72,11 +72,8 @@ def advance(
 
     @partial(jax.jit, static_argnums=1, out_shardings=everywhere)
     def segment(pair, steps):
-        def one(pair):
-            hyperparams, training = pair
-            return one_run.advance(task, hyperparams, training, steps, config=config)
-
-        return over_seeds(one, pair, chunk=chunk)
+        one = partial(one_run.advance, task, steps=steps, config=config)
+        return over_seeds(lambda pair: one(*pair), pair, chunk=chunk)
 
     # The same sharding for inputs and outputs, so that the second segment is not compiled again.
     hyperparams, training = jax.device_put(pair, everywhere)

@@ -90,9 +90,8 @@ def forecast(
         """Computes the mean squared error of each window, `[B]`."""
         return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
 
-    validation, test = (
-        range(b - (b - a) // window * window, b) for a, b in ((first, second), (second, N))
-    )
+    parts = (first, second), (second, N)
+    validation, test = (range(b - (b - a) // window * window, b) for a, b in parts)
     scale = scaling.deviation
     baselines = {
         name: (_error(method, series, validation, scale), _error(method, series, test, scale))
