@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (forward, gradients, train, forecast, tasks):
-        name, example = command.__name__.rpartition(".")[2], f"example:\n  {command.EXAMPLE}"
-        help = {"help": command.HELP, "description": command.DESCRIPTION, "epilog": example}
-        own = commands.add_parser(name, **help)
+        name, example = command.__name__.split(".")[-1], f"example:\n  {command.EXAMPLE}"
+        words = {"help": command.HELP, "description": command.DESCRIPTION, "epilog": example}
+        own = commands.add_parser(name, **words)
         own.set_defaults(run=command.run)
         command.add(own)
     return parser

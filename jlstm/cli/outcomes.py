@@ -53,10 +53,8 @@ def write(args, table: Mapping[str, Any], arrays: Mapping[str, Any], draw: Calla
 
 def one_after_another(finished: Mapping[str, Any]):
     """Joins the runs of all cells in one `Run` of NumPy arrays, without the models."""
-    runs = (
-        run._replace(last=None, best=run.best._replace(model=None)) for run in finished.values()
-    )
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *runs)
+    each = (r._replace(last=None, best=r.best._replace(model=None)) for r in finished.values())
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *each)
 
 
 def tables(

@@ -5,9 +5,7 @@ import argparse
 import numpy as np
 
 HELP, EXAMPLE = "list the tasks for training", "jlstm tasks"
-DESCRIPTION = (
-    "Lists the tasks, their criteria of success, and their baselines at their default\nlengths."
-)
+DESCRIPTION = "Lists the tasks, their criteria, and their baselines at the default lengths."
 
 
 def add(parser) -> None:

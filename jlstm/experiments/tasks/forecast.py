@@ -123,7 +123,7 @@ def scaling_of(series: np.ndarray, difference: bool) -> Scaling:
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
     if not (np.isfinite(deviation) & (deviation > 0)).all():
-        raise ValueError("series: a column of the training part is constant or too large")
+        raise ValueError("series: a column is constant or too large in the training part")
     return Scaling(mean, deviation, np.asarray(difference))
 
 
