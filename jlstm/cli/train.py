@@ -127,7 +127,8 @@ def _train(args, saved, task, grid, cell, config):
         begin, (saved_mark, progress), refused = found
         if not np.array_equal(saved_mark, mark):
             raise ValueError(f"{out}: its settings differ from {args.out}")
-        print(end="".join(f"{line}\n" for line in refused), file=sys.stderr)
+        for line in refused:
+            print(line, file=sys.stderr)
     else:
         begin, progress = 0, segments.start(task, grid.hyperparams, grid.keys, config=config)
     if begin > config.steps:

@@ -35,8 +35,7 @@ class Config:
     hidden_size, layers: H of every layer, and the number of layers.
     batch_size, steps: new sequences per step, and steps of the whole run.
     optimizer: makes an optax optimiser from a learning rate.
-    cell, init: the cell of every layer, and its init, which accepts `bias_init` as `jlstm.init`
-      does.
+    cell, init: the cell of every layer, and its init, which takes `bias_init` as `jlstm.init` does.
     bidirectional: whether every layer runs in both directions.
     validate_every: steps between validations; another validation follows the last step. The program
       is smallest if `steps` is a multiple.

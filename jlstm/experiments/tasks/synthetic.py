@@ -26,7 +26,7 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
 
     form "1997" (H&S, experiment 4): T to T + T/10 steps; numbers from U(-1, 1); the first mark
     among the first ten steps, the second among the first T/2 - 1 of the others; the first and last
-    step are always marked by -1, instead of 1; target 0.5 + (X1 + X2) / 4.
+    step are always marked by -1, so a mark drawn there is lost; target 0.5 + (X1 + X2) / 4.
     form "2016" (Arjovsky et al.): T steps; numbers from U(0, 1), one marked in each half; target
     X1 + X2, for which the mean scores 1/6.
 
