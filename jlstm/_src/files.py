@@ -1,6 +1,6 @@
-"""Reads series from files, and writes histories and other files completely or not at all.
+"""Reads series from files, and writes files completely or not at all.
 
-Messages count a row of a CSV file by the line that it ends on, from 1, as an editor does. They
+Messages count rows of a CSV file by the line on which they end, from 1, as an editor does. They
 count columns without a name, and everything in a .npy file, from 0, as NumPy does.
 """
 
@@ -21,10 +21,10 @@ import numpy as np
 Writer = Callable[[BinaryIO], object]  # writes the content of a file
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
-TEMPORARY = ".jlstm-"  # names of files that are not complete
+TEMPORARY = ".jlstm-"  # prefix of incomplete files
 BROKEN = "it is broken, or holds Python objects"
 
-# Texts of a missing cell in lower case, those of pandas and "?".
+# Texts of a missing cell in lower case: those of pandas, and "?".
 MISSING = {"", "?", "<na>", "#n/a", "#na", "-nan", "n/a", "na", "nan", "none", "null"}
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 COMMA = re.compile(r"\s*[+-]?\d*,\d+\s*", re.ASCII)  # a decimal comma
@@ -44,22 +44,22 @@ def read_series(
     delimiter: str | None = None,
     note: Callable[[str], object] = lambda text: None,
 ) -> np.ndarray:
-    """Reads a series `[T, D]` in float64 from a .csv or .npy file.
+    """Reads a series `[T, D]` in float64 from a .csv file, UTF-8 text, or a .npy file.
 
-    A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1. A .csv file is UTF-8 text.
+    A .npy file holds floats or ints, `[T, D]`, or `[T]` for D = 1.
 
     Args:
-      columns: the D columns to take, by name or by place counted from 0; None takes all. Cells of
-        other columns may hold anything.
+      columns: the D columns to read, by name or by place from 0; None reads all. Cells of other
+        columns may hold anything.
       header: whether the first row of a .csv file holds names. None reads it as names if some cell
-        is neither a number nor missing, and refuses or notes numbers that may be names.
+        is neither a number nor missing, and refuses numbers that may be names, or notes them by
+        the function `note`.
       delimiter: the character between the cells of a .csv file; None is a comma.
-      note: receives the line that notes such numbers.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is empty, ragged or broken, has no such column, or a cell taken is not a
-        finite number. The message names the file, the row and the column.
+      ValueError: the file is empty, ragged or broken, has no such column, or a cell is not a finite
+        number. The message names the file, the row and the column.
     """
     check_suffix(path, ".csv", ".npy")
     if suffix(path) == ".npy" and (header is not None or delimiter is not None):
@@ -95,18 +95,21 @@ def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
             raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
         except csv.Error as error:
             raise ValueError(f"{path}: row {reader.line_num}: {error}") from None
-    if names is None and header is None:
-        # The first row may be names: 0 in a single column, or integers above fractions.
-        whole = series % 1 == 0
-        above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
-        if above or (series.shape[1] == 1 and series[0, 0] == 0):
-            advice = "is read as data; pass --header if it has names, or --no-header"
-            note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
+    if names is None and header is None and _may_be_names(series):
+        advice = "is read as data; pass --header if it has names, or --no-header"
+        note(f"{path}: row 1, {shorten(','.join(first))}, {advice}")
     return series
 
 
+def _may_be_names(series: np.ndarray) -> bool:
+    """Whether the first row may be names: 0 in a single column, or integers above fractions."""
+    whole = series % 1 == 0
+    above = len(series) > 1 and whole[0].all() and whole[1:].mean() < 0.5
+    return above or (series.shape[1] == 1 and series[0, 0] == 0)
+
+
 def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
-    """Yields the lines of a file; names encodings and ends of lines that csv would misread."""
+    """Yields the lines of a file; refuses those that csv would misread."""
     before = ""
     for number, line in enumerate(file, 1):
         if "\0" in line:
@@ -118,7 +121,7 @@ def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
 
 
 def _parse(path, reader, rows, width, places, names) -> np.ndarray:
-    """Streams the rows into a flat buffer of doubles, 8 bytes a cell; nothing else grows."""
+    """Reads the rows one by one into a flat buffer of doubles, 8 bytes a cell."""
     values = array("d")
     for cells in rows:
         row = f"{path}: row {reader.line_num}"
@@ -136,7 +139,7 @@ def _parse(path, reader, rows, width, places, names) -> np.ndarray:
 
 
 def _expected_number(got: Any) -> str:
-    """Says what is wrong with a cell, and what can be done."""
+    """Returns a message: why a cell is not a number, and how to correct it."""
     hints = [hint for mark, hint in HINTS.items() if mark in str(got)]
     if str(got).strip().lower() in MISSING:
         hints = ["a missing cell; fill it in, or leave out its row or column"]
@@ -148,16 +151,16 @@ def _full_rows(path: str, reader) -> Iterator[list[str]]:
     """Yields the rows; refuses empty lines, except at the end of the file."""
     empty = 0
     for cells in reader:
-        if not cells:
-            empty = empty or reader.line_num
-        elif empty:
+        if cells and empty:
             raise ValueError(f"{path}: row {empty}: the row is empty")
-        else:
+        if cells:
             yield cells
+        else:
+            empty = empty or reader.line_num
 
 
 def _number(cell: str) -> float | None:
-    """Returns the number in a cell, if it has one; Python alone would read 1_000 as a number."""
+    """Returns the number in a cell, or None; Python alone would read 1_000 as a number."""
     return float(cell) if NUMBER.fullmatch(cell.strip(" \t")) else None
 
 
@@ -184,7 +187,7 @@ def _names(where: str, first: list[str], header: bool | None, delimiter: str | N
 
 
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
-    """Returns the places of the columns to take."""
+    """Returns the places of the columns to read."""
     if columns is None:
         return range(width)
     names, places = names or [], []
@@ -230,17 +233,20 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
 
 
 def states_writer(path: str, H: np.ndarray, C: np.ndarray) -> Writer:
-    """Makes a writer of the histories `H [T, H]` and `C [T, H]` to a .npz or .csv file.
-
-    A .csv file has the header h0, h1, …, c0, c1, … and a row a step, in full precision.
-    """
+    """Makes a writer of the histories `H [T, H]` and `C [T, H]`, as columns h0, h1, …, c0, c1, …"""
     # Neither format has bfloat16; float32 holds each of its values.
     H, C = (a.astype(np.float32) if a.dtype.name == "bfloat16" else a for a in (H, C))
+    units = range(H.shape[1])
+    table = {f"h{k}": H[:, k] for k in units} | {f"c{k}": C[:, k] for k in units}
+    return table_writer(path, table, {"H": H, "C": C})
+
+
+def table_writer(path: str, table: Mapping[str, Any], arrays: Mapping[str, Any]) -> Writer:
+    """Makes a writer of the table, given by column, to a .csv file, or of the arrays to a .npz."""
     if suffix(path) == ".npz":
-        return lambda file: np.savez(file, H=H, C=C)
-    names = [f"{letter}{unit}" for letter in "hc" for unit in range(H.shape[1])]
-    rows = zip(np.asarray(H, np.float64), np.asarray(C, np.float64), strict=True)
-    return csv_writer(names, (h.tolist() + c.tolist() for h, c in rows))
+        return lambda file: np.savez(file, **arrays)
+    rows = zip(*table.values(), strict=True)
+    return csv_writer(table, ([number.item() for number in row] for row in rows))
 
 
 def csv_writer(names: Iterable[str], rows: Iterable[Iterable[Any]]) -> Writer:
@@ -265,18 +271,19 @@ def check_writable(path: str, *endings: str) -> None:
     check_suffix(path, *endings)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
+    there = os.path.exists(target)
     if not os.path.isdir(folder):
         raise ValueError(f"{path}: cannot be written: there is no folder {os.path.dirname(path)}")
-    if os.path.exists(target) and not os.path.isfile(target):
+    if there and not os.path.isfile(target):
         raise ValueError(f"{path}: cannot be written: it is not a file")
-    if not os.access(target if os.path.exists(target) else folder, os.W_OK):
+    if not os.access(target if there else folder, os.W_OK):
         raise ValueError(f"{path}: cannot be written: permission denied")
 
 
 def atomic_write(writers: Mapping[str, Writer]) -> None:
     """Writes files, all of them completely or none of them.
 
-    All files are written beside their places and synced to the disk before the first is renamed. A
+    Writes all files beside their places and syncs them to the disk before it renames the first. A
     failure leaves existing files unchanged and no temporary files. Its `OSError` has the path.
     """
     temporaries: list[tuple[str, str]] = []

@@ -37,9 +37,9 @@ def plan_for(B: int, D: int, H: int, gates: int = 4, *, platform: str = "cpu") -
     """Returns the default plan of `unroll` for B rows, and weights of `gates` blocks.
 
     It does not depend on T, so that a run split in two rounds as the whole. `precompute` reads the
-    weights of the input once, and pays up to 16 rows if they are large, or for one row of 8 units. "columns" pays up to 64
-    rows with weights of 4 MB or more, and "joined" with small weights. A chunk saves z for a wide
-    cell, where the product that recomputes it costs more.
+    weights of the input once, and pays up to 16 rows if they are large, and for one row of up to 8
+    units. "columns" pays up to 64 rows with weights of 4 MB or more, and "joined" with small
+    weights. A chunk saves z for a wide cell, where the product that recomputes it costs more.
 
     These choices were measured on CPUs (docs/speed.md), and depend on their caches and page faults.
     On any other platform the plan is one product of all inputs, without measurements. `unroll` uses

@@ -1,4 +1,4 @@
-"""The settings of `jlstm train`: one description for its options and for settings.json."""
+"""Settings of `jlstm train`: one table for its options and for settings.json."""
 
 import csv
 import io
@@ -16,15 +16,11 @@ CELLS = (
     *("no_input_activation", "no_output_activation", "full_gate_recurrence"),
     *("layer_norm", "slstm", "elman", "gru"),
 )
+NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")  # fields of `Hyperparams`
 
 
 class Setting(NamedTuple):
-    """A setting.
-
-    parse: reads the text of its option; raises ValueError.
-    metavar, what: the option's value and description in the help.
-    default: the value without the option.
-    """
+    """A setting: the parser of its option, its value and description in the help, its default."""
 
     parse: Callable[[str], Any]
     metavar: str
@@ -43,9 +39,7 @@ _steps = partial(texts.whole_number, 2, 2**31 - 1)
 SERIES = {
     "input": Setting(texts.path, "FILE", "the series of forecast: .csv, .npy"),
     "columns": Setting(texts.columns, "A,B", "columns of the input, by name or place from 0 (all)"),
-    "header": Setting(
-        texts.flag, "", "whether the first row of a .csv holds names (if it has text)"
-    ),
+    "header": Setting(texts.flag, "", "the first row of a .csv holds names (if it has text)"),
     "delimiter": Setting(texts.delimiter, "C", "separator of a .csv: a character or tab (,)"),
 }
 TASK = {
@@ -62,9 +56,7 @@ PROGRAM = {
     "batch_size": Setting(_size, "B", "new sequences a step (64)", 64),
     "steps": Setting(_size, "N", "training steps (3000)", 3000),
     "optimizer": Setting(_optimizer, "NAME", f"{', '.join(OPTIMIZERS)} (adam)", "adam"),
-    "validate_every": Setting(
-        _steps, "N", "steps between validations, each with a checkpoint (100)", 100
-    ),
+    "validate_every": Setting(_steps, "N", "steps between validations and checkpoints (100)", 100),
 }
 RUNS = {
     "cell": Setting(_cells, "NAME", f"cell of all layers: {', '.join(CELLS)} (lstm)", ["lstm"]),

@@ -1,7 +1,6 @@
 """The command `jlstm`, or `python -m jlstm`.
 
-Bad input gives one line on stderr and exit status 2. Files are written only after everything has
-been computed.
+Any error is one line on stderr. Commands write files only after they have computed everything.
 """
 
 import argparse
@@ -20,7 +19,7 @@ LONGEST = 1000  # characters of an error
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit status.
 
-    0 is success, 2 bad input, 130 an interrupt, 141 a closed output.
+    0 means success, 2 an error, 130 an interrupt, 141 a closed output.
 
     >>> main(["forward", "--steps", "2", "--hidden-size", "1"])
     <BLANKLINE>
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = argparse.Namespace(traceback=False)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # "½" may have no place in its encoding
+        if isinstance(stream, io.TextIOWrapper):  # its encoding may lack "½"
             stream.reconfigure(errors="backslashreplace")
     try:
         with contextlib.suppress(SystemExit):  # from --help and --version
@@ -71,16 +70,16 @@ def _status(error: Exception) -> int:
 
 
 def _drop_output() -> None:
-    """Discards the buffered output, which would raise again when Python exits."""
+    """Discards the buffered output, which would raise another error when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors as ValueError, where argparse would print and exit."""
+    """A parser that raises its errors as ValueError; argparse would print them and exit."""
 
     def __init__(self, **options):
-        form = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=form, allow_abbrev=False, **options)
+        options |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message):
         raise ValueError(message)
@@ -92,10 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         description="The LSTM for JAX research. With no arguments: the system of the notebook.",
         epilog="example:\n  jlstm forward --steps 300 --hidden-size 8 --plot states.png",
     )
-    where = "show where an error happened, in place of one line"
-    parser.add_argument("--traceback", action="store_true", help=where)
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"jlstm {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (forward, gradients, train, forecast, tasks):
-        command.add(commands)
+        name, example = command.__name__.split(".")[-1], f"example:\n  {command.EXAMPLE}"
+        words = {"help": command.HELP, "description": command.DESCRIPTION, "epilog": example}
+        own = commands.add_parser(name, **words)
+        own.set_defaults(run=command.run)
+        command.add(own)
     return parser

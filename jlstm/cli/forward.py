@@ -1,4 +1,4 @@
-"""`jlstm forward`: runs an LSTM over a series, and prints, saves and plots its states."""
+"""`jlstm forward`: runs an LSTM over a series; prints, saves and plots its states."""
 
 import argparse
 import sys
@@ -8,33 +8,28 @@ import jax
 import numpy as np
 
 import jlstm
-from jlstm._src import files, texts
+from jlstm._src import files
 from jlstm._src.unroll import unroll
 from jlstm.cli import options, system
-from jlstm.cli.outcomes import HEAD, SHOWN, print_rows
+from jlstm.cli.outcomes import HEAD, SHOWN, png_writer, print_rows
 from jlstm.interop import files as parameter_files
 
 ENDINGS = {"save": (".npz", ".csv"), "plot": (".png",), "save-params": (".npz", ".safetensors")}
 
 
-def add(commands) -> None:
-    """Declares the command and its options."""
-    parser = commands.add_parser(
-        "forward",
-        help="run an LSTM over a series; print, save and draw its states",
-        description="Runs an LSTM over a series and prints h and c of every step. Without options\n"
-        f"it runs the system of the notebook. With more than {SHOWN} steps the table shows the\n"
-        f"first and the last {HEAD}; --save keeps all.",
-        epilog="example:\n  jlstm forward --input wind.csv --columns speed,gusts --standardise "
-        "\\\n      --hidden-size 8 --save states.npz --plot states.png",
-    )
-    parser.set_defaults(run=run)
+HELP = "run an LSTM over a series; print, save and plot its states"
+DESCRIPTION = f"""Runs an LSTM over a series and prints h and c of every step. Without options
+it runs the system of the notebook. With more than {SHOWN} steps the table shows the
+first and the last {HEAD}; --save keeps all."""
+EXAMPLE = r"""jlstm forward --input wind.csv --columns speed,gusts --standardise \
+      --hidden-size 8 --save states.npz --plot states.png"""
+
+
+def add(parser) -> None:
+    """Declares the options."""
     system.add_options(parser, files.FLOATS, f"one of {', '.join(files.FLOATS)}")
-    out = parser.add_argument_group("output", "Files are written completely or not at all.")
-    add = partial(options.add, out)
-    add("--save", texts.path, "FILE", "H and C: .npz or .csv")
-    add("--save-params", texts.path, "FILE", "the weights: .npz or .safetensors")
-    add("--plot", texts.path, "FILE", "a plot of H and C over time: .png")
+    files_of = {"save": "H and C: .npz or .csv", "save_params": "weights: .npz or .safetensors"}
+    options.add_files(parser, **files_of, plot="a plot of H and C over time: .png")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save_params:
         writers[args.save_params] = parameter_files.params_writer(args.save_params, params)
     if args.plot:
-        writers[args.plot] = partial(jlstm.plots.plot_states(H, C).savefig, format="png")
+        writers[args.plot] = png_writer(jlstm.plots.plot_states(H, C))
     files.atomic_write(writers)
     print("\nLSTM Hidden & Cell States:\n")
     with np.printoptions(linewidth=sys.maxsize):  # a line a step for any number of units

@@ -3,51 +3,38 @@
 import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 import jlstm
 from jlstm import gradients
-from jlstm._src import files, texts
-from jlstm.cli import options, system
-from jlstm.cli.outcomes import HEAD, SHOWN, print_table, table_writer
+from jlstm._src import texts
+from jlstm.cli import options, outcomes, system
+
+HELP = "ask how gradients travel through an LSTM"
+DESCRIPTION = """Asks how gradients travel through an LSTM that runs over a series: without
+options the system of the notebook, else your series, your weights, or a trained run."""
+EXAMPLE = "jlstm gradients flow --input wind.csv --standardise --hidden-size 8 --plot flow.png"
 
 LOSSES: dict[str, tuple[str, Callable]] = {
     "last": ("½‖h_T‖²", lambda state, hs: (state.h**2).sum() / 2),
     "mean": ("½ mean_t ‖h_t‖²", lambda state, hs: (hs**2).sum(axis=-1).mean() / 2),
 }
+# An answer is a title, a table by column, arrays to save, and a function that plots.
+Answer = tuple[str, Mapping[str, np.ndarray], Mapping[str, Any], Callable[[], Any]]
 
 
-class Answer(NamedTuple):
-    """The answer to a question: a table by column, arrays to save, and a function that draws."""
-
-    title: str
-    table: Mapping[str, np.ndarray]
-    arrays: Mapping[str, Any]
-    draw: Callable[[], Any]
-
-
-def add(commands) -> None:
-    """Declares the command, its questions and their options."""
-    parser = commands.add_parser(
-        "gradients",
-        help="ask how gradients travel through an LSTM",
-        description="Asks how gradients travel through an LSTM that runs over a series: without\n"
-        "options the system of the notebook, else your series, your weights, or a trained run.",
-        epilog="example:\n  jlstm gradients flow --input wind.csv --standardise "
-        "--hidden-size 8 --plot flow.png",
-    )
+def add(parser) -> None:
+    """Declares the questions and their options."""
     questions = parser.add_subparsers(metavar="question", required=True)
     ask = partial(_question, questions)
     flow = ask("flow", _flow, "the norm of the gradient by the states and gates of each step")
     lyapunov = ask("lyapunov", _lyapunov, "how fast small changes of the state grow or fade")
     options.add(lyapunov, "--k", texts.size, "K", "exponents, at most 2H (2H)")
-    transient = "steps of the transient, which are not counted (0)"
-    options.add(lyapunov, "--warmup", texts.index, "N", transient, default=0)
-    error = "the error of a gradient that is truncated after K steps"
-    truncation = ask("truncation", _truncation, error)
+    options.add(lyapunov, "--warmup", texts.index, "N", "steps of the transient (0)", default=0)
+    truncation = ask("truncation", _truncation, "the error of a gradient truncated after K steps")
     options.add(truncation, "--longest", texts.size, "K", "the largest K (T)")
     saliency = ask("saliency", _saliency, "the sensitivity of the last output to each input")
     fraction = "of the largest sensitivity, for the memory horizon (0.01)"
@@ -60,15 +47,13 @@ def add(commands) -> None:
 
 def _question(questions, name, answer, what):
     """Declares a question with the options that all questions share."""
-    description = f"{what[0].upper()}{what[1:]}. Of more than {SHOWN} rows the table\n"
-    description += f"shows the first and the last {HEAD}; --save keeps all."
+    description = f"{what[0].upper()}{what[1:]}. Of more than {outcomes.SHOWN} rows the table\n"
+    description += f"shows the first and the last {outcomes.HEAD}; --save keeps all."
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"
     parser = questions.add_parser(name, help=what, description=description, epilog=example)
-    parser.set_defaults(run=run, answer=answer)
+    parser.set_defaults(answer=answer)
     system.add_options(parser, ("float64", "float32"), "float64 or float32")
-    out = parser.add_argument_group("what is written", "Files are written whole or not at all.")
-    options.add(out, "--save", texts.path, "FILE", "numbers: .npz or .csv")
-    options.add(out, "--plot", texts.path, "FILE", "a picture: .png")
+    options.add_files(parser, save="numbers: .npz or .csv", plot="a plot: .png")
     return parser
 
 
@@ -77,14 +62,9 @@ def run(args: argparse.Namespace) -> None:
     system.check_options(args, {"save": (".npz", ".csv"), "plot": (".png",)})
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
-        answer = args.answer(args, params, xs)
-    writers: dict[str, files.Writer] = {}
-    if args.save:
-        writers[args.save] = table_writer(args.save, answer.table, answer.arrays)
-    if args.plot:
-        writers[args.plot] = partial(answer.draw().savefig, format="png")
-    files.atomic_write(writers)
-    print_table(answer.title, answer.table)
+        title, *answer = args.answer(args, params, xs)
+    outcomes.write(args, *answer)
+    outcomes.print_table(title, answer[0])
 
 
 def _flow(args, params, xs) -> Answer:
@@ -99,7 +79,7 @@ def _flow(args, params, xs) -> Answer:
         return jlstm.plots.plot_norms(lines, xlabel="step t", ylabel=label)
 
     title = f"Norm of the gradient of {formula} by h_t, c_t and the gates' pre-activations"
-    return Answer(title, {"t": np.arange(len(xs)), **norms}, {"h": h, "c": c, "gates": gates}, draw)
+    return title, {"t": np.arange(len(xs)), **norms}, {"h": h, "c": c, "gates": gates}, draw
 
 
 def _lyapunov(args, params, xs) -> Answer:
@@ -108,8 +88,8 @@ def _lyapunov(args, params, xs) -> Answer:
     exponents, steps = np.asarray(spectrum.exponents), int(spectrum.steps)
     title = f"Lyapunov exponents in nats per step, the mean over {steps} steps after {args.warmup}"
     table = {"k": 1 + np.arange(len(exponents)), "exponent": exponents}
-    arrays = {"exponents": exponents, "steps": steps}
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_lyapunov(exponents))
+    saved = {"exponents": exponents, "steps": steps}
+    return title, table, saved, lambda: jlstm.plots.plot_lyapunov(exponents)
 
 
 def _truncation(args, params, xs) -> Answer:
@@ -119,8 +99,7 @@ def _truncation(args, params, xs) -> Answer:
     title = f"Gradient of {formula} truncated after K steps, beside the whole one"
     table = {"K": study.steps, **{n: getattr(study, n) for n in ("bias", "cosine", "norm")}}
     _check_finite(args, table)
-    arrays = study._asdict()
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_truncation(*study[:3]))
+    return title, table, study._asdict(), lambda: jlstm.plots.plot_truncation(*study[:3])
 
 
 def _saliency(args, params, xs) -> Answer:
@@ -133,12 +112,11 @@ def _saliency(args, params, xs) -> Answer:
     columns = dict(zip(titles, saliency.T, strict=True))
     _check_finite(args, columns)
     title = "Norm of the derivative of the last output by each input, and by each of its features\n"
-    level = f"{args.fraction:g} of its largest"
-    far = f"above {level} as far back as the series goes, {lag} steps"
-    title += f"below {level} from lag {lag} on" if reached else far
+    level, far = f"{args.fraction:g} of its largest", f"as far back as the series goes, {lag} steps"
+    title += f"below {level} from lag {lag} on" if reached else f"above {level} {far}"
     arrays = {"norm": norm, "saliency": saliency, "horizon": lag, "reached": reached}
     table = {"t": np.arange(len(xs)), "norm": norm, **columns}
-    return Answer(title, table, arrays, lambda: jlstm.plots.plot_saliency(saliency, names))
+    return title, table, arrays, lambda: jlstm.plots.plot_saliency(saliency, names)
 
 
 def _check_finite(args, columns):

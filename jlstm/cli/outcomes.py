@@ -1,4 +1,4 @@
-"""The results of commands: tables, plots, and the summary of `jlstm train` by setting."""
+"""Results of commands: printed tables, and the files and the summary of `jlstm train`."""
 
 import itertools
 import json
@@ -9,19 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm._src.files import Writer, csv_writer, suffix
+from jlstm._src.files import Writer, atomic_write, csv_writer, table_writer
+from jlstm._src.settings import NUMBERS, TASK
 
-NUMBERS = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 VARIED = ("cell", *NUMBERS)
-FIXED = (
-    *("task", "length", "input", "difference", "hidden_size", "layers", "batch_size", "steps"),
-    "optimizer",
-)
+FIXED = (*TASK, "input", "difference", "hidden_size", "layers", "batch_size", "steps", "optimizer")
 SHOWN, HEAD = 100, 10  # a table of more rows is cut to its head and tail
 
 
 def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
-    """Prints the line of each row; of a long table, the first and the last rows."""
+    """Prints the line of each row, or of the first and last rows of a long table."""
     for row in range(rows):
         if rows <= SHOWN or not HEAD <= row < rows - HEAD:
             print(line(row))
@@ -30,7 +27,7 @@ def print_rows(rows: int, name: str, line: Callable[[int], str]) -> None:
 
 
 def print_table(title: str, table: Mapping[str, Sequence[Any]]) -> None:
-    """Prints a table by column; names stand on the left."""
+    """Prints a table, given by column; columns of text are aligned on the left."""
     widths = {name: max(11, len(name) + 2) for name in table}
     widths |= {name: max(map(len, t)) for name, t in table.items() if isinstance(t[0], str)}
     print(f"{title}\n")
@@ -44,56 +41,47 @@ def print_table(title: str, table: Mapping[str, Sequence[Any]]) -> None:
     print_rows(len(next(iter(table.values()))), "rows", line)
 
 
-def table_writer(path: str, table: Mapping[str, Any], arrays: Mapping[str, Any]) -> Writer:
-    """Writes the table to a .csv file, or the arrays to a .npz file."""
-    if suffix(path) == ".npz":
-        return lambda file: np.savez(file, **arrays)
-    columns = (column.tolist() for column in table.values())
-    return csv_writer(table, zip(*columns, strict=True))
+def write(args, table: Mapping[str, Any], arrays: Mapping[str, Any], draw: Callable) -> None:
+    """Writes the files of --save and --plot, all of them or none."""
+    writers: dict[str, Writer] = {}
+    if args.save:
+        writers[args.save] = table_writer(args.save, table, arrays)
+    if args.plot:
+        writers[args.plot] = png_writer(draw())
+    atomic_write(writers)
 
 
 def one_after_another(finished: Mapping[str, Any]):
     """Joins the runs of all cells in one `Run` of NumPy arrays, without the models."""
-    numbers = [
-        run._replace(last=None, best=run.best._replace(model=None)) for run in finished.values()
-    ]
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *numbers)
+    each = (r._replace(last=None, best=r.best._replace(model=None)) for r in finished.values())
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *each)
 
 
 def tables(
     chosen: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], finished: Mapping[str, Any], runs
 ) -> dict[str, Writer]:
-    """Makes the files of numbers: a tidy table in two formats, the curves, the parameters.
+    """Makes the files of numbers: a table in two formats, the curves, the parameters.
 
-    `rows` has the choices of each of R runs; `finished` has the runs of each cell, and `runs` is
-    from `one_after_another`.
+    `rows` has the choices of each run, `finished` the runs by cell, and `runs` all of them from
+    `one_after_another`.
     """
+    from jlstm.experiments.runs import arrays_writer
+
     fixed, table = {name: chosen[name] for name in FIXED}, []
+    scores = {"validation_loss": runs.best.loss, **runs.test._asdict()}
     for k, row in enumerate(rows):
         solved = int(runs.solved_at[k])
-        found: dict[str, Any] = {"solved_at": None if solved < 0 else solved}
-        found["best_step"] = int(runs.best.step[k])
-        found["validation_loss"] = _number(runs.best.loss[k])
-        found |= {name: _number(score[k]) for name, score in runs.test._asdict().items()}
+        found = {"solved_at": None if solved < 0 else solved, "best_step": int(runs.best.step[k])}
+        # The shortest number for a float32: 0.1, not 0.10000000149011612.
+        found |= {name: float(str(score[k])) for name, score in scores.items()}
         table.append({**fixed, **row, **found})
     models = {cell: {"best": run.best.model, "last": run.last} for cell, run in finished.items()}
     return {
         "results.csv": csv_writer(table[0], (row.values() for row in table)),
         "results.jsonl": jsonl_writer(table),
-        "curves.npz": _arrays_writer(runs.curves),
-        "params.npz": _arrays_writer(models),
+        "curves.npz": arrays_writer(runs.curves),
+        "params.npz": arrays_writer(models),
     }
-
-
-def _number(value) -> float:
-    """Returns the shortest number for a float32: 0.1, not 0.10000000149011612."""
-    return float(str(value))
-
-
-def _arrays_writer(tree) -> Writer:
-    from jlstm.experiments.runs import arrays_writer, named_arrays
-
-    return arrays_writer(named_arrays(tree))
 
 
 def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
@@ -110,21 +98,25 @@ def pictures(chosen: Mapping[str, Any], task, runs) -> dict[str, Writer]:
         return dict(zip(labels, arrays, strict=True))
 
     if len(cells) > 1:
-        panels = zip(cells, map(named, np.split(losses, len(cells))), strict=True)
-        curves = plots.plot_panels(dict(panels), baseline=task.baseline)
+        panels = dict(zip(cells, map(named, np.split(losses, len(cells))), strict=True))
+        curves = plots.plot_panels(panels, baseline=task.baseline)
     else:
         curves = plots.plot_training(named(losses), named(solved_at), baseline=task.baseline)
-    figures = {"curves.png": curves}
     last = [name for name in NUMBERS if len(chosen[name] or ()) > 1][-1:]
     most = [name for name in VARIED if name not in last]
     rows, columns = (_labels(chosen, some, task.name) for some in (most, last))
     rates = (solved_at >= 0).mean(axis=1).reshape(len(rows), len(columns))
-    figures["success.png"] = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
-    return {name: partial(figure.savefig, format="png") for name, figure in figures.items()}
+    success = plots.plot_success(rates, rows, columns, seeds=chosen["seeds"])
+    return {"curves.png": png_writer(curves), "success.png": png_writer(success)}
+
+
+def png_writer(figure) -> Writer:
+    """Makes a writer of a matplotlib figure."""
+    return partial(figure.savefig, format="png")
 
 
 def print_summary(chosen: Mapping[str, Any], task, runs) -> None:
-    """Prints a line for each setting, and the test of the best one by validation."""
+    """Prints a line for each setting, and the test of the setting that validation chooses."""
     print(f"{task.name}: solved is {task.criterion}")
     solved_at, validations, losses, metrics, cold = (
         _by_setting(chosen, array) for array in (runs.solved_at, runs.best.loss, *runs.test)
@@ -153,12 +145,12 @@ def _median_and_range(values):
 
 
 def _by_setting(chosen, array):
-    """Reshapes `[R, …]` to `[G, S, …]`, settings in the order of `_labels` and their seeds."""
+    """Reshapes `[R, …]` to `[G, S, …]`: settings in the order of `_labels`, and their seeds."""
     return array.reshape(-1, chosen["seeds"], *array.shape[1:])
 
 
 def _labels(chosen, names, only=""):
-    """Names each combination of settings by those that vary, or `only` if nothing varies."""
+    """Names each combination of settings by those that vary; `only` is the name if none does."""
     axes = [
         [f"{name.replace('_', ' ')} {v if isinstance(v, str) else f'{v:g}'}" for v in chosen[name]]
         for name in names
@@ -168,7 +160,7 @@ def _labels(chosen, names, only=""):
 
 
 def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
-    """Writes a JSON object a line; numbers that are not finite become null."""
+    """Makes a writer of a JSON object a line; numbers that are not finite become null."""
 
     def known(value):
         return None if isinstance(value, float) and not np.isfinite(value) else value
@@ -178,5 +170,5 @@ def jsonl_writer(rows: Sequence[Mapping[str, Any]]) -> Writer:
 
 
 def json_writer(values: Mapping[str, Any]) -> Writer:
-    """Writes one JSON object, a field a line."""
+    """Makes a writer of one JSON object, a field a line."""
     return lambda file: file.write((json.dumps(values, indent=2) + "\n").encode())

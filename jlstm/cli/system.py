@@ -1,4 +1,4 @@
-"""The weights and the series of a command: drawn as in the notebook, or read from files."""
+"""Weights and series of a command: drawn as in the notebook, or read from files."""
 
 import argparse
 import os
@@ -11,71 +11,61 @@ import jax.numpy as jnp
 import numpy as np
 
 from jlstm import reference
-from jlstm._src import files, texts
+from jlstm._src import texts
 from jlstm._src.lstm import LSTMParams
-from jlstm._src.modules import require
 from jlstm._src.settings import SERIES
 from jlstm.cli import options
 from jlstm.interop import files as parameter_files
 from jlstm.interop.gates import Gate, pack_gates
 
-NEEDS = [(name, "input") for name in ("columns", "header", "delimiter", "standardise")]
-NEEDS += [("run-index", "params")]
-FEWEST = {"hidden_size": 1, "input_size": 1, "steps": 1}  # for the memory
-DECIDES = [("input", "steps"), ("input", "input-size")]
-DECIDES += [("params", "input-size"), ("params", "hidden-size")]
+DECIDES = {"input": ("steps", "input-size"), "params": ("input-size", "hidden-size")}
 
 
 def add_options(parser, dtypes: tuple[str, ...], expected: str) -> None:
     """Declares the options of the weights and the series."""
     group = parser.add_argument_group(
         "random draws",
-        "The series [T, D] first, then the weights, all standard normal; biases are zero. With\n"
-        "--input no series is drawn, and the weights are the first draws of the seed.",
+        "The series [T, D], then the weights, all standard normal; biases are zero. With --input\n"
+        "no series is drawn, and the weights are the first draws of the seed.",
     )
     seed = partial(texts.whole_number, 0, 2**32 - 1)  # the range of NumPy's RandomState
-    add = partial(options.add, group)
-    add("--seed", seed, "N", "seed of the draws (42)")
-    add("--steps", texts.size, "T", "length of the series (10)")
-    add("--input-size", texts.size, "D", "columns of the series (1)")
-    add("--hidden-size", texts.size, "H", "units of the LSTM (3)")
+    options.add(group, "--seed", seed, "N", "seed of the draws (42)")
+    options.add(group, "--steps", texts.size, "T", "length of the series (10)")
+    options.add(group, "--input-size", texts.size, "D", "columns of the series (1)")
+    options.add(group, "--hidden-size", texts.size, "H", "units of the LSTM (3)")
     group = parser.add_argument_group("input")
-    add = partial(options.add, group)
     options.add_settings(group, SERIES, input="a series [T, D]: .csv, .npy")
     standardise = "scale each column to mean 0 and standard deviation 1"
     group.add_argument("--standardise", action="store_true", default=None, help=standardise)
     weights = "weights: .npz or .safetensors, from --save-params, or a folder of jlstm train"
-    add("--params", texts.path, "FILE", weights)
+    options.add(group, "--params", texts.path, "FILE", weights)
     which = "the run of that folder: its row in results.csv, counted from 0 (0)"
-    add("--run-index", texts.index, "K", which)
-    dtype = partial(texts.choice, dtypes, expected)
-    what = f"dtype to compute in: {', '.join(dtypes)} (float64)"
-    options.add(parser, "--dtype", dtype, None, what, default="float64")
+    options.add(group, "--run-index", texts.index, "K", which)
+    parse, what = partial(texts.choice, dtypes, expected), f"{', '.join(dtypes)} (float64)"
+    options.add(parser, "--dtype", parse, None, f"dtype to compute in: {what}", default="float64")
 
 
 def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]) -> None:
     """Checks the options before anything is read; `endings` are those of the files to write."""
     values = {name.replace("_", "-"): value for name, value in vars(args).items()}
     given = {name for name, value in values.items() if value is not None}
-    for file, size in DECIDES:
-        if given >= {file, size}:
-            raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
+    for file, sizes in DECIDES.items():
+        for size in sizes:
+            if given >= {file, size}:
+                raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
     if given >= {"input", "params", "seed"}:
         raise ValueError("argument --seed: nothing is drawn with --input and --params")
-    for option, other in NEEDS:
-        if option in given and other not in given:
-            raise ValueError(f"argument --{option}: needs --{other}")
+    options.check_needs(values, "input", "columns", "header", "delimiter", "standardise")
+    options.check_needs(values, "params", "run-index")
     first = {}
     for option in ("input", "params", *endings):
         if path := values[option]:
-            file = os.path.realpath(_params_file(path) if option == "params" else path)
+            inside = "params.npz" if os.path.isdir(path) and option == "params" else ""
+            file = os.path.realpath(os.path.join(path, inside))
             if first.setdefault(file, option) != option:
                 same = f"the same file as --{first[file]}"
                 raise ValueError(f"argument --{option}: {path}: {same}")
-            if option in endings:
-                files.check_writable(path, *endings[option])
-    if args.plot:
-        require("plots", "matplotlib")
+    options.check_files(args, endings)
 
 
 def precision(dtype: str) -> AbstractContextManager:
@@ -97,22 +87,15 @@ def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
             takes = f"the weights take a series of {sizes['input_size']} columns"
             raise ValueError(f"{args.params}: {takes}, {args.input} gives {D}")
         sizes["steps"] = 0
-    H, D, T = (sizes.get(name, least) for name, least in FEWEST.items())
+    T, D, H = (sizes.get(name, 1) for name in names[1:])
     shapes = (T, D), (T, 2 * H), (4 * H, D + H + 1)  # the series, the states, the weights
     options.check_memory([jax.ShapeDtypeStruct(shape, np.dtype("float64")) for shape in shapes])
     X, gates = reference.draw(**sizes)
     cast = partial(_cast, args.dtype)
+    weights = jax.tree.map(partial(cast, args.params or "weights"), params or gates)
     if params is None:
-        cast_gates = jax.tree.map(partial(cast, "weights"), gates)
-        params = pack_gates({name: Gate(*gate) for name, gate in cast_gates.items()})
-    else:
-        params = LSTMParams(*(cast(args.params, p) for p in params))
-    return params, cast(args.input or "series", X if series is None else series)
-
-
-def _params_file(path: str) -> str:
-    """Returns the file of weights, which may be in a folder."""
-    return os.path.join(path, "params.npz") if os.path.isdir(path) else path
+        weights = pack_gates({name: Gate(*gate) for name, gate in weights.items()})
+    return weights, cast(args.input or "series", X if series is None else series)
 
 
 def _cast(dtype: str, source: str, array) -> np.ndarray:
@@ -124,31 +107,28 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
 
 
 def _read_params(path: str, run: int | None) -> LSTMParams:
-    if os.path.isdir(path):
-        return _trained(path, run or 0)
-    if run is not None:
-        raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
-    params = parameter_files.load_params(path)
-    if not isinstance(params, LSTMParams):
+    """Reads the weights of a file, or the best ones of a run of `jlstm train` by validation."""
+    if not os.path.isdir(path):
+        if run is not None:
+            raise ValueError(f"argument --run-index: {path}: not a folder of jlstm train")
+        params = parameter_files.load_params(path)
+        if isinstance(params, LSTMParams):
+            return params
         raise ValueError(f"{path}: expected the weights of one LSTM, got {type(params).__name__}")
-    return params
-
-
-def _trained(folder: str, run: int) -> LSTMParams:
-    """Returns the weights of one run of `jlstm train`, at its best step by validation."""
     from jlstm.experiments import load_run
 
-    trained = load_run(folder, run)
+    trained = load_run(path, run or 0)
     if trained.row["cell"] != "lstm":
-        found = f"run {run} is one of {trained.row['cell']}"
-        raise ValueError(f"{folder}: expected a run of the cell lstm, {found}")
-    if len(trained.best.layers) > 1:
-        raise ValueError(f"{folder}: expected the weights of one layer, got a stack")
-    return LSTMParams(*map(np.asarray, trained.best.layers[0]))
+        found = f"run {run or 0} is one of {trained.row['cell']}"
+        raise ValueError(f"{path}: expected a run of the cell lstm, {found}")
+    layer, *others = trained.best.layers
+    if others:
+        raise ValueError(f"{path}: expected the weights of one layer, got a stack")
+    return LSTMParams(*map(np.asarray, layer))
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:
-    series = options.read_series(args)
+    series = options.read_series(vars(args))
     if not args.standardise:
         return series
     constant = np.flatnonzero((series == series[0]).all(axis=0))

@@ -4,17 +4,12 @@ import argparse
 
 import numpy as np
 
+HELP, EXAMPLE = "list the tasks for training", "jlstm tasks"
+DESCRIPTION = "Lists the tasks, their criteria, and their baselines at the default lengths."
 
-def add(commands) -> None:
-    """Declares the command."""
-    parser = commands.add_parser(
-        "tasks",
-        help="list the tasks for training",
-        description="Lists the tasks with their criteria of success and their baselines, at their\n"
-        "default lengths.",
-        epilog="example:\n  jlstm tasks",
-    )
-    parser.set_defaults(run=run)
+
+def add(parser) -> None:
+    """Declares no options."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,19 +17,18 @@ def run(args: argparse.Namespace) -> None:
     del args
     from jlstm.experiments import tasks
 
+    noise = np.random.default_rng(0).standard_normal((500, 1))
     for name in tasks.NAMES:
         own = name == "forecast"  # its sizes depend on the user's series
-        noise = np.random.default_rng(0).standard_normal((500, 1))
         try:
             task = tasks.named(name, series=noise if own else None)
         except ImportError as error:
             print(f"{name}\n  {error}")
             continue
         T, D = tasks.sizes(task)
-        sizes = f"D = {D}, O = {task.output_size}"
-        sizes = "D and O as the series that --input names" if own else sizes
+        sizes, baseline = f"D = {D}, O = {task.output_size}", f"a loss of {task.baseline:.4g}"
+        if own:
+            sizes, baseline = "D and O of the series of --input", "the loss of persistence"
         answers = "each step" if task.answers == "every" else "the last step"
-        print(f"{name}\n  T = {T}, {sizes}; answers at {answers}")
-        print(f"  solved: {task.criterion}")
-        baseline = "that of persistence" if own else f"{task.baseline:.4g}"
-        print(f"  metric: {task.metric_name}; baseline: a loss of {baseline}")
+        print(f"{name}\n  T = {T}, {sizes}; answers at {answers}\n  solved: {task.criterion}")
+        print(f"  metric: {task.metric_name}; baseline: {baseline}")

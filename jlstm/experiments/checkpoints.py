@@ -1,4 +1,4 @@
-"""Checkpoints: a pytree on disk every few steps, from which a run continues after it dies.
+"""Checkpoints: a pytree on disk every few steps, from which a run continues after a crash.
 
 A checkpoint is a folder named by its step, `FOLDER/300`. orbax writes it asynchronously under
 another name, and renames it once it is complete and holds the digests of its files. A file that
@@ -32,7 +32,7 @@ Save = Callable[[int, chex.ArrayTree], None]
 
 
 class Checkpoint(NamedTuple):
-    """The tree saved at `step`; `refused` has a line for each newer checkpoint, with the reason."""
+    """The tree saved at `step`; `refused` names each newer checkpoint and the reason, in a line."""
 
     step: int
     tree: Any
@@ -45,12 +45,11 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
 
     `save` waits for the previous checkpoint, removes those of the same or later steps, which belong
     to an abandoned run, copies the tree, and returns. Leaving the `with` block waits for the last
-    checkpoint. Only the last `keep` complete checkpoints stay. If several processes save the same
-    tree to the same disk, the first of them writes it.
+    checkpoint. If several processes save the same tree to the same disk, the first one writes it.
 
     Args:
       folder: holds checkpoints and nothing else; it is created if it does not exist.
-      keep: how many checkpoints to keep.
+      keep: how many complete checkpoints to keep.
 
     Raises:
       OSError: a checkpoint cannot be written, for example on a full disk; the previous one is
@@ -71,7 +70,7 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
     root, now = Path(folder).absolute(), {}
 
     def seal():
-        """Writes the digests, after all files of a checkpoint and before it gets its name."""
+        """Writes the digests after all files of a checkpoint, before orbax renames it."""
         (unnamed,) = root.glob(f"{now['step']}{UNNAMED}*")
         text = json.dumps({"leaves": now["leaves"], "files": _digests(unnamed)})
         (unnamed / DIGESTS).write_text(f"{_sha256(text.encode())}\n{text}")
@@ -91,7 +90,9 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
         check_count("step", step)
         check_arrays("tree", tree)
         finish()
-        arrays = _arrays(tree)
+        leaves = {n: jax.random.key_data(x) if is_key(x) else x for n, x in _named(tree).items()}
+        # Copies, since the caller may donate the leaves; orbax refuses arrays without elements.
+        arrays = {name: np.array(leaf) for name, leaf in leaves.items() if leaf.size}
         now.update(step=step, leaves=_shapes(tree))
         with _naming(root):
             _reserve(root, sum(array.nbytes for array in arrays.values()))
@@ -112,14 +113,8 @@ def steps(folder: str) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _arrays(tree):
-    """Copies the leaves, which the caller may donate; orbax cannot store those without elements."""
-    leaves = {n: jax.random.key_data(x) if is_key(x) else x for n, x in _named(tree).items()}
-    return {name: np.array(leaf) for name, leaf in leaves.items() if leaf.size}
-
-
 def _named(tree):
-    """Returns the leaves by path, with a prefix because orbax refuses an empty name."""
+    """Returns the leaves by path, with a prefix, since orbax refuses an empty name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {f"tree{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
 
@@ -129,10 +124,9 @@ def _shapes(tree):
 
 
 def _digests(folder):
-    """Hashes the files, except orbax's notes about the saving itself, which may still change."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {str(path.relative_to(folder)): path for path in files}
-    return {n: _sha256(path.read_bytes()) for n, path in names.items() if n not in UNSEALED}
+    """Hashes the files of a checkpoint, except orbax's metadata, which may still change."""
+    paths = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {n: _sha256(path.read_bytes()) for n, path in paths.items() if n not in UNSEALED}
 
 
 def _sha256(content):
@@ -140,14 +134,14 @@ def _sha256(content):
 
 
 def _reserve(root: Path, size: int) -> None:
-    """Fails early and in one line on a full disk; orbax fails later, in many lines."""
+    """Raises an OSError on a full disk, before orbax starts and fails with a long message."""
     if jax.process_index() == 0 and hasattr(os, "posix_fallocate"):
         with tempfile.TemporaryFile(dir=root) as file:
             os.posix_fallocate(file.fileno(), 0, size + SPARE)
 
 
 def _remove(root: Path, unwanted: Sequence[int]) -> None:
-    """Removes checkpoints, renamed first, since half a checkpoint would look like a broken one."""
+    """Renames checkpoints, then deletes them: a half-deleted one would look like a broken one."""
     if jax.process_index() == 0:
         for step in unwanted:
             os.replace(root / str(step), root / f"{step}.removed")
@@ -155,7 +149,7 @@ def _remove(root: Path, unwanted: Sequence[int]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Deletes what a process that died left half written or half removed."""
+    """Deletes the checkpoints that a killed process left incomplete."""
     if jax.process_index() == 0:
         for path in root.iterdir():
             name, _, ending = path.name.partition(".")
@@ -169,20 +163,14 @@ def _naming(root: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code, words = _reason(error)
         with contextlib.suppress(OSError):
             _sweep(root)  # frees space on a full disk
-        raise OSError(code, words, str(root)) from error
-
-
-def _reason(error):
-    """Returns the number and text of the system's error, which TensorStore wraps in a message."""
-    if isinstance(error, OSError) and error.errno:
-        return error.errno, os.strerror(error.errno)
-    found = re.search(r"os_error_code='(\d+)'", str(error))
-    if found:
-        return int(found[1]), os.strerror(int(found[1]))
-    return errno.EIO, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        code = error.errno if isinstance(error, OSError) else None
+        if wrapped := re.search(r"os_error_code='(\d+)'", str(error)):  # by TensorStore
+            code = code or int(wrapped[1])
+        first_line = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        text = os.strerror(code) if code else first_line
+        raise OSError(code or errno.EIO, text, str(root)) from error
 
 
 def restore(
@@ -192,13 +180,12 @@ def restore(
 
     Args:
       folder: the folder of the checkpoints.
-      like: a tree with the structure, shapes and dtypes of the saved tree: arrays, or the result of
-        `jax.eval_shape`; or a function from a step to such a tree. Leaves that are NumPy arrays are
-        restored as NumPy arrays.
+      like: a tree with the structure, shapes and dtypes of the saved tree, such as the result of
+        `jax.eval_shape`; or a function from a step to such a tree. Its NumPy leaves are restored as
+        NumPy arrays, the others as JAX arrays.
 
     Raises:
-      ValueError: all checkpoints are invalid; the message gives the reasons. Or the newest valid
-        one holds another tree than `like`.
+      ValueError: no checkpoint is valid; or the newest valid one holds another tree than `like`.
       OSError: the folder cannot be read.
     """
     like_at = like if callable(like) else lambda step: like
@@ -214,9 +201,9 @@ def restore(
         tree = like_at(step)
         expected = _shapes(tree)
         for name in expected | shapes:
-            wanted, got = expected.get(name), shapes.get(name)
-            if wanted != got:
-                raise ValueError(f"{path}: expected {name} {wanted}, got {got}")
+            if expected.get(name) != shapes.get(name):
+                wanted = f"{name} {expected.get(name)}"
+                raise ValueError(f"{path}: expected {wanted}, got {shapes.get(name)}")
         return Checkpoint(step, _as(arrays, tree), tuple(refused))
     if refused:
         raise ValueError(f"{folder}: no good checkpoint: {'; '.join(refused)}")
@@ -224,7 +211,7 @@ def restore(
 
 
 def _read(path: Path):
-    """Reads the arrays of a checkpoint and the shapes of its leaves, after checking all files."""
+    """Checks all files of a checkpoint; returns its arrays and the shapes of its leaves."""
     import orbax.checkpoint as ocp
 
     try:

@@ -1,4 +1,4 @@
-"""Forecasts of a trained model in the units of its series: one step ahead, and running freely."""
+"""Forecasts of a trained model in the units of its series: one step ahead, or free-running."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.unroll_stack import unroll_stack
-from jlstm.experiments.model import Model
+from jlstm.experiments.model import Model, read_out
 from jlstm.experiments.tasks.forecast import scaled
 from jlstm.experiments.tasks.task import Scaling
 
@@ -18,21 +18,19 @@ from jlstm.experiments.tasks.task import Scaling
 def one_step_forecasts(
     model: Model, scaling: Scaling, series: Array, *, cell: Cell = lstm
 ) -> Array:
-    """Forecasts the next value of a series at each of its steps.
+    """Forecasts the next value of a series at each of its steps: `[T, D]`.
 
         forecasts[t] = x_t + deviation * outputs[t]   is the forecast of x_tp1
 
+    A model of differences starts at the second step: `[T - 1, D]`.
+
     Args:
-      model: of a forecast task, as `load_run(folder).best`.
-      scaling: the units of the model, as `load_run(folder).task.scaling`.
-      series: `[T, D]`, in its own units.
+      model, scaling: a forecaster, as `load_run(folder).best` and `load_run(folder).task.scaling`.
+      series: floats `[T, D]` in their own units.
       cell: the cell of the model.
 
-    Returns:
-      `[T, D]`, or `[T - 1, D]` for a model of differences, which starts at the second step.
-
     Raises:
-      TypeError, ValueError: the series is no array `[T, D]` of floats, or does not fit the model.
+      TypeError, ValueError: the series is malformed, or does not fit the model.
     """
     _, outputs = _outputs(model, scaling, series, cell)
     return _moved(series[len(series) - len(outputs) :], scaling, outputs)
@@ -41,14 +39,11 @@ def one_step_forecasts(
 def free_run(
     model: Model, scaling: Scaling, series: Array, horizon: int, *, cell: Cell = lstm
 ) -> Array:
-    """Forecasts K steps beyond the end of a series, each from the forecasts before it.
+    """Forecasts K steps beyond the end of a series, each from the forecasts before it: `[K, D]`.
 
     Args:
       model, scaling, series, cell: as for `one_step_forecasts`.
       horizon: K.
-
-    Returns:
-      `[K, D]`, in the units of the series.
 
     Raises:
       TypeError, ValueError: as for `one_step_forecasts`, or K is not a positive int.
@@ -69,7 +64,7 @@ def free_run(
         states, x, output = carry
         x = output - mean if scaling.difference else x + output
         states, hs = unroll_stack(model.layers, x[None], states, cell=cell)
-        return (states, x, _readout(model, hs)[0]), output
+        return (states, x, read_out(model, hs)[0]), output
 
     _, outputs = jax.lax.scan(step, (states, first, outputs[-1]), length=horizon)
     return _moved(series[-1:], scaling, jnp.cumsum(outputs, axis=0))
@@ -84,16 +79,11 @@ def _outputs(model, scaling, series, cell) -> tuple[Any, Array]:
         raise ValueError(f"scaling: expected mean [{D}], got {describe(scaling.mean)}")
     xs = jnp.asarray(scaled(scaling, series), model.W.dtype)
     states, hs = unroll_stack(model.layers, xs, cell=cell)
-    return states, _readout(model, hs)
+    return states, read_out(model, hs)
 
 
 def _moved(series, scaling, outputs):
-    """Returns the values that lie `outputs` deviations from those of a series."""
+    """Adds `outputs` deviations to the values of a series."""
     series = jnp.asarray(series)
     changes = jnp.asarray(scaling.deviation, outputs.dtype)[None] * outputs
     return series + changes.astype(series.dtype)
-
-
-def _readout(model, hs):
-    ys = jnp.matmul(hs, model.W)
-    return ys + jnp.broadcast_to(model.b, ys.shape)

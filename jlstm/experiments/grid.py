@@ -14,12 +14,11 @@ CHRONO = "chrono"  # among forget biases
 
 
 class Grid(NamedTuple):
-    """R runs: the seeds of the first combination, then those of the second, and so on.
+    """R runs: all seeds of the first combination, then all seeds of the second, and so on.
 
     hyperparams: each leaf `[R]`.
-    keys: `[R]`; runs with the same seed have the same key, so they start alike and see the same
-      batches.
-    rows: a dict a run, with its choices by name and its seed.
+    keys: `[R]`; runs with the same seed have the same key, and so the same batches.
+    rows: for each run a dict of its choices by name and its seed.
     """
 
     hyperparams: Hyperparams
@@ -32,8 +31,8 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
 
     Args:
       seeds: the number of seeds.
-      choices: the values to try, by field of `Hyperparams`. For `chrono`, put "chrono" among the
-        values of `forget_bias`. A field without choices keeps its default.
+      choices: the values to try, by field of `Hyperparams`; other fields keep their defaults. The
+        value "chrono" of `forget_bias` sets the field `chrono`.
 
     Raises:
       TypeError, ValueError: a field is unknown, has no values, or has values that are not numbers.
@@ -50,11 +49,14 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     for name, values in choices.items():
         if name not in fields:
             raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
-        _check_values(name, values)
-    combinations = [
-        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
-    ]
-    rows = [{**chosen, "seed": seed} for chosen in combinations for seed in range(seeds)]
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
+        for value in values:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and not (name == "forget_bias" and value == CHRONO):
+                raise TypeError(f"{name}: expected numbers, got {describe(value)}")
+    axes = {**choices, "seed": range(seeds)}
+    rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     columns: dict[str, Any] = {}
     for name in fields:
         values = [row.get(name, Hyperparams._field_defaults[name]) for row in rows]
@@ -64,12 +66,3 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     chrono = jnp.array([row.get("forget_bias") == CHRONO for row in rows])
     keys = jax.vmap(jax.random.key)(jnp.array([row["seed"] for row in rows], jnp.uint32))
     return Grid(Hyperparams(**columns, chrono=chrono), keys, rows)
-
-
-def _check_values(name, values):
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
-    for value in values:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number and not (name == "forget_bias" and value == CHRONO):
-            raise TypeError(f"{name}: expected numbers, got {describe(value)}")

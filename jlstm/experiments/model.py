@@ -1,4 +1,4 @@
-"""The model that learns a task: a stack of LSTMs, or of another cell, and a linear readout."""
+"""The trained model: a stack of LSTMs, or of another cell, and a linear readout."""
 
 from typing import Any, NamedTuple
 
@@ -20,8 +20,7 @@ class Model(NamedTuple):
     """The parameters of a stack and its readout.
 
     layers: a stack, from `jlstm.init_stack`.
-    W: `[H, O]`, from the H features of the last layer's output; `[2H, O]` for both directions.
-    b: `[O]`, the bias.
+    W, b: the readout `[H, O]` of the last layer, `[2H, O]` for both directions, and its bias `[O]`.
     """
 
     layers: tuple[Any, ...]
@@ -46,12 +45,11 @@ def init_model(
     Args:
       key, input_size, hidden_sizes, output_size: a key, D, each layer's H, and O.
       forget_bias: the bias of every layer's forget gate.
-      chrono: if true, `jlstm.initializers.chrono_bias(longest_lag)` draws the biases of forget and
-        input gates instead. It may be traced, so that one compiled program has both.
+      chrono: whether `jlstm.initializers.chrono_bias(longest_lag)` draws the biases of forget and
+        input gates instead; may be traced, so that one compiled program has both.
       longest_lag: the longest lag for `chrono`, in steps.
-      init: draws a layer: `jlstm.init` or the init of a variant. It receives the biases of all four
-        gates as `bias_init`, and uses those of its gates; for coupled gates and the GRU see its
-        docstring.
+      init: `jlstm.init` or the init of a variant, which receives the biases of all four gates as
+        `bias_init` and uses those of its own gates; see the docstrings of coupled gates and GRU.
       bidirectional: whether every layer runs in both directions.
 
     >>> import jax
@@ -65,14 +63,8 @@ def init_model(
     def bias_init(key, *like):
         return jnp.where(chrono, spread(key, *like), constant(key, *like))
 
-    layers: Any = init_stack(
-        stack_key,
-        input_size,
-        hidden_sizes,
-        init=init,
-        bias_init=bias_init,
-        bidirectional=bidirectional,
-    )
+    options: Any = {"init": init, "bias_init": bias_init, "bidirectional": bidirectional}
+    layers: Any = init_stack(stack_key, input_size, hidden_sizes, **options)
     directions = layers[-1] if bidirectional else layers[-1:]
     width = sum(layer.U.shape[0] for layer in directions)  # a projected h is smaller than H
     W = jax.nn.initializers.lecun_normal()(readout_key, (width, output_size))
@@ -89,19 +81,17 @@ def apply_model(
     key: chex.PRNGKey | None = None,
     cell: Cell = lstm,
 ) -> Array:
-    """Computes the outputs `[T, B, O]`, or `[B, O]` of the last step that exists.
+    """Computes the outputs `[T, B, O]`, or `[B, O]` of the last step of each sequence.
 
         ys = drop(hs) W + b,   hs = unroll_stack(layers, xs)
 
-    The last step of the backward direction is the first of the sequence.
-
     Args:
       model: the parameters, from `init_model`.
-      xs, mask: `[T, B, D]`, and bool `[T, B]`, which steps exist.
-      answers: "every" step or the "last".
+      xs, mask: `[T, B, D]`, and bool `[T, B]`, False after the end of a sequence.
+      answers: "every" step, or the "last", which is the first step for the backward direction.
       dropout, key: the rate between layers and before the readout (Zaremba et al. 2014), and a key
-        for the masks; None turns dropout off.
-      cell: the cell of every layer, which takes its parameters.
+        for the masks; without a key there is no dropout.
+      cell: the cell of every layer.
 
     >>> import jax
     >>> model = init_model(jax.random.key(0), 2, (3,), 1)
@@ -111,10 +101,15 @@ def apply_model(
     options: Any = {} if key is None else {"dropout": dropout, "key": key}
     states, hs = unroll_stack(model.layers, xs, mask=mask, cell=cell, **options)
     if answers == "last":
-        # A skipped step holds the state, so the final h belongs to the last step that exists.
+        # A skipped step holds the state, so the final h belongs to the last step of the sequence.
         both = states[-1] if isinstance(states[-1], Bidirectional) else states[-1:]
         hs = jnp.concatenate([state.h for state in both], axis=-1)
     if key is not None:
         hs = drop(jax.random.fold_in(key, len(model.layers)), dropout, hs)
+    return read_out(model, hs)
+
+
+def read_out(model: Model, hs: Array) -> Array:
+    """Computes the outputs of the readout, `hs W + b`."""
     ys = jnp.matmul(hs, model.W)
     return ys + jnp.broadcast_to(model.b, ys.shape)

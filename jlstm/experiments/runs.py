@@ -1,15 +1,14 @@
-"""Folders of `jlstm train`: their settings, the series as it was read, and the trained models.
+"""Folders of `jlstm train`: settings, the series as it was read, and trained models.
 
-`settings.json` holds the settings, the versions of jlstm, jax and numpy, the digest of the series,
-and those of the results once the runs are finished. `series.npz` holds the series and its scaling,
-so that a folder needs no other file. Nothing is unpickled.
+`settings.json` holds the settings, the versions of jlstm, jax and numpy, and the digests of the
+series and of the results of finished runs. `series.npz` holds the series and its scaling, so a
+folder needs no other file. Nothing is unpickled.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,27 +22,25 @@ from jlstm import cells
 from jlstm._src.cell import Cell
 from jlstm._src.checks import check_count
 from jlstm._src.files import Writer
-from jlstm._src.lstm import init, lstm
-from jlstm._src.settings import DEFAULTS, check
+from jlstm._src.settings import DEFAULTS, NUMBERS, check
 from jlstm.experiments import segments, tasks
 from jlstm.experiments.grid import Grid, grid
 from jlstm.experiments.model import Model
+from jlstm.experiments.tasks.forecast import scaling_of
 from jlstm.experiments.tasks.task import Task
 from jlstm.experiments.training import Config
 
 SETTINGS, SERIES, PARAMS, ROWS = "settings.json", "series.npz", "params.npz", "results.jsonl"
-CHOICES = ("learning_rate", "forget_bias", "clip_norm", "dropout")
 # Settings that do not change the numbers of a step; the digest of the series covers its file.
 FREE = ("steps", "devices", "input", "columns", "header", "delimiter")
 
 
 class TrainedRun(NamedTuple):
-    """A run of a folder of `jlstm train`, or all runs of a cell.
+    """A run of a folder of `jlstm train`, or R runs of one cell with an axis `[R]` in front.
 
-    best, last: the best model by validation, and the one after the last step; all runs have an axis
-      `[R]` in front.
-    key: the key of the run, or `[R]`; `evaluate(task, best, key, cell=cell)` gives its scores.
-    row: its settings and scores, a row of results.jsonl, or a list of them.
+    best, last: the best model by validation, and the model after the last step.
+    key: the key of the run; `evaluate(task, best, key, cell=cell)` returns its scores.
+    row: its settings and scores, a row of results.jsonl; a list for R runs.
     task, cell: its task, with the scaling of a forecaster, and its cell.
     """
 
@@ -56,37 +53,27 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(folder: str, index: int = 0) -> TrainedRun:
-    """Loads one run of a folder of `jlstm train`.
-
-    Args:
-      folder: the folder.
-      index: the run, by its row in results.csv, counted from 0.
+    """Loads one run of a folder of `jlstm train`, by its row in results.csv, counted from 0.
 
     Raises:
       OSError: a file cannot be read.
-      ValueError: a file is not one of a finished run of this version, was changed, or lacks the
-        run.
+      ValueError: the runs are not finished or not of this version, a file was changed, or there is
+        no such row.
     """
     check_count("index", index)
     groups = _groups(folder)
-    for group in groups:
-        if index < len(group.row):
-            pick: Any = jax.tree.map(lambda leaf: leaf[index], group[:3])  # noqa: B023
-            return group._replace(best=pick[0], last=pick[1], key=pick[2], row=group.row[index])
-        index -= len(group.row)
     total = sum(len(group.row) for group in groups)
-    raise ValueError(f"index: {folder} has {total} runs, got {index + total}")
+    if index >= total:
+        raise ValueError(f"index: {folder} has {total} runs, got {index}")
+    group, k = divmod(index, len(groups[0].row))  # all cells have the same number of runs
+    return _pick(groups[group], k)
 
 
 def load_runs(folder: str, cell: str | None = None) -> TrainedRun:
-    """Loads all runs of one cell, as one pytree with an axis `[R]` in front.
-
-    Args:
-      folder: the folder.
-      cell: the name of the cell; None if the folder has one.
+    """Loads all runs of one cell, named unless the folder has only one, with an axis `[R]`.
 
     Raises:
-      OSError, ValueError: as `load_run`; or the folder has not this cell, or several.
+      OSError, ValueError: as `load_run`; or the folder does not have this cell, or has several.
     """
     groups = {group.row[0]["cell"]: group for group in _groups(folder)}
     if cell not in groups and (cell is not None or len(groups) > 1):
@@ -95,17 +82,18 @@ def load_runs(folder: str, cell: str | None = None) -> TrainedRun:
 
 
 def best_runs(folder: str) -> TrainedRun:
-    """Loads the seeds of the setting and cell whose median loss of validation is smallest."""
-    saved = read_settings(folder)
-    S, found = saved["seeds"], []
-    for group in _groups(folder):
-        losses = [row["validation_loss"] for row in group.row]
-        medians = np.median(np.array(losses, np.float64).reshape(-1, S), axis=1)  # None is NaN
-        k = int(np.argmin(np.nan_to_num(medians, nan=np.inf)))
-        found.append((medians[k], k * S, group))
-    _, begin, group = min(found, key=lambda best: np.nan_to_num(best[0], nan=np.inf))
-    best, last, key = jax.tree.map(lambda leaf: leaf[begin : begin + S], group[:3])
-    return group._replace(best=best, last=last, key=key, row=group.row[begin : begin + S])
+    """Loads the seeds of the setting and cell with the smallest median validation loss."""
+    groups, S = _groups(folder), read_settings(folder)["seeds"]
+    losses = [[row["validation_loss"] for row in group.row] for group in groups]
+    medians = np.median(np.array(losses, np.float64).reshape(len(groups), -1, S), axis=2)
+    smallest = np.nan_to_num(medians, nan=np.inf).argmin()  # None in a row is NaN here
+    group, setting = divmod(int(smallest), medians.shape[1])
+    return _pick(groups[group], slice(setting * S, setting * S + S))
+
+
+def _pick(group: TrainedRun, at: Any) -> TrainedRun:
+    best, last, key = jax.tree.map(lambda leaf: leaf[at], group[:3])
+    return group._replace(best=best, last=last, key=key, row=group.row[at])
 
 
 def read_settings(folder: str) -> dict[str, Any]:
@@ -134,21 +122,23 @@ def read_series(folder: str, saved: Mapping[str, Any]) -> np.ndarray | None:
     """Reads the series of a folder; None for a task without one."""
     if saved["series"] is None:
         return None
-    arrays = _arrays(Path(folder, SERIES), saved["series"])
-    return arrays["series"]
+    return _read_arrays(Path(folder, SERIES), saved["series"])["series"]
 
 
 def programs(
     saved: Mapping[str, Any], series: np.ndarray | None
 ) -> tuple[Task, dict[str, Config], Grid]:
-    """Makes the task, the `Config` of each cell, and the grid of runs that settings describe."""
+    """Makes the task, the `Config` of each cell, and the grid of runs from settings."""
     options = {name: saved[name] for name in ("difference", "period")} if series is not None else {}
     task = tasks.named(saved["task"], length=saved["length"], series=series, **options)
     names = "hidden_size", "layers", "batch_size", "steps", "validate_every"
     fixed = {name: saved[name] for name in names}
     fixed["optimizer"] = getattr(optax, saved["optimizer"])
-    configs = {name: Config(**fixed, **_cell(name)) for name in saved["cell"]}
-    choices = {name: saved[name] for name in CHOICES if saved[name] is not None}
+    configs = {
+        name: Config(**fixed, cell=getattr(cells, name), init=getattr(cells, f"init_{name}"))
+        for name in saved["cell"]
+    }
+    choices = {name: saved[name] for name in NUMBERS if saved[name] is not None}
     return task, configs, grid(saved["seeds"], choices)
 
 
@@ -161,85 +151,79 @@ def fingerprint(saved: Mapping[str, Any]) -> np.ndarray:
 
 def new_settings(chosen: Mapping[str, Any], series: np.ndarray | None) -> dict[str, Any]:
     """Returns the settings of a new folder."""
-    digest = None if series is None else sha256(series_writer(series, chosen["difference"]))
+    digest = None if series is None else _sha256(series_writer(series, chosen["difference"]))
     return {**chosen, "versions": versions(), "series": digest, "digests": None}
 
 
+def finished_settings(saved: Mapping[str, Any], contents: Mapping[str, Writer]) -> dict[str, Any]:
+    """Returns the settings of a finished folder, with the digests of its files."""
+    digests = {name: _sha256(contents[name]) for name in (PARAMS, ROWS)}
+    return {**saved, "digests": {**digests, SETTINGS: fingerprint(saved).tobytes().hex()}}
+
+
 def versions() -> dict[str, str]:
-    """Returns the versions that the bits of a run depend on."""
-    modules: Sequence[Any] = jlstm, jax, np
-    return {module.__name__: module.__version__ for module in modules}
+    """Returns the versions of the modules that affect the bits of a run."""
+    return {"jlstm": jlstm.__version__, "jax": jax.__version__, "numpy": np.__version__}
 
 
 def series_writer(series: np.ndarray, difference: bool) -> Writer:
-    """Writes a series and the scaling of its forecasters."""
-    from jlstm.experiments.tasks.forecast import scaling_of
-
+    """Makes a writer of a series and the scaling of its forecasters."""
     scaling = scaling_of(series[: len(series) * 3 // 5], difference)
     return arrays_writer({"series": series, **scaling._asdict()})
 
 
-def arrays_writer(arrays: Mapping[str, Any]) -> Writer:
-    """Writes arrays by name to a .npz file."""
-    return lambda file: np.savez(file, **dict(arrays))
+def arrays_writer(tree: Any) -> Writer:
+    """Makes a writer of the arrays of a pytree to a .npz file."""
+    return lambda file: np.savez(file, **_named(tree))
 
 
-def named_arrays(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a pytree by path: `gru.best.layers[0].W`."""
+def _named(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of a pytree by path: `gru.best.layers.0.W`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(p, simple=True, separator="."): leaf for p, leaf in leaves}
 
 
-def sha256(write: Writer) -> str:
-    """Hashes what a writer writes."""
+def _sha256(write: Writer) -> str:
     file = io.BytesIO()
     write(file)
     return hashlib.sha256(file.getvalue()).hexdigest()
 
 
-def _cell(name: str) -> dict[str, Any]:
-    if name == "lstm":
-        return {"cell": lstm, "init": init}
-    return {"cell": getattr(cells, name), "init": getattr(cells, f"init_{name}")}
-
-
 def _groups(folder: str) -> list[TrainedRun]:
-    """Loads all runs, in the order of their rows, by cell."""
+    """Loads the runs of each cell, in the order of their rows."""
     saved = read_settings(folder)
     if saved["digests"] is None:
         raise ValueError(f"{folder}: its runs are not finished; continue them with --resume")
     if fingerprint(saved).tobytes().hex() != saved["digests"][SETTINGS]:
         raise ValueError(f"{Path(folder, SETTINGS)}: was changed after the runs were finished")
     task, configs, runs = programs(saved, read_series(folder, saved))
-    arrays = _arrays(Path(folder, PARAMS), saved["digests"][PARAMS])
-    text = _content(Path(folder, ROWS), saved["digests"][ROWS]).decode()
-    rows, each = [json.loads(line) for line in text.splitlines()], len(runs.rows)
-    groups = []
-    for k, (name, config) in enumerate(configs.items()):
-        start = partial(segments.start, task, config=config)
-        model = jax.eval_shape(start, runs.hyperparams, runs.keys).training.model
+    arrays = _read_arrays(Path(folder, PARAMS), saved["digests"][PARAMS])
+    text = _read(Path(folder, ROWS), saved["digests"][ROWS]).decode()
+    rows, groups = [json.loads(line) for line in text.splitlines()], []
+    for name, config in configs.items():
+        model = segments.shapes(task, runs.hyperparams, runs.keys, config=config).model
         like = {name: {"best": model, "last": model}}
         leaves = []
-        for path, leaf in named_arrays(like).items():
+        for path, leaf in _named(like).items():
             array = arrays.get(path)
             if array is None or array.shape != leaf.shape or array.dtype.kind != "f":
                 raise ValueError(f"{Path(folder, PARAMS)}: {path} does not fit the settings")
             leaves.append(array)
-        both = jax.tree.unflatten(jax.tree.structure(like), leaves)[name]
-        own = rows[k * each : (k + 1) * each]
-        groups.append(TrainedRun(both["best"], both["last"], runs.keys, own, task, config.cell))
+        models = jax.tree.unflatten(jax.tree.structure(like), leaves)[name]
+        own = [row for row in rows if row["cell"] == name]
+        groups.append(TrainedRun(**models, key=runs.keys, row=own, task=task, cell=config.cell))
     return groups
 
 
-def _content(path: Path, digest: str) -> bytes:
+def _read(path: Path, digest: str) -> bytes:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(f"{path}: was changed after it was written, or belongs to another run")
     return content
 
 
-def _arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
-    content = _content(path, digest)
+def _read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
+    content = _read(path, digest)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)

@@ -1,4 +1,4 @@
-"""`over_seeds`: maps a function over hundreds of seeds, in chunks, on all devices."""
+"""Maps a function over hundreds of seeds, in chunks, on all devices."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,8 +14,6 @@ from jlstm._src.checks import check_arrays, check_chunk, describe, is_legacy_key
 from jlstm._src.sharding import with_auto_axes
 from jlstm.experiments.chunks import auto_chunk
 
-EVERYWHERE = PartitionSpec()
-
 
 def over_seeds(
     fn: Callable[[Any], Any],
@@ -28,26 +26,22 @@ def over_seeds(
 
         out[s] = fn(keys[s])   for s = 0 … S - 1
 
-    Every device runs an equal share of the seeds in chunks, one chunk after the other. If S is not
-    a multiple of the number of slots, the last seed is repeated as padding and its extra results
-    are discarded. Results equal those of `vmap` up to rounding.
-
-    Inside a `jit` this is a part of the caller's program. Outside it is a program of its own,
-    compiled at every call.
+    Every device runs an equal share of the seeds, chunk by chunk. If S is not a multiple of the
+    number of slots, the last seed is repeated as padding and its extra results are discarded.
+    Results equal those of `vmap` up to rounding. Outside a `jit`, every call compiles a program.
 
     Args:
       fn: a pure function of one seed's slice of `keys`. Arrays it closes over go to every device.
       keys: a pytree of arrays `[S, …]`: keys, settings, parameters, data.
-      chunk: how many seeds a device runs together; memory grows with it. None is the whole share;
-        "auto" is the number that fits the cache of a CPU (`jlstm.experiments.chunks`), and the
-        whole share on other platforms.
-      devices: where to run. None is `jax.local_devices()`, or, inside a `shard_map`, the device
-        that runs there. For devices of several processes, such as `jax.devices()` after
+      chunk: how many seeds a device runs together; memory grows with it. None is the whole share.
+        "auto" is the number that fits the cache of a CPU, and None on other platforms.
+      devices: where to run. None is `jax.local_devices()`, or the current device inside a
+        `shard_map`. For devices of several processes, such as `jax.devices()` after
         `jax.distributed.initialize`, each process makes the same call and receives all results.
 
     Returns:
-      The results of `fn`, each array with S in front, on the devices that computed it. To combine
-      it with arrays on one device, use `jax.device_get`.
+      The results of `fn`, each array with S in front, on the devices that computed it; use
+      `jax.device_get` to combine it with arrays on one device.
 
     Raises:
       TypeError, ValueError: an argument is malformed; raised before anything is computed.
@@ -75,7 +69,7 @@ def over_seeds(
         """Runs the share of one device, `[chunks * length, …]`."""
         if chunks == 1:
             return jax.vmap(fn)(keys)
-        # A batch of one would cost memory and time for its axis.
+        # The axis of a batch of one would cost memory and time.
         return jax.lax.map(fn, keys, batch_size=length if length > 1 else None)
 
     def run(keys):
@@ -83,29 +77,32 @@ def over_seeds(
             keys = jax.tree.map(lambda leaf: leaf[slots], keys)
         run_all = run_share
         if mesh is not None:
-            # A scan of fn may carry a constant at first, which does not vary over devices.
+            # Without check_vma, since a scan in fn may start from a constant, which does not vary.
             shared = PartitionSpec(mesh.axis_names)
             specs: Any = {"in_specs": shared, "out_specs": shared, "check_vma": False}
             own = mesh if isinstance(mesh, Mesh) else None  # None is the mesh in context
             run_all = jax.shard_map(run_share, mesh=own, **specs)
         out = jax.tree.map(lambda leaf: leaf[:S], run_all(keys))
         if isinstance(mesh, Mesh) and mesh.is_multi_process:
-            out = jax.lax.with_sharding_constraint(out, NamedSharding(mesh, EVERYWHERE))
+            out = jax.lax.with_sharding_constraint(out, NamedSharding(mesh, PartitionSpec()))
         return out
 
     if isinstance(mesh, AbstractMesh):
         run = with_auto_axes(run, mesh, NamedSharding(mesh, _spec(S, mesh)))
-    return jax.jit(run)(_place(keys, S, mesh))
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
+    if isinstance(mesh, Mesh) and not mesh.is_multi_process and not traced:
+        keys = jax.device_put(keys, NamedSharding(mesh, _spec(S, mesh)))
+    return jax.jit(run)(keys)
 
 
 def _mesh_of(devices):
-    """Returns the mesh over which seeds are shared: your devices, or the mesh in context.
-
-    None is a single device: the one that runs there, inside a `shard_map`.
-    """
+    """Returns the mesh of `devices`, or the mesh in context; None inside a `shard_map`."""
     context = jax.sharding.get_abstract_mesh()
     if devices is not None:
-        devices = _check_devices(devices)
+        if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
+            raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")
+        if not devices or len(set(devices)) < len(devices):
+            raise ValueError(f"devices: expected one or more, each once, got {list(devices)}")
         if not context.empty:
             expected = "None inside jax.set_mesh, whose devices share the seeds"
             raise ValueError(f"devices: expected {expected}, got {len(devices)} devices")
@@ -115,21 +112,13 @@ def _mesh_of(devices):
     return Mesh(np.array(jax.local_devices()), "seeds") if context.empty else context
 
 
-def _place(keys, S, mesh):
-    """Moves arrays to the devices, except traced ones and those that several processes share."""
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(keys))
-    if not isinstance(mesh, Mesh) or mesh.is_multi_process or traced:
-        return keys
-    return jax.device_put(keys, NamedSharding(mesh, _spec(S, mesh)))
-
-
 def _spec(S, mesh):
-    """Returns how an array of all seeds is sharded: evenly, or everywhere if it cannot be."""
+    """Returns the spec of an array of all seeds: sharded if S divides evenly, else replicated."""
     return PartitionSpec(None if S % mesh.size else mesh.axis_names)
 
 
 def _check_leading_axis(keys: Any) -> int:
-    """Checks that all arrays of a tree have one leading axis; returns its length."""
+    """Checks that all arrays of a tree have the same leading axis; returns its length."""
     check_arrays("keys", keys)
     leaves = jax.tree.leaves(keys)
     if any(is_legacy_key(leaf) and leaf.ndim == 1 for leaf in leaves):
@@ -138,12 +127,3 @@ def _check_leading_axis(keys: Any) -> int:
     if len(lengths) > 1 or () in lengths:
         raise ValueError(f"keys: expected one leading axis, got {describe(keys)}")
     return leaves[0].shape[0]
-
-
-def _check_devices(devices: Sequence[Any]) -> list[Any]:
-    """Checks that `devices` has one device or more, each once; returns them as a list."""
-    if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
-        raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")
-    if not devices or len(set(devices)) < len(devices):
-        raise ValueError(f"devices: expected one or more, each once, got {list(devices)}")
-    return list(devices)

@@ -1,4 +1,4 @@
-"""Many runs at once, in compiled segments, so that you can look, save, or stop in between."""
+"""Training of many runs in compiled segments: you can look, save, or stop in between."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,8 +20,8 @@ from jlstm.experiments.training import Config, Curves, Hyperparams, Run, TrainSt
 class Progress(NamedTuple):
     """R runs between two segments, with everything needed to continue them.
 
-    training: with an axis of runs in front of every leaf.
-    curves: NumPy arrays `[R, step]`, of the steps taken.
+    training: each leaf has an axis `[R]` in front.
+    curves: NumPy arrays `[R, step]`.
     """
 
     training: TrainState
@@ -31,13 +31,20 @@ class Progress(NamedTuple):
 def start(
     task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
 ) -> Progress:
-    """Starts R runs; hyperparams and keys have an axis `[R]`."""
+    """Starts R runs; `hyperparams` and `keys` have an axis `[R]`."""
     training = jax.jit(jax.vmap(partial(one_run.start, task, config=config)))(hyperparams, keys)
     return Progress(training, blank_curves(keys.shape[0], 0))
 
 
+def shapes(
+    task: Task, hyperparams: Hyperparams, keys: chex.PRNGKey, *, config: Config = Config()
+) -> TrainState:
+    """Returns the shapes and dtypes of the states of R runs, without computing anything."""
+    return jax.eval_shape(partial(start, task, config=config), hyperparams, keys).training
+
+
 def blank_curves(runs: int, steps: int) -> Curves:
-    """Makes the curves of `runs` runs, filled with zeros."""
+    """Returns curves of zeros."""
     return Curves(*(np.zeros((runs, steps), np.float32) for _ in Curves._fields))
 
 
@@ -53,35 +60,34 @@ def advance(
     Raises:
       TypeError, ValueError: `config.steps` or `config.validate_every` is not a positive int.
     """
+    every = config.validate_every
     check_size("steps", config.steps)
-    check_size("validate_every", config.validate_every)
+    check_size("validate_every", every)
     everywhere = NamedSharding(Mesh(np.array(jax.local_devices()), "seeds"), PartitionSpec())
-    # All segments have the same chunk, since rounding depends on the runs in a chunk.
     pair: Any = hyperparams, progress.training
-    steps_of = partial(one_run.take_steps, task, steps=2, config=config)
-    chunk = auto_chunk(lambda pair: steps_of(*pair), pair, jax.default_backend())
 
-    @partial(jax.jit, static_argnums=2, out_shardings=everywhere)
-    def segment(hyperparams, training, steps):
-        def one(pair):
-            return one_run.advance(task, *pair, steps, config=config)
+    # All segments have the same chunk, since rounding depends on the runs in a chunk.
+    two_steps = partial(one_run.take_steps, task, config, steps=2)
+    chunk = auto_chunk(lambda pair: two_steps(*pair), pair, jax.default_backend())
 
-        return over_seeds(one, (hyperparams, training), chunk=chunk)
+    @partial(jax.jit, static_argnums=1, out_shardings=everywhere)
+    def segment(pair, steps):
+        one = partial(one_run.advance, task, steps=steps, config=config)
+        return over_seeds(lambda pair: one(*pair), pair, chunk=chunk)
 
     # The same sharding for inputs and outputs, so that the second segment is not compiled again.
-    hyperparams, training = jax.device_put((hyperparams, progress.training), everywhere)
+    hyperparams, training = jax.device_put(pair, everywhere)
     curves, step = jax.device_get(progress.curves), int(training.step[0])
     while step < config.steps:
-        end = min((step // config.validate_every + 1) * config.validate_every, config.steps)
-        training, new = segment(hyperparams, training, end - step)
-        curves = jax.tree.map(
-            lambda a, b: np.concatenate([a, b], axis=1), curves, jax.device_get(new)
-        )
+        end = min((step // every + 1) * every, config.steps)
+        training, new = segment((hyperparams, training), end - step)
+        new = jax.device_get(new)
+        curves = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), curves, new)
         step = end
         yield step, Progress(training, curves)
 
 
 def finish(task: Task, progress: Progress, *, config: Config = Config()) -> Run:
-    """Tests R runs that have taken all their steps."""
+    """Tests the best models of R runs."""
     runs: Any = progress
     return jax.jit(partial(over_seeds, lambda run: one_run.finish(task, *run, config=config)))(runs)

@@ -1,7 +1,7 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
-A run is a scan over steps, which carries a `TrainState`. Every `validate_every` steps the model is
-validated, and the best one is kept. The batch of step k depends only on the run's key and on k, so
+A run is a scan over steps that carries a `TrainState`. Every `validate_every` steps it validates
+the model, and it keeps the best one. The batch of step k depends only on the run's key and on k, so
 `start`, `advance` for each span between validations, and `finish` repeat the run of `train`.
 Nothing here is jitted. `jax.vmap` maps these functions over keys, hyperparameters, or both.
 """
@@ -30,16 +30,15 @@ UNSOLVED = -1
 
 @dataclass(frozen=True)
 class Config:
-    """Static choices, for which a program is compiled.
+    """Static options of a run.
 
     hidden_size, layers: H of every layer, and the number of layers.
-    batch_size, steps: the number of new sequences a step, and of steps of the whole run.
+    batch_size, steps: new sequences per step, and steps of the whole run.
     optimizer: makes an optax optimiser from a learning rate.
-    cell: the cell of every layer, the standard one or a variant of `jlstm.cells`.
-    init: draws the parameters of the cell; it receives a `bias_init`, as `jlstm.init` does.
+    cell, init: the cell of every layer, and its init, which takes `bias_init` as `jlstm.init` does.
     bidirectional: whether every layer runs in both directions.
-    validate_every: the number of steps between validations. A validation also follows the last
-      step. The program is smallest if `steps` is a multiple.
+    validate_every: steps between validations; another validation follows the last step. The program
+      is smallest if `steps` is a multiple.
     """
 
     hidden_size: int = 32
@@ -57,12 +56,10 @@ class Hyperparams(NamedTuple):
     """Numbers that may differ between runs of one program: each may have a mapped axis.
 
     learning_rate: the learning rate of the optimiser.
-    forget_bias: the initial bias of the forget gate, or of its counterpart in other cells; see
-      `init_model`. It has no effect on a cell without either.
-    chrono: if true, the biases of forget and input gates are drawn for lags up to the task's
-      longest sequence instead (`jlstm.initializers.chrono_bias`).
-    clip_norm: the largest global norm of the gradient, which is clipped to it; None never clips.
-    dropout: the rate between layers and before the readout; None for no dropout.
+    forget_bias, chrono: initial biases, as in `init_model`, with the task's longest sequence as the
+      longest lag. A cell without a forget gate or a counterpart ignores `forget_bias`.
+    clip_norm: the largest global norm of the gradient; None never clips.
+    dropout: the rate between layers and before the readout; None disables dropout.
     """
 
     learning_rate: chex.Numeric = 1e-3
@@ -73,11 +70,10 @@ class Hyperparams(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The model with the smallest loss of validation so far.
+    """The model with the smallest validation loss so far.
 
-    model: the parameters.
-    step: int32, the number of steps after which it was validated; 0 before the first validation.
-    loss: its loss of validation, infinite before the first validation.
+    step, loss: int32, the steps before its validation, and its validation loss. Until the first
+      validation they are 0 and infinity.
     """
 
     model: Model
@@ -88,13 +84,11 @@ class Best(NamedTuple):
 class TrainState(NamedTuple):
     """The state of a run, with everything needed to continue it.
 
-    model: the parameters.
-    best: the best model by validation.
-    optimizer_state: the state of optax.
-    key: the key of the run.
+    model, best: the current model, and the best one by validation.
+    optimizer_state, key: the state of optax, and the key of the run.
     step: int32, the number of steps taken.
     recent: int32 `[N]`, the number of correct sequences in each of the last N batches.
-    solved_at: int32, the number of steps after which the criterion was met; -1 before.
+    solved_at: int32, the step at which the criterion was first met; -1 before.
     """
 
     model: Model
@@ -107,11 +101,11 @@ class TrainState(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Curves `[steps]`, evaluated on each new batch before the step learns from it.
+    """Curves `[steps]` of a run.
 
-    loss: the loss of the task.
-    correct: the share of correct sequences; NaN for a task without `correct`.
-    validation: the loss of validation after the step; NaN without a validation.
+    loss, correct: the loss and the share of correct sequences of each new batch, before the step
+      learns from it; `correct` is NaN for a task without this function.
+    validation: the validation loss after the step; NaN after steps without a validation.
     """
 
     loss: Array
@@ -122,8 +116,7 @@ class Curves(NamedTuple):
 class Scores(NamedTuple):
     """Scores on the test sequences of a task.
 
-    loss, metric: those of the task.
-    cold_metric: the metric without the task's warm-up, which equals `metric` if it has none.
+    cold_metric: the metric without the task's warm-up; equals `metric` if the task has none.
     """
 
     loss: Array
@@ -134,11 +127,9 @@ class Scores(NamedTuple):
 class Run(NamedTuple):
     """The result of training.
 
-    best: the best model by validation, its step, and its loss of validation.
-    last: the parameters after the last step.
-    curves: `Curves` of the whole run.
-    solved_at: the number of steps after which the task's criterion was met, -1 for never.
-    test: `Scores` of the best model.
+    best, last: the best model by validation, and the model after the last step.
+    solved_at: the step at which the task's criterion was first met; -1 for never.
+    test: the scores of the best model.
     """
 
     best: Best
@@ -151,9 +142,9 @@ class Run(NamedTuple):
 def train(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> Run:
-    """Trains a new model on a task, for example of `jlstm.experiments.tasks`, and tests the best.
+    """Trains a new model on a task and tests the best one.
 
-    Everything is drawn from `key`: parameters, batches, dropout masks, validation and test.
+    `key` draws parameters, batches, dropout masks, validation and test.
 
     Raises:
       TypeError, ValueError: a size is not a positive int, or `key` is not one key.
@@ -168,18 +159,14 @@ def train(
     ((5, 3), (5,))
     """
     training = start(task, hyperparams, key, config=config)
-    every = config.validate_every
+    go, every = partial(advance, task, hyperparams, config=config), config.validate_every
     spans, rest = divmod(config.steps, every)
     pieces = []
     if spans:
-        training, curves = jax.lax.scan(
-            lambda training, _: advance(task, hyperparams, training, every, config=config),
-            training,
-            length=spans,
-        )
+        training, curves = jax.lax.scan(lambda state, _: go(state, every), training, length=spans)
         pieces.append(jax.tree.map(jnp.ravel, curves))
     if rest:
-        training, curves = advance(task, hyperparams, training, rest, config=config)
+        training, curves = go(training, rest)
         pieces.append(curves)
     curves = jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
     return finish(task, training, curves, config=config)
@@ -188,22 +175,17 @@ def train(
 def start(
     task: Task, hyperparams: Hyperparams, key: chex.PRNGKey, *, config: Config = Config()
 ) -> TrainState:
-    """Starts a run; arguments as for `train`."""
+    """Starts a run, with the arguments of `train`."""
     key = as_key(key)
     for name in ("hidden_size", "layers", "batch_size", "steps", "validate_every"):
         check_size(name, getattr(config, name))
     init_key, _, _ = jax.random.split(key, 3)
     T, D = sizes(task)
+    hidden_sizes = (config.hidden_size,) * config.layers
+    biases: Any = {"forget_bias": hyperparams.forget_bias, "chrono": hyperparams.chrono}
+    layers: Any = {"init": config.init, "bidirectional": config.bidirectional}
     model = init_model(
-        init_key,
-        D,
-        (config.hidden_size,) * config.layers,
-        task.output_size,
-        forget_bias=hyperparams.forget_bias,
-        chrono=hyperparams.chrono,
-        longest_lag=max(T, 3),
-        init=config.init,
-        bidirectional=config.bidirectional,
+        init_key, D, hidden_sizes, task.output_size, longest_lag=max(T, 3), **biases, **layers
     )
     optimizer_state = _optimizer(config, hyperparams).init(model)
     best = Best(model, jnp.int32(0), jnp.asarray(jnp.inf, model.W.dtype))
@@ -223,65 +205,51 @@ def advance(
 
     Spans of two or more steps round alike; a single step is compiled without a loop.
     """
-    training, (loss, correct) = take_steps(task, hyperparams, training, steps, config=config)
-    found = _held_out(task, training.key)[0]
-    validation = _score(task, config.cell, training.model, found)[0]
+    training, (loss, correct) = take_steps(task, config, hyperparams, training, steps)
+    batch, _ = _held_out(task, training.key)
+    validation, _ = _score(task, config.cell, training.model, batch)
     now = Best(training.model, training.step, validation.astype(training.best.loss.dtype))
     better = now.loss < training.best.loss
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, training.best)
-    solved_at = _first(training, validation < task.solved_below)
-    training = training._replace(best=best, solved_at=solved_at)
+    training = _mark_solved(training._replace(best=best), validation < task.solved_below)
     blank = jnp.full(steps, jnp.nan, validation.dtype)
     return training, Curves(loss, correct, blank.at[-1].set(validation))
 
 
-def take_steps(
-    task: Task,
-    hyperparams: Hyperparams,
-    training: TrainState,
-    steps: int,
-    *,
-    config: Config = Config(),
-) -> tuple[TrainState, tuple[Array, Array]]:
+def take_steps(task: Task, config: Config, hyperparams: Hyperparams, start: TrainState, steps: int):
     """Takes `steps` further steps; returns the curves of loss and correct sequences."""
     check_size("steps", steps)
     optimizer = _optimizer(config, hyperparams)
 
     def step(training: TrainState, _):
+        model, state = training.model, training.optimizer_state
         _, steps_key, _ = jax.random.split(training.key, 3)
-        step_key = jax.random.fold_in(steps_key, training.step)
-        batch_key, noise_key = jax.random.split(step_key)
+        batch_key, noise_key = jax.random.split(jax.random.fold_in(steps_key, training.step))
         batch = task.sample(batch_key, config.batch_size)
 
         def loss_of(model):
             key = None if hyperparams.dropout is None else noise_key
-            noise: Any = {"dropout": hyperparams.dropout, "key": key}
-            outputs = apply_to(task, config.cell, model, batch, **noise)
+            noise = {"dropout": hyperparams.dropout, "key": key}
+            outputs = _outputs(task, config.cell, model, batch, **noise)
             return task.loss(outputs, batch), outputs
 
-        (loss, outputs), gradient = jax.value_and_grad(loss_of, has_aux=True)(training.model)
+        (loss, outputs), gradient = jax.value_and_grad(loss_of, has_aux=True)(model)
         with jax.numpy_dtype_promotion("standard"):  # which optax relies on
-            updates, optimizer_state = optimizer.update(
-                gradient, training.optimizer_state, training.model
-            )
-            model: Any = optax.apply_updates(training.model, updates)
-        training = training._replace(
-            model=model, optimizer_state=optimizer_state, step=training.step + 1
-        )
+            updates, state = optimizer.update(gradient, state, model)
+            model = optax.apply_updates(model, updates)
+        taken = training.step + 1
+        training = training._replace(model=model, optimizer_state=state, step=taken)
         if task.correct is None:
             return training, (loss, jnp.full_like(loss, jnp.nan))
         correct = task.correct(outputs, batch).sum(dtype=jnp.int32)
         size = training.recent.size
-        training = training._replace(
-            recent=training.recent.at[(training.step - 1) % size].set(correct)
-        )
+        training = training._replace(recent=training.recent.at[(taken - 1) % size].set(correct))
         if task.solved_below == -math.inf:
             enough = math.ceil(task.share * size * config.batch_size)
-            met = (training.recent.sum() >= enough) & (training.step >= size)
-            training = training._replace(solved_at=_first(training, met))
+            training = _mark_solved(training, (training.recent.sum() >= enough) & (taken >= size))
         return training, (loss, correct.astype(loss.dtype) / config.batch_size)
 
-    return jax.lax.scan(step, training, length=steps)
+    return jax.lax.scan(step, start, length=steps)
 
 
 def finish(task: Task, training: TrainState, curves: Curves, *, config: Config = Config()) -> Run:
@@ -298,40 +266,42 @@ def evaluate(task: Task, model: Model, key: chex.PRNGKey, *, cell: Cell = lstm) 
     """
     batch = _held_out(task, as_key(key))[1]
     loss, metric = _score(task, cell, model, batch)
-    if not task.warmup:
-        return Scores(loss, metric, metric)
-    cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
-    return Scores(loss, metric, cold[1])
+    cold = metric
+    if task.warmup:
+        _, cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
+    return Scores(loss, metric, cold)
 
 
-def _first(training: TrainState, met: Array) -> Array:
-    """Returns `solved_at`, which is the first step at which the criterion is met."""
-    return jnp.where(met & (training.solved_at == UNSOLVED), training.step, training.solved_at)
+def _mark_solved(training: TrainState, met: Array) -> TrainState:
+    """Sets `solved_at` to the current step if the criterion is met for the first time."""
+    first = met & (training.solved_at == UNSOLVED)
+    return training._replace(solved_at=jnp.where(first, training.step, training.solved_at))
 
 
 def _held_out(task: Task, key: chex.PRNGKey) -> tuple[Batch, Batch]:
-    """Returns the batches of validation and of test."""
+    """Returns the validation batch and the test batch."""
+
+    def new(key):
+        return task.sample(key, HELD_OUT)
+
     keys = jax.random.split(jax.random.split(key, 3)[2])
-    new = partial(task.sample, batch_size=HELD_OUT)
     return (task.validation or new)(keys[0]), (task.test or new)(keys[1])
 
 
-def _after_warmup(task: Task, batch: Batch) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[task.warmup :], batch)
+def _after_warmup(task: Task, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[task.warmup :], tree)
 
 
 def _score(task: Task, cell: Cell, model: Model, batch: Batch) -> tuple[Array, Array]:
     """Returns loss and metric of the steps after the warm-up."""
-    outputs = apply_to(task, cell, model, batch)
+    outputs = _outputs(task, cell, model, batch)
     if task.warmup:
-        outputs, batch = outputs[task.warmup :], _after_warmup(task, batch)
+        outputs, batch = _after_warmup(task, (outputs, batch))
     return task.loss(outputs, batch), task.metric(outputs, batch)
 
 
-def apply_to(task: Task, cell: Cell, model: Model, batch: Batch, **noise: Any) -> Array:
-    """Returns the outputs of a model for a batch of a task."""
-    options: Any = {"answers": task.answers, "cell": cell, **noise}
-    return apply_model(model, batch.xs, batch.mask, **options)
+def _outputs(task: Task, cell: Cell, model: Model, batch: Batch, **noise: Any) -> Array:
+    return apply_model(model, batch.xs, batch.mask, answers=task.answers, cell=cell, **noise)
 
 
 def _optimizer(config: Config, hyperparams: Hyperparams) -> optax.GradientTransformation:

@@ -27,7 +27,8 @@ from tests.helpers.jaxprs import scan_lengths
         ((100, 64, 512, 512), Plan(product="columns", save="z"), 5),
         ((50, 16, 1024, 1024), Plan(precompute=True, product="columns", save="z"), None),
         ((50, 65, 1024, 1024), Plan(save="z"), 5),
-        ((0, 1, 1, 1), Plan(product="joined", save="states"), None),
+        ((0, 1, 1, 1), Plan(precompute=True, save="states"), None),
+        ((4096, 1, 2, 16), Plan(product="joined", save="states"), None),
     ],
 )
 def test_the_plan_and_the_chunk_for_a_shape(sizes, plan, chunk):

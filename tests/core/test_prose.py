@@ -1,4 +1,4 @@
-"""Public text is plain English: how docstrings begin, how long sentences are, and words to avoid."""
+"""Public text is plain English: how docstrings begin, the length of sentences, some words."""
 
 import inspect
 import re
@@ -35,8 +35,7 @@ def sentences(text):
         for line in text.splitlines()
     ]
     for block in re.split(r"\n\s*\n", "\n".join(lines)):
-        for sentence in re.split(r"(?<=[.:;!?·])\s+", " ".join(block.split())):
-            yield sentence
+        yield from re.split(r"(?<=[.:;!?·])\s+", " ".join(block.split()))
 
 
 @pytest.mark.parametrize("name, text", docstrings().items())

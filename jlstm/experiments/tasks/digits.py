@@ -14,10 +14,9 @@ def digits(by: str = "rows") -> Task:
     """Makes the task of classifying handwritten digits, read as a sequence.
 
     The data are the 1,797 images of 8 x 8 pixels of scikit-learn (extra `[data]`), read by "rows",
-    `xs [8, B, 8]`, or by "pixels", `xs [64, B, 1]`, with values from 0 to 1. Of every five
-    images, one is in the test and one in the validation. Sequential reading follows
-    Le, Jaitly & Hinton, "A simple way to initialize
-    recurrent networks of rectified linear units", 2015.
+    `xs [8, B, 8]`, or by "pixels", `xs [64, B, 1]`, with values from 0 to 1. Every fifth image is
+    for the test, another for validation. Sequential reading follows Le, Jaitly & Hinton, "A simple
+    way to initialize recurrent networks of rectified linear units", 2015.
 
     >>> import jax
     >>> task = digits()
@@ -33,15 +32,14 @@ def digits(by: str = "rows") -> Task:
     sequences = (images / 16).reshape(shape).swapaxes(0, 1).astype(np.float32)  # [T, N, D]
     labels = labels.astype(np.int32)
     fifth = np.arange(len(labels)) % 5
-    learnt = fifth > 1
+
+    def images_where(at):
+        return Batch(jnp.asarray(sequences[:, at]), jnp.asarray(labels[at]))
 
     def sample(key, batch_size):
-        rows = jax.random.randint(key, (batch_size,), 0, int(learnt.sum()))
-        return Batch(jnp.asarray(sequences[:, learnt])[:, rows], jnp.asarray(labels[learnt])[rows])
-
-    def held_out(part):
-        at = fifth == part
-        return lambda key: Batch(jnp.asarray(sequences[:, at]), jnp.asarray(labels[at]))
+        xs, targets, _ = images_where(fifth > 1)
+        rows = jax.random.randint(key, (batch_size,), 0, len(targets))
+        return Batch(xs[:, rows], targets[rows])
 
     def correct(outputs, batch):
         return outputs.argmax(axis=-1) == batch.targets
@@ -50,8 +48,8 @@ def digits(by: str = "rows") -> Task:
         name=f"digits-{by}",
         output_size=10,
         sample=sample,
-        validation=held_out(1),
-        test=held_out(0),
+        validation=lambda key: images_where(fifth == 1),
+        test=lambda key: images_where(fifth == 0),
         loss=lambda outputs, batch: cross_entropy(outputs, batch.targets).mean(),
         correct=correct,
         metric=share_correct(correct),

@@ -1,4 +1,4 @@
-"""One-step forecasts of a series of your own, beside those of simple methods."""
+"""One-step forecasts of a series of your own, and simple methods to compare with."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,26 +11,26 @@ from jlstm._src.checks import check_floats, check_size, describe
 from jlstm._src.dtypes import Array
 from jlstm.experiments.tasks.task import Batch, Scaling, Task
 
-# A simple method: from the last values `[N, W, D]` of N series to their next values `[N, D]`.
+# A simple method maps the last values `[N, W, D]` of N series to their next values `[N, D]`.
 Method = Callable[[np.ndarray], np.ndarray]
 
-PENALTIES = 10.0 ** np.arange(-4, 3)  # of the ridge regression, a row
-LONGEST = 400  # steps of a season that is estimated
-ROWS = 20_000  # the most that the ridge regression learns from, the latest ones
+PENALTIES = 10.0 ** np.arange(-4, 3)  # of the ridge regression, per row
+LONGEST = 400  # steps, the longest period that is estimated
+ROWS = 20_000  # the largest number of rows to fit the ridge regression to, the latest ones
 
 
 def forecast(
     series: Array, *, window: int = 50, difference: bool = False, period: int | None = None
 ) -> Task:
-    """Makes the task of forecasting a series: its values at t + 1 from those up to t.
+    """Makes the task of forecasting a series: its values at t + 1 from the values up to t.
 
-    The first three fifths of the series are to learn from, in random windows; the next fifth is the
-    validation, the last one the test, each in adjacent windows. There a window before each warms
-    the state up. Inputs are standardised by the first part. Outputs are the changes to the next
-    step, in the inputs' deviations, so the output 0 is persistence: the last value again.
+    The first three fifths of the series are for training, in random windows; the next fifth is for
+    validation and the last one for the test, in adjacent windows, each after another window that
+    warms the state up. Inputs are standardised by the first part. Outputs are the changes to the
+    next step, in the inputs' deviations, so the output 0 is persistence: the last value again.
 
-    The task is solved when the loss of validation is below those of persistence, of the seasonal
-    naive forecast (the value a period ago), and of a ridge regression on the last `window` values.
+    The task is solved when the validation loss is below the losses of persistence, the seasonal
+    naive forecast (the value a period ago), and a ridge regression on the last `window` values.
 
     Args:
       series: `[N, D]`, of finite floats or ints.
@@ -38,11 +38,11 @@ def forecast(
       difference: whether the inputs are differences, for a series that leaves the range of its
         first part.
       period: the steps of a season; None estimates it from the first part: the shortest local
-        minimum of the seasonal naive error, up to 400, that is at most 1.5 of the smallest one.
+        minimum of the seasonal naive error, up to 400, of at most 1.5 times the smallest one.
 
     Raises:
-      TypeError, ValueError: the series is not an array of numbers, has a number that is not finite,
-        is too short for a window in each part, or is constant in a column.
+      TypeError, ValueError: the series is not an array of finite numbers, is too short for a window
+        in each part, or is constant in a column.
 
     >>> import jax, numpy as np
     >>> task = forecast(np.sin(np.arange(500.0))[:, None], window=20)
@@ -60,16 +60,16 @@ def forecast(
         got = f"{series[row, column]} at [{row}, {column}]"
         raise ValueError(f"series: expected finite numbers, got {got}")
     N, D = series.shape
-    ends = N * 3 // 5, N * 4 // 5, N
-    if ends[1] - ends[0] < window or ends[0] < window + 2:
+    first, second = N * 3 // 5, N * 4 // 5
+    if second - first < window or first < window + 2:
         least = f"at least {window} values in each fifth for windows of {window}"
-        raise ValueError(f"series: expected {least}, got {ends[1] - ends[0]}")
+        raise ValueError(f"series: expected {least}, got {second - first}")
     if period is not None:
         check_size("period", period)
-        if period > ends[0] // 2:
-            most = f"at most half of the {ends[0]} values to learn from"
+        if period > first // 2:
+            most = f"at most half of the {first} training values"
             raise ValueError(f"period: expected {most}, got {period}")
-    scaling = scaling_of(series[: ends[0]], difference)
+    scaling = scaling_of(series[:first], difference)
     xs = scaled(scaling, series).astype(np.float32)[:-1]
     begin = int(difference)  # row j of xs is x_t at t = j + begin
     changes = (np.diff(series, axis=0) / scaling.deviation).astype(np.float32)[begin:]
@@ -79,7 +79,7 @@ def forecast(
         return Batch(jnp.asarray(xs)[at], jnp.asarray(changes)[at])
 
     def sample(key, batch_size):
-        starts = jax.random.randint(key, (batch_size,), 0, ends[0] - begin - window)
+        starts = jax.random.randint(key, (batch_size,), 0, first - begin - window)
         return windows(starts, window)
 
     def held_out(part):
@@ -87,16 +87,15 @@ def forecast(
         return lambda key: windows(starts - window, 2 * window)
 
     def errors(outputs, batch):
-        """Computes the mean squared error of each window, `[B]`; the output 0 is persistence."""
+        """Computes the mean squared error of each window, `[B]`."""
         return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
 
-    parts = [
-        range(b - (b - a) // window * window, b) for a, b in zip(ends[:2], ends[1:], strict=True)
-    ]
-    methods = methods_for(series, window, period)
+    parts = (first, second), (second, N)
+    validation, test = (range(b - (b - a) // window * window, b) for a, b in parts)
+    scale = scaling.deviation
     baselines = {
-        name: tuple(_error(method, series, part, scaling.deviation) for part in parts)
-        for name, method in methods.items()
+        name: (_error(method, series, validation, scale), _error(method, series, test, scale))
+        for name, method in methods_for(series, window, period).items()
     }
     return Task(
         sample,
@@ -104,17 +103,17 @@ def forecast(
         metric=lambda outputs, batch: errors(outputs, batch).mean() / errors(0, batch).mean(),
         output_size=D,
         answers="every",
-        validation=held_out(parts[0]),
-        test=held_out(parts[1]),
+        validation=held_out(validation),
+        test=held_out(test),
         warmup=window,
         correct=lambda outputs, batch: errors(outputs, batch) < errors(0, batch),
-        solved_below=min(validation for validation, _ in baselines.values()),
-        criterion="a validation loss below those of persistence, seasonal naive and ridge",
+        solved_below=min(loss for loss, _ in baselines.values()),
+        criterion="validation loss below persistence, seasonal naive and ridge",
         baseline=baselines["persistence"][1],
         baselines=baselines,
         scaling=scaling,
         name="forecast",
-        metric_name="mean squared error over that of persistence",
+        metric_name="mean squared error relative to persistence",
     )
 
 
@@ -124,19 +123,19 @@ def scaling_of(series: np.ndarray, difference: bool) -> Scaling:
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
     if not (np.isfinite(deviation) & (deviation > 0)).all():
-        raise ValueError("series: a column is constant, or too large, where it is learnt from")
+        raise ValueError("series: a column is constant or too large in the training part")
     return Scaling(mean, deviation, np.asarray(difference))
 
 
 def scaled(scaling: Scaling, series: Any) -> Any:
-    """Returns the inputs of a series `[T, D]`: `[T, D]`, or `[T - 1, D]` of differences."""
+    """Returns the inputs for a series `[T, D]`: `[T, D]`, or `[T - 1, D]` for differences."""
     values = series[1:] - series[:-1] if scaling.difference else series
     mean, deviation = (a.astype(values.dtype)[None] for a in scaling[:2])
     return (values - mean) / deviation
 
 
 def methods_for(series: np.ndarray, window: int, period: int | None = None) -> dict[str, Method]:
-    """Fits simple methods of forecasting to the first three fifths of a series."""
+    """Fits simple forecasting methods to the first three fifths of a series."""
     first = series[: len(series) * 3 // 5]
     scale = first.std(axis=0)
 
@@ -147,8 +146,8 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
         found = {p: season_error(p) for p in range(1, min(len(first) // 3, LONGEST) + 1)}
         dips = [p for p in list(found)[1:-1] if found[p] <= min(found[p - 1], found[p + 1])] or [1]
         period = next(p for p in dips if found[p] <= 1.5 * min(found[dip] for dip in dips))
-    past, following = _lags(series, range(window, len(series)), window)
-    changes = (following - past[:, -1]) / scale
+    past = _lags(series, window)[:-1]
+    changes = (series[window:] - past[:, -1]) / scale
     fit = slice(max(len(first) - window - ROWS, 0), len(first) - window)
     check = slice(len(first) - window, len(series) * 4 // 5 - window)
 
@@ -157,10 +156,8 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
         return np.concatenate([np.ones((len(past), 1)), centred.reshape(len(past), -1)], axis=1)
 
     X, Y = features(past[fit]), changes[fit]
-    fits = [
-        np.linalg.solve(X.T @ X + penalty * len(X) * np.eye(X.shape[1]), X.T @ Y)
-        for penalty in PENALTIES
-    ]
+    identity = len(X) * np.eye(X.shape[1])
+    fits = [np.linalg.solve(X.T @ X + penalty * identity, X.T @ Y) for penalty in PENALTIES]
     found = features(past[check])
     ridge = min(fits, key=lambda weights: ((found @ weights - changes[check]) ** 2).mean())
     return {
@@ -170,12 +167,11 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
     }
 
 
-def _lags(series, times, width):
-    """Returns the `width` values before each time, `[N, width, D]`, and those at the times."""
-    past = np.lib.stride_tricks.sliding_window_view(series, width, axis=0).swapaxes(1, 2)
-    return past[times.start - width : times.stop - width], series[times.start : times.stop]
+def _lags(series, width):
+    """Returns all windows of `width` values, `[N, width, D]`."""
+    return np.lib.stride_tricks.sliding_window_view(series, width, axis=0).swapaxes(1, 2)
 
 
 def _error(method, series, part, deviation):
-    past, following = _lags(series, part, part.start)
-    return float((((method(past) - following) / deviation) ** 2).mean())
+    errors = method(_lags(series, part.start)[: len(part)]) - series[part.start : part.stop]
+    return float(((errors / deviation) ** 2).mean())

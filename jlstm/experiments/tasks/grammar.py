@@ -1,6 +1,7 @@
 """The embedded Reber grammar: predict the next symbol, and remember the second one.
 
-Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997, experiment 1.
+Hochreiter & Schmidhuber (H&S), "Long short-term memory", Neural Computation 9(8), 1997,
+experiment 1.
 """
 
 import math
@@ -19,26 +20,18 @@ from jlstm.experiments.tasks.task import Batch, Task, share_correct
 SYMBOLS = "BTPSXVE"
 
 # The Reber grammar: two equally likely edges from each state, a symbol and the next state.
-_REBER = [
-    ["B1", "B1"],
-    ["T2", "P3"],
-    ["S2", "X4"],
-    ["T3", "V5"],
-    ["X3", "S6"],
-    ["P4", "V6"],
-    ["E7", "E7"],
-]
+_REBER = [pair.split() for pair in "B1 B1, T2 P3, S2 X4, T3 V5, X3 S6, P4 V6, E7 E7".split(",")]
 
 
-def _embed(reber):
-    """Makes the grammar of B, T or P, a string of `reber`, the same T or P, and E.
+def _embed():
+    """Makes the grammar of B, T or P, a string of the Reber grammar, the same T or P, and E.
 
     State 0 gives B, 1 chooses T or P, 2 to 8 are the grammar after T and 9 repeats T, 10 to 17 do
     the same for P, 18 gives E, and 19 is the end.
     """
     edges = [["B1", "B1"], ["T2", "P10"]]
     for start, symbol in ((2, "T"), (10, "P")):
-        edges += [[f"{edge[0]}{int(edge[1]) + start}" for edge in state] for state in reber]
+        edges += [[f"{edge[0]}{int(edge[1]) + start}" for edge in state] for state in _REBER]
         edges += [[f"{symbol}18"] * 2]
     edges += [["E19", "E19"], ["E19", "E19"]]
     symbols = [[SYMBOLS.index(edge[0]) for edge in state] for state in edges]
@@ -46,17 +39,13 @@ def _embed(reber):
     return np.array(symbols, np.int32), np.array(following, np.int32)
 
 
-_SYMBOL, _NEXT = _embed(_REBER)  # [state, edge]
+_SYMBOL, _NEXT = _embed()  # [state, edge]
 _LEGAL = np.eye(len(SYMBOLS), dtype=bool)[_SYMBOL].any(axis=1)  # [state, symbol]
 _END = len(_SYMBOL) - 1
 
 
 class Next(NamedTuple):
-    """The targets: the successor of each symbol.
-
-    symbol: int `[T, B]`, the next symbol.
-    legal: bool `[T, B, 7]`, the symbols that the grammar allows next.
-    """
+    """Targets: the next symbols, int `[T, B]`, and those that the grammar allows, `[T, B, 7]`."""
 
     symbol: Array
     legal: Array
@@ -67,10 +56,9 @@ def embedded_reber(longest: int = 40) -> Task:
 
     The outputs at each step are logits of the next symbol. A string is correct if at each step the
     symbols that the grammar allows next have the largest outputs; the last step but one requires a
-    memory of the second symbol. The task is solved when 512 new strings in a row were correct, as
-    many as the training and the test set of H&S together.
-
-    Strings are cut after `longest` + 1 symbols; of 100,000 strings 4 have more than 41.
+    memory of the second symbol. The criterion is 512 new strings in a row, as many as the training
+    and test sets of H&S together. Strings are cut after `longest` + 1 symbols; of 100,000 strings
+    4 have more than 41.
 
     >>> import jax
     >>> task = embedded_reber()

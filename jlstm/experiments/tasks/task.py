@@ -1,4 +1,4 @@
-"""The form of a task: a value that draws batches and judges outputs, all by pure functions."""
+"""Tasks as values: pure functions that draw batches and judge outputs."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,14 +13,12 @@ from jlstm._src.dtypes import Array
 
 Judgement = Callable[[Array, "Batch"], Array]
 
-HELD_OUT = 1000  # new sequences in a validation or a test
+HELD_OUT = 1000  # new sequences for validation or test
 
 
 class Batch(NamedTuple):
-    """Sequences to learn from, or to test on.
+    """Sequences `xs [T, B, D]` and their targets, a pytree of arrays for the task's functions.
 
-    xs: `[T, B, D]`.
-    targets: an array or a pytree of arrays, for the functions of the task.
     mask: bool `[T, B]`, False after the end of a sequence; None if all have the same length.
     """
 
@@ -30,7 +28,7 @@ class Batch(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """The units of a forecaster: how a series becomes inputs, and outputs a series.
+    """The units of a forecaster.
 
     An input is `(x_t - mean) / deviation`, or `(x_t - x_tm1 - mean) / deviation` of differences.
     An output is the change to the next step in deviations: `x_tp1 = x_t + deviation * output`.
@@ -46,26 +44,22 @@ class Scaling(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A supervised task on sequences: four fields, and more if it has more to say.
+    """A supervised task on sequences: four required fields, and options.
 
-    A model reads `xs [T, B, D]` and returns outputs `[T, B, O]`, or `[B, O]` if it answers once, at
-    the last step of each sequence.
-
-    sample: `(key, batch_size) -> Batch`, to learn from.
+    sample: `(key, batch_size) -> Batch`, for training.
     loss: `(outputs, batch) -> scalar`, which training minimises; in nats, or a squared error.
     metric: `(outputs, batch) -> scalar`, which is reported.
-    output_size: O.
-    answers: "every" step, or the "last" one.
-    validation, test: `key -> Batch`, sequences that choose the best step and that test it; None
-      draws 1,000 new ones by `sample`.
-    warmup: the first steps of these sequences, which warm the state up and are not scored.
+    output_size: O of the outputs `[T, B, O]`, or `[B, O]` for answers at the last step.
+    answers: "every" step, or the "last" one of each sequence.
+    validation, test: `key -> Batch`; None draws 1,000 new sequences by `sample`.
+    warmup: the first steps of these two, which warm the state up and are not scored.
     correct: `(outputs, batch) -> bool [B]`, whether each sequence is processed correctly.
-    recent, share: the task is solved when at least `share` of the last `recent` sequences to learn
-      from were correct, all of them new.
-    solved_below: the task is solved when the loss of validation is below this number instead.
-    criterion: the same in words, with its source.
+    recent, share: the task is solved when at least `share` of the last `recent` training sequences
+      were correct.
+    solved_below: the task is solved when the validation loss is below this number instead.
+    criterion: the criterion of success in words, with its source.
     baseline: the test loss of the trivial answer.
-    baselines: the losses of simple methods by name, of validation and of test.
+    baselines: validation and test losses of simple methods, by name.
     scaling: the units of a forecaster.
     name, metric_name: the task and its metric in words.
     """
@@ -79,7 +73,7 @@ class Task:
     test: Callable[[chex.PRNGKey], Batch] | None = None
     warmup: int = 0
     correct: Judgement | None = None
-    recent: int = 2000
+    recent: int = 2000  # as in Hochreiter & Schmidhuber 1997
     share: float = 1.0
     solved_below: float = -math.inf
     criterion: str = "not defined"
@@ -91,11 +85,11 @@ class Task:
 
 
 def sizes(task: Task) -> tuple[int, int]:
-    """Returns T and D of the sequences of a task, without drawing them."""
+    """Returns T and D of the sequences of a task, without drawing any."""
     xs = jax.eval_shape(lambda key: task.sample(key, 1), jax.random.key(0)).xs
     return xs.shape[0], xs.shape[2]
 
 
 def share_correct(correct: Judgement) -> Judgement:
-    """Makes the metric of most tasks, the share of correct sequences."""
+    """Makes the metric of most tasks: the share of correct sequences."""
     return lambda outputs, batch: correct(outputs, batch).astype(jnp.float32).mean()

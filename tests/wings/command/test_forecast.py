@@ -147,7 +147,7 @@ def test_a_range_that_the_runs_do_not_know_is_noted(folder, tmp_path, capsys):
     assert (
         err.startswith(f"{tmp_path / 'wild.csv'}: column 0 reaches from -") and err.count("\n") == 1
     )
-    assert ", the runs learnt from -" in err
+    assert ", the runs trained on -" in err
 
 
 def test_what_does_not_fit_is_one_line(folder, tmp_path, capsys, monkeypatch):

@@ -449,7 +449,7 @@ def test_a_folder_cannot_be_relabelled(finished, tmp_path, capsys):
     with pytest.raises(ValueError, match="settings.json: was changed after the runs were finished"):
         load_run(str(out))
     assert run("--resume", "--out", out) == 2
-    error = f"{out / 'checkpoints' / 'lstm'}: checkpoints of other settings than those of {out}"
+    error = f"{out / 'checkpoints' / 'lstm'}: its settings differ from {out}"
     assert capsys.readouterr().err == f"jlstm: error: {error}\n"
     (out / "settings.json").write_text(before)
     assert load_run(str(out)).row["seed"] == 0
@@ -487,7 +487,7 @@ def test_a_folder_in_use_is_refused(finished, tmp_path, capsys, monkeypatch):
         held = os.open(out, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
         assert run(*options, "--out", out) == 2
-        error = f"argument --out: {out}: another process trains there"
+        error = f"argument --out: {out}: another process is using it"
         assert capsys.readouterr() == ("", f"jlstm: error: {error}\n")
         os.close(held)
     assert contents(finished) == before and not os.listdir(fresh)

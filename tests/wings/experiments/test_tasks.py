@@ -457,7 +457,7 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
     "period": (
         partial(tasks.forecast, np.ones((100, 1)), window=5, period=31),
         ValueError,
-        "period: expected at most half of the 60 values to learn from, got 31",
+        "period: expected at most half of the 60 training values, got 31",
     ),
     "constant": (
         partial(tasks.forecast, np.ones((100, 1)), window=5),
