@@ -116,6 +116,7 @@ class Curves(NamedTuple):
 class Scores(NamedTuple):
     """Scores on the test sequences of a task.
 
+    loss, metric: those of the task.
     cold_metric: the metric without the task's warm-up; equals `metric` if the task has none.
     """
 
@@ -128,6 +129,7 @@ class Run(NamedTuple):
     """The result of training.
 
     best, last: the best model by validation, and the model after the last step.
+    curves: the curves of every step.
     solved_at: the step at which the task's criterion was first met; -1 for never.
     test: the scores of the best model.
     """
