@@ -11,6 +11,7 @@ import numpy as np
 import jlstm
 from jlstm import gradients
 from jlstm._src import texts
+from jlstm._src.stack import is_stack
 from jlstm.cli import options, outcomes, system
 
 HELP = "ask how gradients travel through an LSTM"
@@ -19,7 +20,7 @@ options the system of the notebook, else your series, your weights, or a trained
 EXAMPLE = "jlstm gradients flow --input wind.csv --standardise --hidden-size 8 --plot flow.png"
 
 LOSSES: dict[str, tuple[str, Callable]] = {
-    "last": ("½‖h_T‖²", lambda state, hs: (state.h**2).sum() / 2),
+    "last": ("½‖h_T‖²", lambda state, hs: (hs[-1] ** 2).sum() / 2),
     "mean": ("½ mean_t ‖h_t‖²", lambda state, hs: (hs**2).sum(axis=-1).mean() / 2),
 }
 # An answer is a title, a table by column, arrays to save, and a function that plots.
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     """Computes the answer, writes the files, prints the table."""
     system.check_options(args, {"save": (".npz", ".csv"), "plot": (".png",)})
     with system.precision(args.dtype):
-        params, xs = system.read_system(args)
+        params, xs = system.read_system(args, stacks=True)
         title, *answer = args.answer(args, params, xs)
     outcomes.write(args, *answer)
     outcomes.print_table(title, answer[0])
@@ -69,17 +70,23 @@ def run(args: argparse.Namespace) -> None:
 
 def _flow(args, params, xs) -> Answer:
     formula, loss = LOSSES[args.loss]
-    h, c, gates = jax.device_get(jax.jit(partial(gradients.gradient_flow, loss))(params, xs))
-    norms = {"h": h, "c": c} | dict(zip("ifgo", gates.T, strict=True))
+    flow = jax.device_get(jax.jit(partial(gradients.gradient_flow, loss))(params, xs))
+    layers = flow if is_stack(params) else (flow,)
+    norms, arrays = {}, {}
+    for layer, (h, c, gates) in enumerate(layers):
+        of = f"_{layer}" * (len(layers) > 1)  # names of one layer have no number
+        norms |= {f"h{of}": h, f"c{of}": c}
+        norms |= {f"{gate}{of}": norm for gate, norm in zip("ifgo", gates.T, strict=True)}
+        arrays |= {f"h{of}": h, f"c{of}": c, f"gates{of}": gates}
     _check_finite(args, norms)
 
     def draw():
-        lines = {f"z_{name}" if name in "ifgo" else name: norm for name, norm in norms.items()}
+        lines = {f"z_{name}" if name[0] in "ifgo" else name: norm for name, norm in norms.items()}
         label = "gradient norm (loss per unit)"
         return jlstm.plots.plot_norms(lines, xlabel="step t", ylabel=label)
 
     title = f"Norm of the gradient of {formula} by h_t, c_t and the gates' pre-activations"
-    return title, {"t": np.arange(len(xs)), **norms}, {"h": h, "c": c, "gates": gates}, draw
+    return title, {"t": np.arange(len(xs)), **norms}, arrays, draw
 
 
 def _lyapunov(args, params, xs) -> Answer:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jlstm import reference
 from jlstm._src import texts
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.settings import SERIES
+from jlstm._src.stack import is_stack
 from jlstm.cli import options
 from jlstm.interop import files as parameter_files
 from jlstm.interop.gates import Gate, pack_gates
@@ -73,14 +75,18 @@ def precision(dtype: str) -> AbstractContextManager:
     return jax.enable_x64(jax.config.read("jax_enable_x64") or dtype == "float64")
 
 
-def read_system(args: argparse.Namespace) -> tuple[LSTMParams, np.ndarray]:
-    """Reads the weights and the series from their files, or draws them as the notebook does."""
+def read_system(args: argparse.Namespace, *, stacks: bool = False) -> tuple[Any, np.ndarray]:
+    """Reads the weights and the series from their files, or draws them as the notebook does.
+
+    With `stacks`, the weights of a trained run may have several layers.
+    """
     names = ("seed", "steps", "input_size", "hidden_size")
     sizes = {name: size for name in names if (size := getattr(args, name)) is not None}
-    params = _read_params(args.params, args.run_index) if args.params else None
+    params = _read_params(args.params, args.run_index, stacks) if args.params else None
     series = _read_input(args) if args.input else None
     if params is not None:
-        sizes["input_size"] = int(np.shape(params.W)[0])
+        first = params[0] if is_stack(params) else params
+        sizes["input_size"] = int(np.shape(first.W)[0])
     if series is not None:
         D = series.shape[1]
         if sizes.setdefault("input_size", D) != D:
@@ -106,7 +112,7 @@ def _cast(dtype: str, source: str, array) -> np.ndarray:
     return array
 
 
-def _read_params(path: str, run: int | None) -> LSTMParams:
+def _read_params(path: str, run: int | None, stacks: bool) -> Any:
     """Reads the weights of a file, or the best ones of a run of `jlstm train` by validation."""
     if not os.path.isdir(path):
         if run is not None:
@@ -121,10 +127,10 @@ def _read_params(path: str, run: int | None) -> LSTMParams:
     if trained.row["cell"] != "lstm":
         found = f"run {run or 0} is one of {trained.row['cell']}"
         raise ValueError(f"{path}: expected a run of the cell lstm, {found}")
-    layer, *others = trained.best.layers
-    if others:
+    first, *others = layers = jax.tree.map(np.asarray, trained.best.layers)
+    if others and not stacks:
         raise ValueError(f"{path}: expected the weights of one layer, got a stack")
-    return LSTMParams(*map(np.asarray, layer))
+    return layers if others else first
 
 
 def _read_input(args: argparse.Namespace) -> np.ndarray:

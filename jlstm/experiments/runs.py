@@ -8,7 +8,7 @@ folder needs no other file. Nothing is unpickled.
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,12 +110,25 @@ def read_settings(folder: str) -> dict[str, Any]:
     expected = {*DEFAULTS, "versions", "series", "digests"}
     if odd := sorted(expected ^ set(saved)):
         raise ValueError(f"{path}: {odd[0]!r} is {'missing' if odd[0] in expected else 'unknown'}")
+    right = {
+        "versions": _are_texts(saved["versions"], versions()),
+        "series": isinstance(saved["series"], str | None),
+        "digests": saved["digests"] is None
+        or _are_texts(saved["digests"], (PARAMS, ROWS, SETTINGS)),
+    }
+    if not all(right.values()):
+        raise ValueError(f"{path}: {min(right, key=lambda name: right[name])!r} is malformed")
     try:
         for name in DEFAULTS:
             check(name, saved[name])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return saved
+
+
+def _are_texts(value: Any, names: Iterable[str]) -> bool:
+    is_table = isinstance(value, dict) and set(value) == set(names)
+    return is_table and all(isinstance(text, str) for text in value.values())
 
 
 def read_series(folder: str, saved: Mapping[str, Any]) -> np.ndarray | None:

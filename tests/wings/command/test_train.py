@@ -16,6 +16,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import optax
@@ -41,6 +42,7 @@ from jlstm.experiments import (
     tasks,
 )
 from jlstm.experiments.seeds import over_seeds
+from jlstm.gradients import gradient_flow
 from jlstm.interop.files import save_params
 
 SMALL = ["--task", "adding", "--length", "20", "--hidden-size", "4", "--batch-size", "8"]
@@ -80,6 +82,28 @@ def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
     status, out, err = ask("--params", finished, "--run-index", runs)
     assert (status, out) == (2, "")
     assert err == f"jlstm: error: index: {finished} has {runs} runs, got {runs}\n"
+
+
+@pytest.mark.parametrize("question", ["flow", "lyapunov", "truncation", "saliency"])
+def test_gradients_can_be_asked_of_a_stack(question, tmp_path, capsys):
+    out, saved = tmp_path / "out", tmp_path / "a.npz"
+    assert run(*SMALL, "--layers", 2, "--steps", 2, "--quiet", "--out", out) == 0
+    given = ["--steps=5", "--seed=1", "--params", str(out)]
+    assert cli.main(["gradients", question, *given, "--save", str(saved)]) == 0
+    printed, error = capsys.readouterr()
+    assert printed and error == ""
+    if question == "flow":
+        layers = load_run(str(out)).best.layers
+        xs = np.random.RandomState(1).randn(5, 2).astype(np.float32)
+        loss = lambda state, hs: (hs[-1] ** 2).sum() / 2  # noqa: E731
+        flow = gradient_flow(loss, layers, jnp.asarray(xs))
+        with np.load(saved) as arrays:
+            for k, layer in enumerate(flow):
+                for name, ours in layer._asdict().items():
+                    np.testing.assert_allclose(arrays[f"{name}_{k}"], ours, rtol=1e-3)
+    assert cli.main(["forward", *given]) == 2
+    error = f"{out}: expected the weights of one layer, got a stack"
+    assert capsys.readouterr().err == f"jlstm: error: {error}\n"
 
 
 def test_the_table_has_a_row_a_run(finished):
@@ -430,6 +454,9 @@ def test_settings_that_are_none_are_refused(finished, tmp_path, capsys):
         text.replace('"columns": null', '"columns": 5'): "columns: expected \"['5']\", got '5'",
         text.replace('"devices": null', '"devices": "all"'): "devices: expected a whole number",
         text.replace('"adding"', "null"): "task: ",
+        text.replace('"series": null', '"series": 3'): "'series' is malformed",
+        text.replace('"results.jsonl"', '"results"'): "'digests' is malformed",
+        text.replace('"jax": "', '"jax": 3, "flax": "'): "'versions' is malformed",
     }.items():
         path.write_text(content)
         for command in (["train", "--resume", "--out"], ["gradients", "flow", "--params"]):
