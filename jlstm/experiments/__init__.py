@@ -16,20 +16,13 @@ with extra("experiments"):
     from jlstm.experiments.model import Model, apply_model, init_model
     from jlstm.experiments.runs import TrainedRun, load_run, load_runs
     from jlstm.experiments.seeds import over_seeds
-    from jlstm.experiments.training import (
-        Best,
-        Config,
-        Curves,
-        Hyperparams,
-        Run,
-        Scores,
-        TrainState,
-        advance,
-        evaluate,
-        finish,
-        start,
-        train,
+
+    # fmt: off
+    from jlstm.experiments.training import (  # isort: skip
+        Best, Config, Curves, Hyperparams, Run, Scores, TrainState, advance, evaluate, finish,
+        start, train,
     )
+    # fmt: on
 
 # fmt: off
 __all__ = [
