@@ -12,7 +12,7 @@ import re
 import secrets
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +42,7 @@ def read_series(
     *,
     header: bool | None = None,
     delimiter: str | None = None,
+    missing: bool = False,
     note: Callable[[str], object] = lambda text: None,
 ) -> np.ndarray:
     """Reads a series `[T, D]` in float64 from a .csv file, UTF-8 text, or a .npy file.
@@ -55,6 +56,7 @@ def read_series(
         is neither a number nor missing, and refuses numbers that may be names, or notes them by
         the function `note`.
       delimiter: the character between the cells of a .csv file; None is a comma.
+      missing: whether cells may be missing, which are NaN in the result.
 
     Raises:
       OSError: the file cannot be read.
@@ -66,8 +68,8 @@ def read_series(
         raise ValueError(f"{path}: a .npy file has no header and no delimiter")
     try:
         if suffix(path) == ".csv":
-            return _read_csv(path, columns, header, delimiter, note)
-        return _read_npy(path, columns)
+            return _read_csv(path, columns, header, delimiter, missing, note)
+        return _read_npy(path, columns, missing)
     except OSError as error:  # one of reading, rather than opening, lacks the name
         raise OSError(error.errno, error.strerror, path) from None
 
@@ -77,7 +79,7 @@ def suffix(path: str) -> str:
     return Path(path).suffix.lower()
 
 
-def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
+def _read_csv(path, columns, header, delimiter, missing, note) -> np.ndarray:
     with open(path, encoding="utf-8-sig", newline="") as file:
         form = {"delimiter": delimiter or ",", "skipinitialspace": delimiter != " "}
         reader = csv.reader(_lines(path, file), strict=True, **form)
@@ -89,7 +91,7 @@ def _read_csv(path, columns, header, delimiter, note) -> np.ndarray:
             names = _names(f"{path}: row 1", first, header, delimiter)
             rows = rows if names else itertools.chain([first], rows)
             places = _places(path, columns, names, len(first))
-            series = _parse(path, reader, rows, len(first), places, names)
+            series = _parse(path, reader, rows, len(first), places, names, missing)
         except UnicodeDecodeError as error:
             utf16 = error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             raise ValueError(f"{path}: {'UTF-16' if utf16 else 'not UTF-8'} text") from None
@@ -120,7 +122,7 @@ def _lines(path: str, file: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _parse(path, reader, rows, width, places, names) -> np.ndarray:
+def _parse(path, reader, rows, width, places, names, missing) -> np.ndarray:
     """Reads the rows one by one into a flat buffer of doubles, 8 bytes a cell."""
     values = array("d")
     for cells in rows:
@@ -129,7 +131,9 @@ def _parse(path, reader, rows, width, places, names) -> np.ndarray:
             raise ValueError(f"{row}: expected {width} cells, got {len(cells)}")
         for k in places:
             number = _number(cells[k])
-            if number is None or not isfinite(number):
+            if missing and cells[k].strip().lower() in MISSING:
+                number = nan
+            elif number is None or not isfinite(number):
                 column = repr(names[k]) if names else k
                 raise ValueError(f"{row}, column {column}: {_expected_number(cells[k])}")
             values.append(number)
@@ -142,7 +146,7 @@ def _expected_number(got: Any) -> str:
     """Returns a message: why a cell is not a number, and how to correct it."""
     hints = [hint for mark, hint in HINTS.items() if mark in str(got)]
     if str(got).strip().lower() in MISSING:
-        hints = ["a missing cell; fill it in, or leave out its row or column"]
+        hints = ["a missing cell; pass --missing mask, or leave out its row or column"]
     text = shorten(got) if isinstance(got, str) else got
     return ": ".join([f"expected a finite number, got {text}", *hints[:1]])
 
@@ -211,7 +215,7 @@ def shorten(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
+def _read_npy(path: str, columns: Sequence[str] | None, missing: bool) -> np.ndarray:
     with open(path, "rb") as file:
         try:
             series = np.lib.format.read_array(file, allow_pickle=False)
@@ -225,7 +229,7 @@ def _read_npy(path: str, columns: Sequence[str] | None) -> np.ndarray:
     series = series.reshape(len(series), -1)
     places = list(_places(path, columns, None, series.shape[1]))
     series = series[:, places].astype(np.float64)
-    bad = np.argwhere(~np.isfinite(series))
+    bad = np.argwhere(np.isinf(series) if missing else ~np.isfinite(series))
     if len(bad):
         where, got = f"row {bad[0][0]}, column {places[bad[0][1]]}", series[tuple(bad[0])]
         raise ValueError(f"{path}: {where}: {_expected_number(got)}")

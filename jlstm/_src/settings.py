@@ -34,6 +34,7 @@ _rate = partial(texts.numbers, "from 0 below 1", lambda x: 0 <= x < 1)
 _bias = partial(texts.numbers, "or chrono", lambda x: True, word="chrono")
 _cells = partial(texts.choices, CELLS)
 _optimizer = partial(texts.choice, OPTIMIZERS, ", ".join(OPTIMIZERS))
+_mask = partial(texts.choice, ("mask",), "mask")
 _steps = partial(texts.whole_number, 2, 2**31 - 1)
 
 SERIES = {
@@ -41,6 +42,7 @@ SERIES = {
     "columns": Setting(texts.columns, "A,B", "columns of the input, by name or place from 0 (all)"),
     "header": Setting(texts.flag, "", "the first row of a .csv holds names (if it has text)"),
     "delimiter": Setting(texts.delimiter, "C", "separator of a .csv: a character or tab (,)"),
+    "missing": Setting(_mask, "mask", "skip rows with missing cells by a mask (refuse them)"),
 }
 TASK = {
     "task": Setting(texts.path, "NAME", "see `jlstm tasks`"),

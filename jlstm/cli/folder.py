@@ -48,7 +48,7 @@ def resume(args) -> tuple[dict[str, Any], np.ndarray | None]:
             raise ValueError(f"argument --{option}: {path} has {saved[name]}, got {value}")
     if "input" in given:
         again = options.read_series({**saved, **given})
-        if series is None or not np.array_equal(again, series):
+        if series is None or not np.array_equal(again, series, equal_nan=True):
             raise ValueError(f"argument --input: {given['input']} is not the series of {args.out}")
     now = {**saved, **{name: given[name] for name in ("steps", "devices") if name in given}}
     before = {**saved["versions"], "devices": saved["devices"]}

@@ -73,7 +73,7 @@ def _read_series(args, saved, known, scaling) -> np.ndarray:
     """Reads the series to continue, by the columns of the runs."""
     options.check_needs(vars(args), "input", *SERIES)
     if args.input is None:
-        return known
+        return _whole_end("the series", known)
     series = options.read_series({**vars(args), "columns": args.columns or saved["columns"]})
     D, least = known.shape[1], len(known) * 3 // 10  # for any period and window
     where = f"argument --input: {args.input}"
@@ -83,6 +83,12 @@ def _read_series(args, saved, known, scaling) -> np.ndarray:
     if len(series) < least:
         raise ValueError(f"{where}: expected {least} rows or more, got {len(series)}")
     _note_range(args.input, known[: len(known) * 3 // 5], series, scaling.difference)
+    return _whole_end(args.input, series)
+
+
+def _whole_end(source: str, series: np.ndarray) -> np.ndarray:
+    if not np.isfinite(series[-1]).all():
+        raise ValueError(f"{source}: expected a last row without missing cells")
     return series
 
 
@@ -91,10 +97,11 @@ def _note_range(source: str, training: np.ndarray, series: np.ndarray, differenc
     if difference:
         training, series = np.diff(training, axis=0), np.diff(series, axis=0)
     for d, (old, new) in enumerate(zip(training.T, series.T, strict=True)):
-        margin = 0.01 * (old.max() - old.min())
-        if new.min() < old.min() - margin or new.max() > old.max() + margin:
-            found = f"column {d} reaches from {new.min():g} to {new.max():g}"
-            known = f"the runs trained on {old.min():g} to {old.max():g}"
+        (low, least), (high, most) = ((f(old), f(new)) for f in (np.nanmin, np.nanmax))
+        margin = 0.01 * (high - low)
+        if least < low - margin or most > high + margin:
+            found = f"column {d} reaches from {least:g} to {most:g}"
+            known = f"the runs trained on {low:g} to {high:g}"
             print(f"{source}: {found}, {known}", file=sys.stderr)
 
 
@@ -123,15 +130,16 @@ def _print_errors(trained, methods, known, K, names) -> None:
         print("\nThe test part is shorter than the horizon, so no error is shown.")
         return
     starts = np.unique(np.linspace(begin, end, STARTS).astype(int))
+    starts = starts[np.isfinite(known[starts - 1]).all(axis=1)]
     pasts = np.stack([known[start - width : start] for start in starts])
     actual = np.stack([known[start : start + K] for start in starts])
     forecasts = _free_runs(trained, pasts, K)
     found = {"median of seeds": np.median(forecasts, axis=0)}
     found |= {name: _iterate(method, pasts, K) for name, method in methods.items()}
-    errors = [np.sqrt(((values - actual) ** 2).mean(axis=(0, 1))) for values in found.values()]
+    errors = [np.sqrt(np.nanmean((f - actual) ** 2, axis=(0, 1))) for f in found.values()]
     table = {"method": list(found), **dict(zip(names, np.transpose(errors), strict=True))}
     errors_of = f"Root mean squared errors of {K} steps"
     outcomes.print_table(f"\n{errors_of} from {len(starts)} starts in the test part", table)
     low, high = np.quantile(forecasts, BAND, axis=0)
-    covered = ((actual >= low) & (actual <= high)).mean()
+    covered = ((actual >= low) & (actual <= high))[np.isfinite(actual)].mean()
     print(f"\nlow to high covers {covered:.0%} of these values")

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> None:
     system.check_options(args, ENDINGS)
     with system.precision(args.dtype):
         params, xs = system.read_system(args)
-        _, (H, C) = jax.jit(partial(unroll, return_states=True))(params, xs)
+        flags = system.flags_of(xs)
+        _, (H, C) = jax.jit(partial(unroll, return_states=True))(params, xs, **flags)
     H, C = np.asarray(H), np.asarray(C)
     if not (np.isfinite(H).all() and np.isfinite(C).all()):
         raise ValueError(f"the states are not finite in {args.dtype}: the series is too large")

@@ -20,7 +20,10 @@ options the system of the notebook, else your series, your weights, or a trained
 EXAMPLE = "jlstm gradients flow --input wind.csv --standardise --hidden-size 8 --plot flow.png"
 
 LOSSES: dict[str, tuple[str, Callable]] = {
-    "last": ("½‖h_T‖²", lambda state, hs: (hs[-1] ** 2).sum() / 2),
+    "last": (
+        "½‖h_T‖²",
+        lambda state, hs: ((state[-1] if is_stack(state) else state).h ** 2).sum() / 2,
+    ),
     "mean": ("½ mean_t ‖h_t‖²", lambda state, hs: (hs**2).sum(axis=-1).mean() / 2),
 }
 # An answer is a title, a table by column, arrays to save, and a function that plots.
@@ -70,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _flow(args, params, xs) -> Answer:
     formula, loss = LOSSES[args.loss]
-    flow = jax.device_get(jax.jit(partial(gradients.gradient_flow, loss))(params, xs))
+    flow = jax.device_get(
+        jax.jit(partial(gradients.gradient_flow, loss))(params, xs, **system.flags_of(xs))
+    )
     layers = flow if is_stack(params) else (flow,)
     norms, arrays = {}, {}
     for layer, (h, c, gates) in enumerate(layers):
@@ -91,7 +96,7 @@ def _flow(args, params, xs) -> Answer:
 
 def _lyapunov(args, params, xs) -> Answer:
     ask = partial(gradients.lyapunov_spectrum, k=args.k, warmup=args.warmup)
-    spectrum = jax.jit(ask)(params, xs)
+    spectrum = jax.jit(ask)(params, xs, **system.flags_of(xs))
     exponents, steps = np.asarray(spectrum.exponents), int(spectrum.steps)
     title = f"Lyapunov exponents in nats per step, the mean over {steps} steps after {args.warmup}"
     table = {"k": 1 + np.arange(len(exponents)), "exponent": exponents}
@@ -102,7 +107,8 @@ def _lyapunov(args, params, xs) -> Answer:
 def _truncation(args, params, xs) -> Answer:
     formula, loss = LOSSES[args.loss]
     ask = partial(gradients.truncation_study, loss, longest=args.longest)
-    study = jax.device_get(jax.jit(ask)(params, xs))
+    flags = system.flags_of(xs)
+    study = jax.device_get(jax.jit(ask)(params, xs, **flags))
     title = f"Gradient of {formula} truncated after K steps, beside the whole one"
     table = {"K": study.steps, **{n: getattr(study, n) for n in ("bias", "cosine", "norm")}}
     _check_finite(args, table)
@@ -110,9 +116,10 @@ def _truncation(args, params, xs) -> Answer:
 
 
 def _saliency(args, params, xs) -> Answer:
-    norm, saliency, _ = jax.device_get(jax.jit(gradients.input_sensitivity)(params, xs))
+    flags = system.flags_of(xs)
+    norm, saliency, _ = jax.device_get(jax.jit(gradients.input_sensitivity)(params, xs, **flags))
     ask = partial(gradients.memory_horizon, fraction=args.fraction)
-    horizon = jax.jit(ask)(params, xs)
+    horizon = jax.jit(ask)(params, xs, **flags)
     lag, reached = int(horizon.lag), bool(horizon.reached)
     names = args.columns or [f"x{d}" for d in range(saliency.shape[1])]
     titles = (f"x_{name}" if name in ("t", "norm") else name for name in names)

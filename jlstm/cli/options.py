@@ -73,4 +73,5 @@ def check_memory(arrays: Any) -> None:
 def read_series(given: Mapping[str, Any]) -> np.ndarray:
     """Reads the series of the options, and prints a note if its first row may hold names."""
     form = {name: given[name] for name in ("columns", "header", "delimiter")}
+    form["missing"] = given["missing"] is not None
     return files.read_series(given["input"], note=partial(print, file=sys.stderr), **form)

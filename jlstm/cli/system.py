@@ -57,7 +57,7 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
                 raise ValueError(f"argument --{size}: not allowed with --{file}, which decides it")
     if given >= {"input", "params", "seed"}:
         raise ValueError("argument --seed: nothing is drawn with --input and --params")
-    options.check_needs(values, "input", "columns", "header", "delimiter", "standardise")
+    options.check_needs(values, "input", "columns", "header", "delimiter", "missing", "standardise")
     options.check_needs(values, "params", "run-index")
     first = {}
     for option in ("input", "params", *endings):
@@ -68,6 +68,12 @@ def check_options(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...
                 same = f"the same file as --{first[file]}"
                 raise ValueError(f"argument --{option}: {path}: {same}")
     options.check_files(args, endings)
+
+
+def flags_of(xs: np.ndarray) -> dict[str, Any]:
+    """Returns the mask of a series whose rows may be missing, as an option of `unroll`."""
+    there = ~np.isnan(xs).any(axis=1)
+    return {} if there.all() else {"mask": np.asarray(there)}
 
 
 def precision(dtype: str) -> AbstractContextManager:
@@ -107,7 +113,7 @@ def read_system(args: argparse.Namespace, *, stacks: bool = False) -> tuple[Any,
 def _cast(dtype: str, source: str, array) -> np.ndarray:
     with np.errstate(over="ignore"):
         array = array.astype(jnp.dtype(dtype))
-    if not np.isfinite(array).all():
+    if np.isinf(array).any():
         raise ValueError(f"{source}: holds a number that is too large for {dtype}")
     return array
 
@@ -137,12 +143,13 @@ def _read_input(args: argparse.Namespace) -> np.ndarray:
     series = options.read_series(vars(args))
     if not args.standardise:
         return series
-    constant = np.flatnonzero((series == series[0]).all(axis=0))
+    there = series[np.isfinite(series).all(axis=1)]
+    constant = np.flatnonzero((there == there[:1]).all(axis=0))
     if len(constant):
         column = args.columns[constant[0]] if args.columns else constant[0]
         raise ValueError(f"{args.input}: column {column}: constant, so it has no deviation")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        mean, deviation = series.mean(axis=0), series.std(axis=0)
+        mean, deviation = there.mean(axis=0), there.std(axis=0)
     if not (np.isfinite(deviation) & (deviation > 0)).all():
         raise ValueError(f"{args.input}: numbers too large or too small to standardise")
     return (series - mean) / deviation

@@ -78,7 +78,7 @@ def _outputs(model, scaling, series, cell) -> tuple[Any, Array]:
     if scaling.mean.shape != (D,):
         raise ValueError(f"scaling: expected mean [{D}], got {describe(scaling.mean)}")
     xs = jnp.asarray(scaled(scaling, series), model.W.dtype)
-    states, hs = unroll_stack(model.layers, xs, cell=cell)
+    states, hs = unroll_stack(model.layers, xs, mask=jnp.isfinite(xs).all(-1), cell=cell)
     return states, read_out(model, hs)
 
 

@@ -143,6 +143,7 @@ def programs(
 ) -> tuple[Task, dict[str, Config], Grid]:
     """Makes the task, the `Config` of each cell, and the grid of runs from settings."""
     options = {name: saved[name] for name in ("difference", "period")} if series is not None else {}
+    options |= {"missing": True} if saved["missing"] else {}
     task = tasks.named(saved["task"], length=saved["length"], series=series, **options)
     names = "hidden_size", "layers", "batch_size", "steps", "validate_every"
     fixed = {name: saved[name] for name in names}

@@ -54,7 +54,7 @@ def test_csv(tmp_path, content, columns, expected):
 
 
 NUMBER = "expected a finite number, got"
-MISSING = ": a missing cell; fill it in, or leave out its row or column"
+MISSING = ": a missing cell; pass --missing mask, or leave out its row or column"
 REFUSED_CSV = {
     "empty": ("", None, "the file is empty"),
     "blank": ("\n\n", None, "the file is empty"),

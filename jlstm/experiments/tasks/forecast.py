@@ -20,7 +20,12 @@ ROWS = 20_000  # the largest number of rows to fit the ridge regression to, the 
 
 
 def forecast(
-    series: Array, *, window: int = 50, difference: bool = False, period: int | None = None
+    series: Array,
+    *,
+    window: int = 50,
+    difference: bool = False,
+    period: int | None = None,
+    missing: bool = False,
 ) -> Task:
     """Makes the task of forecasting a series: its values at t + 1 from the values up to t.
 
@@ -39,6 +44,8 @@ def forecast(
         first part.
       period: the steps of a season; None estimates it from the first part: the shortest local
         minimum of the seasonal naive error, up to 400, of at most 1.5 times the smallest one.
+      missing: whether rows may hold NaN. A mask skips these rows, and no target that is unknown
+        is scored.
 
     Raises:
       TypeError, ValueError: the series is not an array of finite numbers, is too short for a window
@@ -55,8 +62,9 @@ def forecast(
     if series.ndim != 2:
         raise ValueError(f"series: expected shape [N, D], got {describe(series)}")
     series = np.asarray(series, np.float64)
-    if not np.isfinite(series).all():
-        row, column = np.argwhere(~np.isfinite(series))[0]
+    wrong = np.isinf(series) if missing else ~np.isfinite(series)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
         got = f"{series[row, column]} at [{row}, {column}]"
         raise ValueError(f"series: expected finite numbers, got {got}")
     N, D = series.shape
@@ -76,7 +84,8 @@ def forecast(
 
     def windows(starts, steps):
         at = starts[None] + jnp.arange(steps)[:, None]
-        return Batch(jnp.asarray(xs)[at], jnp.asarray(changes)[at])
+        there = jnp.asarray(np.isfinite(xs).all(axis=1))[at] if missing else None
+        return Batch(jnp.asarray(xs)[at], jnp.asarray(changes)[at], there)
 
     def sample(key, batch_size):
         starts = jax.random.randint(key, (batch_size,), 0, first - begin - window)
@@ -86,9 +95,16 @@ def forecast(
         starts = part[0] - 1 - begin + window * jnp.arange(len(part) // window)
         return lambda key: windows(starts - window, 2 * window)
 
-    def errors(outputs, batch):
-        """Computes the mean squared error of each window, `[B]`."""
-        return ((outputs - batch.targets) ** 2).mean(axis=(0, 2))
+    def mean_error(outputs, batch, axis=None):
+        """Computes the mean squared error of known targets, or of each window for axes (0, 2)."""
+        if not missing:
+            return ((outputs - batch.targets) ** 2).mean(axis)
+        known = jnp.isfinite(batch.targets) & batch.mask[..., None]
+        squared = jnp.where(known, outputs - jnp.where(known, batch.targets, 0), 0) ** 2
+        return squared.sum(axis) / jnp.maximum(known.sum(axis), 1).astype(xs.dtype)
+
+    def correct(outputs, batch):
+        return mean_error(outputs, batch, (0, 2)) < mean_error(0, batch, (0, 2))
 
     parts = (first, second), (second, N)
     validation, test = (range(b - (b - a) // window * window, b) for a, b in parts)
@@ -99,14 +115,14 @@ def forecast(
     }
     return Task(
         sample,
-        loss=lambda outputs, batch: errors(outputs, batch).mean(),
-        metric=lambda outputs, batch: errors(outputs, batch).mean() / errors(0, batch).mean(),
+        loss=mean_error,
+        metric=lambda outputs, batch: mean_error(outputs, batch) / mean_error(0, batch),
         output_size=D,
         answers="every",
         validation=held_out(validation),
         test=held_out(test),
         warmup=window,
-        correct=lambda outputs, batch: errors(outputs, batch) < errors(0, batch),
+        correct=correct,
         solved_below=min(loss for loss, _ in baselines.values()),
         criterion="validation loss below persistence, seasonal naive and ridge",
         baseline=baselines["persistence"][1],
@@ -120,6 +136,7 @@ def forecast(
 def scaling_of(series: np.ndarray, difference: bool) -> Scaling:
     """Returns the mean and the deviation of a series, or of its differences."""
     values = np.diff(series, axis=0) if difference else series
+    values = values[np.isfinite(values).all(axis=1)]
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
     if not (np.isfinite(deviation) & (deviation > 0)).all():
@@ -137,10 +154,10 @@ def scaled(scaling: Scaling, series: Any) -> Any:
 def methods_for(series: np.ndarray, window: int, period: int | None = None) -> dict[str, Method]:
     """Fits simple forecasting methods to the first three fifths of a series."""
     first = series[: len(series) * 3 // 5]
-    scale = first.std(axis=0)
+    mean, scale = np.nanmean(first, axis=0), np.nanstd(first, axis=0)
 
     def season_error(period):
-        return (((first[period:] - first[:-period]) / scale) ** 2).mean()
+        return np.nanmean(((first[period:] - first[:-period]) / scale) ** 2)
 
     if period is None:
         found = {p: season_error(p) for p in range(1, min(len(first) // 3, LONGEST) + 1)}
@@ -152,14 +169,16 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
     check = slice(len(first) - window, len(series) * 4 // 5 - window)
 
     def features(past):
-        centred = (past[:, -window:] - first.mean(axis=0)) / scale
+        centred = (past[:, -window:] - mean) / scale
         return np.concatenate([np.ones((len(past), 1)), centred.reshape(len(past), -1)], axis=1)
 
     X, Y = features(past[fit]), changes[fit]
+    whole = np.isfinite(X).all(axis=1) & np.isfinite(Y).all(axis=1)
+    X, Y = X[whole], Y[whole]
     identity = len(X) * np.eye(X.shape[1])
     fits = [np.linalg.solve(X.T @ X + penalty * identity, X.T @ Y) for penalty in PENALTIES]
     found = features(past[check])
-    ridge = min(fits, key=lambda weights: ((found @ weights - changes[check]) ** 2).mean())
+    ridge = min(fits, key=lambda weights: np.nanmean((found @ weights - changes[check]) ** 2))
     return {
         "persistence": lambda past: past[:, -1],
         f"seasonal naive ({period})": lambda past: past[:, -period],
@@ -174,4 +193,4 @@ def _lags(series, width):
 
 def _error(method, series, part, deviation):
     errors = method(_lags(series, part.start)[: len(part)]) - series[part.start : part.stop]
-    return float(((errors / deviation) ** 2).mean())
+    return float(np.nanmean((errors / deviation) ** 2))

@@ -210,8 +210,8 @@ def _check_shapes(given, directions, arrays) -> None:
         dtypes = ("int32",) if name == "sequence_lens" else FLOATS
         if array.dtype.name not in dtypes:
             raise ValueError(f"{name}: expected {', '.join(dtypes)}, got {array.dtype}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite numbers")
+        if np.isnan(array).any():
+            raise ValueError(f"{name}: expected numbers, got NaN")
         sizes = zip(shapes[name], array.shape, strict=False)
         shape = [expected if expected == "B" else size for expected, size in sizes]
         if shape != shapes[name] or array.ndim > len(shape):

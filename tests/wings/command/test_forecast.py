@@ -189,3 +189,55 @@ def test_runs_resume_without_the_file_of_their_series_and_refuse_another(folder,
     assert cli.main(["train", "--resume", "--quiet", "--out", str(out), *given]) == 2
     error = f"argument --input: {tmp_path / 'other.csv'} is not the series of {out}"
     assert capsys.readouterr().err == f"jlstm: error: {error}\n"
+
+
+def test_missing_cells_are_masked_from_training_to_forecast(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = SERIES.round(6).astype(str)
+    cells[[3, 60, 61, 140]] = ["", "NA", "nan", "?"]
+    write("holes.csv", {"level": cells})
+    options = f"--task forecast --input holes.csv --length {WINDOW} --hidden-size 4 --seeds 2"
+    options += " --batch-size 8 --steps 10 --quiet --out runs"
+    assert cli.main(["train", *options.split()]) == 2
+    error = "holes.csv: row 5, column 'level': expected a finite number, got '': a missing cell; "
+    assert error + "pass --missing mask, or leave" in capsys.readouterr().err
+    assert cli.main(["train", *options.split(), "--missing", "mask"]) == 0
+    group = load_runs("runs")
+    assert all(np.isfinite(row["loss"]) for row in group.row)
+    ask("runs", "--horizon", 5)
+    out, err = capsys.readouterr()
+    assert err == "" and np.isfinite(table_of(out)["median"]).all()
+    model = jax.tree.map(lambda leaf: leaf[0], best_runs("runs").best)
+    holes = SERIES.round(6)
+    holes[[3, 60, 61, 140]] = np.nan
+    free = free_run(model, cast(Any, group.task.scaling), holes[:, None], 5)
+    assert np.isfinite(free).all()
+    cells[-1] = ""
+    write("end.csv", {"level": cells})
+    ask("runs", "--input", "end.csv", "--missing", "mask", status=2)
+    error = "jlstm: error: end.csv: expected a last row without missing cells\n"
+    assert capsys.readouterr().err.endswith(error)
+    assert cli.main("train --resume --quiet --out runs --input holes.csv".split()) == 0
+
+
+def test_a_run_over_missing_cells_holds_its_state(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = SERIES[:20].astype(str)
+    cells[[4, 5]] = ""
+    write("holes.csv", {"level": cells})
+    given = "--input holes.csv --missing mask --standardise --hidden-size 3".split()
+    assert cli.main(["forward", *given, "--save", "a.npz"]) == 0
+    with np.load("a.npz") as arrays:
+        H = arrays["H"]
+    assert np.isfinite(H).all()
+    np.testing.assert_array_equal(H[[4, 5]], H[[3, 3]])
+    assert (H[6] != H[3]).all()
+    for question in ("flow", "lyapunov", "truncation", "saliency"):
+        assert cli.main(["gradients", question, *given]) == 0
+    assert "nan" not in capsys.readouterr().out
+    np.save("holes.npy", np.where(np.arange(20) == 4, np.nan, SERIES[:20]))
+    given = "--input holes.npy --hidden-size 3".split()
+    assert cli.main(["forward", *given, "--missing", "mask"]) == 0
+    capsys.readouterr()
+    assert cli.main(["forward", *given]) == 2
+    assert "holes.npy: row 4, column 0: expected a finite number" in capsys.readouterr().err

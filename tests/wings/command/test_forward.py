@@ -170,7 +170,7 @@ GOOD = {
     "huge.csv": "1e300\n2\n",
 }
 NUMBER = "expected a finite number, got"
-MISSING = ": a missing cell; fill it in, or leave out its row or column"
+MISSING = ": a missing cell; pass --missing mask, or leave out its row or column"
 SIZE = "expected a whole number from 1 to 2147483647, got"
 
 # What the file bad.csv holds, the options, and the message.

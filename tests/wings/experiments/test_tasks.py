@@ -354,6 +354,37 @@ def test_a_forecast_is_scored_beside_simple_methods():
     assert loss == metric == 0 and correct.all()
 
 
+@pytest.mark.parametrize("difference", [False, True])
+def test_a_series_with_missing_rows_is_masked(difference):
+    """Rows with a NaN are skipped, and no target is scored that needs one."""
+    N, window = 200, 10
+    whole = np.random.default_rng(0).standard_normal((N, 2)).cumsum(axis=0)
+    series = whole.copy()
+    series[[7, 50, 51, 130, 170]] = np.nan
+    series[[20, 150], 1] = np.nan
+    task = tasks.forecast(series, window=window, difference=difference, missing=True)
+    batch = jax.tree.map(np.asarray, cast(Any, task.test)(None))
+    there = np.isfinite(batch.xs).all(axis=-1)
+    np.testing.assert_array_equal(batch.mask, there)
+    known = np.isfinite(batch.targets) & there[..., None]
+    assert 0 < (~known).sum() < 40
+    outputs = np.random.default_rng(1).standard_normal(batch.targets.shape)
+    squares = np.where(known, (outputs - batch.targets) ** 2, 0)
+    trivial = np.where(known, batch.targets**2, 0)
+    loss, metric, correct = judge(task, outputs, batch)
+    np.testing.assert_allclose(loss, squares.sum() / known.sum(), rtol=1e-5)
+    np.testing.assert_allclose(metric, squares.sum() / trivial.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(correct, squares.sum(axis=(0, 2)) < trivial.sum(axis=(0, 2)))
+    slope = jax.grad(task.loss)(jnp.asarray(outputs, jnp.float32), batch)
+    assert np.isfinite(slope).all() and not np.asarray(slope)[~known].any()
+    assert all(np.isfinite(losses).all() for losses in task.baselines.values())
+    plain = tasks.forecast(whole, window=window, difference=difference)
+    masked = tasks.forecast(whole, window=window, difference=difference, missing=True)
+    assert masked.baselines == plain.baselines
+    both = [judge(t, outputs, cast(Any, t.test)(None))[:2] for t in (plain, masked)]
+    np.testing.assert_allclose(*both, rtol=1e-5)
+
+
 # --- all of them
 
 
