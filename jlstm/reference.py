@@ -8,9 +8,6 @@ jlstm grew out of this system: one sequence, one LSTM, column vectors, a loop ov
     ĉ_t = tanh(Wc x_t + Uc h_tm1 + bc)       candidate memory
     c_t = f_t ⊙ c_tm1 + i_t ⊙ ĉ_t
     h_t = o_t ⊙ tanh(c_t)
-
-`unroll` and `unroll_stack` compute `jlstm.unroll` and `jlstm.unroll_stack` by loops over steps and
-rows, with resets, masks, directions and layers.
 """
 
 from functools import partial
@@ -83,7 +80,7 @@ def unroll(
     mask: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, np.ndarray, Any]:
-    """Computes `jlstm.unroll` step by step and row by row.
+    """Computes `jlstm.unroll` step by step and row by row, with resets, masks and directions.
 
     The arguments are those of `jlstm.unroll`, with `params` as `(W [D, 4H], U [H, 4H], b [4H])` and
     states as `(h, c)`.
@@ -101,7 +98,6 @@ def unroll(
     xs = np.asarray(xs, np.float64)
     T, *B, _ = xs.shape
     shape = (*B, params[1].shape[0])
-
     initial_h, initial_c = _rows(initial_state or (0.0, 0.0), shape)
     h, c = _rows(state or (initial_h, initial_c), shape)
     hs, H, C = np.zeros((3, T, *shape))
@@ -120,7 +116,7 @@ def unroll(
 
 
 def _rows(state, shape):
-    """Copies a state for every row, to overwrite it step by step."""
+    """Copies a state for every row."""
     return [np.array(np.broadcast_to(part, shape), float) for part in state]
 
 

@@ -19,8 +19,8 @@ class InitialisationStudy(NamedTuple):
     """Norms of gradients for I initialisations, L lengths and S seeds; T is the longest length.
 
     lag: int `[T]`, in steps before the last one.
-    norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖ for a random direction u of norm 1, hence 1 at
-      lag 0; NaN at lags beyond the length. The forget biases come first, chrono biases last.
+    norm: `[I, L, S, T]`, 1 at lag 0, NaN at lags beyond the length. The forget biases come first,
+      chrono biases last.
     """
 
     lag: Array
@@ -38,7 +38,7 @@ def initialisation_study(
 ) -> InitialisationStudy:
     """Norm of the gradient against the lag at initialisation.
 
-        norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
+        norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    u a random direction, ‖u‖ = 1
 
     The initialisations are constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz,
     Zaremba & Sutskever 2015), and chrono biases for lags up to T (Tallec & Ollivier 2018):

@@ -99,8 +99,7 @@ def lyapunov_spectrum(
     if warmup >= T:
         raise ValueError(f"warmup: expected less than the {T} steps of xs, got {warmup}")
     if mask is not None and reset is None and not isinstance(mask, Tracer):
-        fewest = np.asarray(mask).sum(axis=0).min(initial=T)
-        if fewest <= warmup:
+        if (fewest := np.asarray(mask).sum(axis=0).min(initial=T)) <= warmup:
             expected = f"more than the {warmup} steps of warmup in every row"
             raise ValueError(f"mask: expected {expected}, got a row of {fewest}")
     start, fresh = _start(k, basis, like), _start(k, None, like)
@@ -127,7 +126,6 @@ def lyapunov_spectrum(
 
 
 def _start(k, basis, like):
-    """Returns Q before the first step, `[*B, N, k]`."""
     *B, N = like.shape
     if basis is None:
         odd = 2 * np.arange(N) + 1

@@ -14,14 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import (
-    check,
-    check_arrays,
-    check_choice,
-    check_float_arrays,
-    describe,
-    describe_tree,
-)
+from jlstm._src.checks import check, check_arrays, check_choice, check_float_arrays, describe_tree
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -31,11 +24,8 @@ from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 
 
 class RTRLResult(NamedTuple):
-    """The result of real-time recurrent learning.
+    """The sum of the losses of all steps, its gradient, the final state and its influence.
 
-    loss: the sum of the losses of all steps.
-    gradient: a tree like the parameters.
-    state: the final state.
     influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
       `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
@@ -73,12 +63,10 @@ def rtrl_gradient(
     For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate. With
     P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H, and
     O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes O(T P)
-    time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as much
-    as the exact gradient.
+    time, as backpropagation does, and O(P) memory; for others it costs as much as the exact one.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls equal one. After an update the influence is stale, as its Jacobians are of earlier
-    parameters.
+    two calls equal one. After an update the influence is stale: its Jacobians are of earlier ones.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
@@ -117,8 +105,9 @@ def rtrl_gradient(
     follow, none = method(step_loss, params, recurrence)
     if influence is not None and state is None:
         raise ValueError("state: expected the state that influence belongs to, got None")
-    fits = influence is None or describe_tree(influence) == describe_tree(none)
-    check(fits, "influence", describe(none), influence)
+    expected = describe_tree(none)
+    fits = influence is None or describe_tree(influence) == expected
+    check(fits, "influence", expected, influence)
     influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
@@ -221,13 +210,10 @@ def _at_a_step(tree):
 
 
 def _check(step_loss, params, recurrence, targets):
-    """Checks that the parameters are floats, the targets have T steps, and the loss is a scalar."""
     check_float_arrays("params", params)
     T = jax.tree.leaves(recurrence.steps)[0].shape[0]
-    leaves = jax.tree.leaves(targets)
-    have_T = all(leaf.shape[:1] == (T,) for leaf in leaves)
+    have_T = all(leaf.shape[:1] == (T,) for leaf in jax.tree.leaves(targets))
     check(have_T, "targets", f"shape [{T}, …]", targets)
     first = partial(take, recurrence, params, recurrence.state)
-    at_a_step = _at_a_step((recurrence.steps, targets))
-    arguments = "(h_t, target_t)"
-    check_loss("step_loss", step_loss, arguments, lambda now, y: (first(now)[1], y), *at_a_step)
+    at = _at_a_step((recurrence.steps, targets))
+    check_loss("step_loss", step_loss, "(h_t, target_t)", lambda now, y: (first(now)[1], y), *at)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
@@ -109,9 +109,8 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """
     from flax import nnx
 
-    cell, names = "LSTMCell", (["ii", "if_", "ig", "io"], _SPLIT[1])
-    if optimized:
-        cell, names = "OptimizedLSTMCell", _FUSED
+    names = _FUSED if optimized else (["ii", "if_", "ig", "io"], _SPLIT[1])
+    cell = "OptimizedLSTMCell" if optimized else "LSTMCell"
     return nnx.State(jax.tree.map(nnx.Param, _to_tree(params, cell, names)))
 
 
@@ -123,15 +122,13 @@ def _to_tree(params: Any, cell: str, names: tuple[list[str], list[str]]) -> dict
     check_lstm(f"flax's {cell}", params)
     inputs, hidden = names
     W, U, b = (numpy_of(array).split(array, len(inputs), axis=-1) for array in params)
-    tree = {name: {"kernel": kernel} for name, kernel in zip(inputs, W, strict=True)}
-    leaves = zip(hidden, U, b, strict=True)
-    return tree | {name: {"kernel": kernel, "bias": bias} for name, kernel, bias in leaves}
+    tree = {name: {"kernel": w} for name, w in zip(inputs, W, strict=True)}
+    return tree | {n: {"kernel": u, "bias": b} for n, u, b in zip(hidden, U, b, strict=True)}
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
     """Joins the arrays of an LSTM, inside "params", "cell" or the names of directions."""
-    if not isinstance(tree, Mapping):
-        raise TypeError(f"{source}: expected arrays by name, got {describe(tree)}")
+    check(isinstance(tree, Mapping), source, "arrays by name", tree, TypeError)
     for around in ("params", "cell"):
         if set(tree) == {around}:
             return _from_tree(f"{source}.{around}", tree[around])

@@ -13,7 +13,7 @@ in float32; later ones change nothing. Everything else is exact to the bit.
 from collections.abc import Mapping
 from typing import Any
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 
@@ -33,8 +33,7 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     >>> params.b
     array([0., 0., 0., 1., 1., 1., 0., 0., 0., 0., 0., 0.])
     """
-    if not isinstance(params, Mapping):
-        raise TypeError(f"params: expected arrays by module, got {describe(params)}")
+    check(isinstance(params, Mapping), "params", "arrays by module", params, TypeError)
     place = f"{name}/linear"
     if place not in params:
         found = [key.removesuffix("/linear") for key in params if key.endswith("/linear")]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jlstm._src.cell import sizes_of
-from jlstm._src.checks import check_bool, check_tuple, describe
+from jlstm._src.checks import check, check_bool, check_tuple
 from jlstm._src.files import atomic_write
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
@@ -83,13 +83,11 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
     for k, layer in enumerate(params):
         name, directions, sizes = f"params[{k}]", [], []
         for which, one in directions_of(name, layer, layer).items():
-            if not isinstance(one, LSTMParams | PeepholeParams):
-                expected = "LSTMParams or PeepholeParams"
-                raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
+            is_right = isinstance(one, LSTMParams | PeepholeParams)
+            check(is_right, name + which, "LSTMParams or PeepholeParams", one, TypeError)
             directions.append(PeepholeParams(**one._asdict()))
             sizes.append(sizes_of(name + which, directions[-1], layout))
-        if sizes[0] != sizes[-1]:
-            raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
+        check(sizes[0] == sizes[-1], name, "two directions of one size", layer)
         if width not in (None, sizes[0]["D"]):
             expected = f"{width} input features after params[{k - 1}]"
             raise ValueError(f"{name}: expected {expected}, got {sizes[0]['D']}")
