@@ -65,10 +65,9 @@ def gradient_flow(
     They are derivatives by zeros added to z_t, and to h_t and c_t of the carry (Pascanu, Mikolov &
     Bengio 2013). So ∂loss/∂c_t includes every later step, but not h_t of the same step. ∂loss/∂h_t
     includes every use of h_t: the output `hs[t]`, the next step, the layer above. A skipped step
-    has the gradient by the held state, and none by the gates.
-
-    The time is O(T H (D + H)) for each row, measured at 1 to 3 times a `jax.grad` by the weights.
-    The memory is O(T H): 4H numbers a step, for the states, the outputs and ∂loss/∂hs.
+    has the gradient by the held state, and none by the gates. The time is O(T H (D + H)) for each
+    row, measured at 1 to 3 times a `jax.grad` by the weights. The memory is O(T H): 4H numbers a
+    step, for the states, the outputs and ∂loss/∂hs.
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. The state of

@@ -60,8 +60,8 @@ def state_jacobians(
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
-    It is the identity at a skipped step, and zero at a reset. For an LSTM the time is O(T H³) for
-    each row. The memory is the result, O(T N²).
+    It is the identity at a skipped step, and zero at a reset. For an LSTM a row takes O(T H³) time.
+    The memory is the result, O(T N²).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.

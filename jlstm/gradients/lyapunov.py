@@ -72,12 +72,10 @@ def lyapunov_spectrum(
       `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, k is above N, the warm-up is known to leave
-        no step, or `cell` has a gauge freedom, as the sLSTM.
+      TypeError, ValueError: a malformed argument, no step after the warm-up, or a gauge freedom.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (1000, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((1000, 2))
     >>> spectrum = jlstm.gradients.lyapunov_spectrum(params, xs, k=2, warmup=100)
     >>> spectrum.exponents.shape, int(spectrum.steps)
     ((2,), 900)

@@ -82,8 +82,7 @@ def rtrl_gradient(
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((50, 2))
     >>> targets = jax.numpy.sin(jax.numpy.arange(50.0))
     >>> squared = lambda h, target: ((h - target) ** 2).sum()
     >>> result = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
@@ -128,8 +127,7 @@ def _exact(step_loss, params, recurrence: Recurrence):
     def follow(carry, now, target):
         before, S = carry
         value, (direct, by_state) = jax.value_and_grad(
-            lambda params, before: step_loss(take(recurrence, params, before, now)[1], target),
-            argnums=(0, 1),
+            lambda p, s: step_loss(take(recurrence, p, s, now)[1], target), argnums=(0, 1)
         )(params, before)
         gradient = _plus(_pulled(ravel(by_state), S), direct)
         S, _ = _followed(lambda after, y: ravel(after), recurrence, params, before, now, S)

@@ -175,11 +175,10 @@ def memory_horizon(
       TypeError, ValueError: an argument is malformed, or a row has no step.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((50, 2))
     >>> lag, reached = jlstm.gradients.memory_horizon(params, xs, fraction=0.1)
     >>> int(lag), bool(reached)
-    (10, True)
+    (3, True)
     """
     check_real("fraction", fraction)
     if not 0 < float(fraction) < 1:

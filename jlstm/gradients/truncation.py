@@ -63,11 +63,10 @@ def truncated_gradient(
     K = 1 is the gradient through each step alone, and K ≥ T is the full gradient (truncated
     backpropagation through time, Williams & Peng 1990; Aicher, Foti & Fox 2019). The loss at every
     step reaches back through exactly K steps, without the skipped ones. In training on pieces of K
-    steps, with the gradient stopped in between, it would reach back through 1 to K steps.
-
-    K passes over all T steps take O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On
-    one core in float32, with D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000
-    steps 12 ms, 1,000 steps of H = 64 12 ms; a full gradient 1.4, 2.6 and 2.4 ms (jax 0.10.2).
+    steps, with the gradient stopped in between, it would reach back through 1 to K steps. K passes
+    over all T steps take O(K T H (D + H)) time for each row, and O(T (D + H)) memory. On one core
+    in float32, with D = 4, one row and K = 20, 1,000 steps of H = 32 take 5.5 ms, 2,000 steps
+    12 ms, 1,000 steps of H = 64 12 ms; a full gradient 1.4, 2.6 and 2.4 ms (jax 0.10.2).
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.

@@ -115,7 +115,6 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
 
 
 def _to_tree(params: Any, cell: str, names: tuple[list[str], list[str]]) -> dict[str, Any]:
-    """Splits the arrays of each direction among the layers of x and of h with these names."""
     if isinstance(params, Bidirectional):
         both = zip(_DIRECTIONS, params, strict=True)
         return {name: {"cell": _to_tree(one, cell, names)} for name, one in both}
@@ -151,7 +150,6 @@ def _from_tree(source: str, tree: Any) -> Layer:
 
 
 def _check_module(library: str, module: Any) -> None:
-    """Checks the activations, and the function that merges the directions."""
     if hasattr(module, "forward_rnn"):
         standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
         if (got := module.merge_fn) is not standard:
@@ -178,6 +176,5 @@ def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
 
 def state_to_flax(state: LSTMState | Bidirectional) -> tuple:
     """Converts `LSTMState(h, c)` to flax's carry `(c, h)`, `Bidirectional` to a pair of carries."""
-    if isinstance(state, Bidirectional):
-        return tuple(map(state_to_flax, state))
-    return state.c, state.h
+    both = isinstance(state, Bidirectional)
+    return tuple(map(state_to_flax, state)) if both else (state.c, state.h)

@@ -48,8 +48,8 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
         check(fits, where, f"Gate(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])", gate)
     named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
     if set(named) != set(GATE_ORDER) or len(named) != len(gates):
-        expected = "i, f, o, and g or c"
-        raise ValueError(f"gates: expected the names {expected}, got {', '.join(map(str, gates))}")
+        got = ", ".join(map(str, gates))
+        raise ValueError(f"gates: expected the names i, f, o, and g or c, got {got}")
     W, U, b = map(jnp.concatenate, zip(*(named[name] for name in GATE_ORDER), strict=True))
     return LSTMParams(W.T, U.T, b[:, 0])
 

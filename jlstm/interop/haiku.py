@@ -34,8 +34,7 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     array([0., 0., 0., 1., 1., 1., 0., 0., 0., 0., 0., 0.])
     """
     check(isinstance(params, Mapping), "params", "arrays by module", params, TypeError)
-    place = f"{name}/linear"
-    if place not in params:
+    if (place := f"{name}/linear") not in params:
         found = [key.removesuffix("/linear") for key in params if key.endswith("/linear")]
         raise ValueError(f"name: expected one of {first_few(found)}, got {name!r}")
     if set(params[place]) != {"w", "b"}:

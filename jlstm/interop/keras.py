@@ -8,10 +8,9 @@
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
 With `unit_forget_bias` the stored bias contains the 1, and Keras adds nothing later. Several layers
-make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
-
-Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
-set; jlstm returns zeros. With `go_backwards` it returns the last step first, unlike `reverse=True`.
+make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`. Keras is batch-major. At a
+masked step it repeats the last output, unless `zero_output_for_mask` is set; jlstm returns zeros.
+With `go_backwards` it returns the last step first, unlike `reverse=True`.
 """
 
 from typing import Any

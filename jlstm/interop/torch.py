@@ -136,12 +136,10 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     state_dict = {}
     for one, suffix in zip(directions, suffixes, strict=True):
         arrays = {"weight_ih": one.W.T, "weight_hh": one.U.T}
-        if bias:
-            arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
+        arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)} if bias else {}
         if isinstance(one, ProjectedParams):
             arrays["weight_hr"] = one.V.T
-        P = getattr(one, "P", None)
-        check(P is None, "params", "P=None for torch.nn.LSTM", P)
+            check(one.P is None, "params", "P=None for torch.nn.LSTM", one.P)
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 

@@ -1,7 +1,6 @@
 """Plots of the results of jlstm, as `matplotlib.figure.Figure`, without pyplot or global state.
 
-`figure.savefig("states.png")` writes a figure to a file. After `%matplotlib inline` a notebook
-displays a figure at the end of a cell.
+`figure.savefig("states.png")` writes a file; after `%matplotlib inline` a notebook shows a figure.
 """
 
 # fmt: off

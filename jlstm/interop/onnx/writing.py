@@ -107,8 +107,7 @@ def _model(layers, dtype, options, lengths, initial_states):
     sizes = [(len(directions), directions[0].U.shape[0]) for directions in layers]
     states = {f"{s}_{k}": (n, "B", H) for k, (n, H) in enumerate(sizes) for s in "hc"}
     inputs = [declare("X", "T", "B", layers[0][0].W.shape[0])]
-    if lengths:
-        inputs.append(declare("sequence_lens", "B", type=TensorProto.INT32))
+    inputs += [declare("sequence_lens", "B", type=TensorProto.INT32)] * lengths
     if initial_states:
         inputs += [declare(f"initial_{name}", *shape) for name, shape in states.items()]
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
@@ -123,9 +122,8 @@ def _model(layers, dtype, options, lengths, initial_states):
         known |= set(tensors)
         ins = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
         outs, x = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"], "Y" if k == len(layers) - 1 else f"Y_{k}"
-        attributes = _attributes(options, count, H)
         nodes += [  # the second and the third make [T, B, directions * H]
-            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **attributes),
+            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **_attributes(options, count, H)),
             helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
             helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [x]),
         ]
