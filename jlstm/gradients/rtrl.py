@@ -66,7 +66,7 @@ def rtrl_gradient(
     time, as backpropagation does, and O(P) memory; for others it costs as much as the exact one.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls equal one. After an update the influence is stale: its Jacobians are of earlier ones.
+    two calls equal one. After an update the influence is stale: its Jacobians are of old weights.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
@@ -104,9 +104,8 @@ def rtrl_gradient(
     follow, none = method(step_loss, params, recurrence)
     if influence is not None and state is None:
         raise ValueError("state: expected the state that influence belongs to, got None")
-    expected = describe_tree(none)
-    fits = influence is None or describe_tree(influence) == expected
-    check(fits, "influence", expected, influence)
+    like = describe_tree(none)
+    check(influence is None or describe_tree(influence) == like, "influence", like, influence)
     influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):

@@ -52,8 +52,8 @@ def from_cudnn(
     columns = [k for width in widths for k in (width, H)] + [1] * (2 * len(widths))
     ends = 4 * H * np.cumsum(columns)
     if weights.shape != (ends[-1],):
-        got = f"for these sizes, got {list(weights.shape)}"
-        raise ValueError(f"weights: expected shape [{ends[-1]}] {got}")
+        expected = f"shape [{ends[-1]}] for these sizes"
+        raise ValueError(f"weights: expected {expected}, got {list(weights.shape)}")
     parts = iter(numpy_of(weights).split(weights, ends[:-1]))
     matrices = [[next(parts).reshape(4 * H, k).T for k in (width, H)] for width in widths]
     directions = (lstm_params("weights", W, U, next(parts) + next(parts)) for W, U in matrices)

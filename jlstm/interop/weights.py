@@ -72,7 +72,8 @@ def check_layers(library: str, params: Any, *kinds: Layout) -> list:
     check(is_stack(params) and params, "params", expected, params, TypeError)
     by_name = {kind.params.__name__: kind for kind in kinds}
     ways = len(directions_of(params[0]))
-    directions, first = [], ()
+    directions: list = []
+    first: Any = None
     for k, layer in enumerate(params):
         name = f"params[{k}]"
         if len(directions_of(layer)) != ways:
