@@ -8,9 +8,6 @@ jlstm grew out of this system: one sequence, one LSTM, column vectors, a loop ov
     ĉ_t = tanh(Wc x_t + Uc h_tm1 + bc)       candidate memory
     c_t = f_t ⊙ c_tm1 + i_t ⊙ ĉ_t
     h_t = o_t ⊙ tanh(c_t)
-
-`unroll` and `unroll_stack` compute `jlstm.unroll` and `jlstm.unroll_stack` by loops over steps and
-rows, with resets, masks, directions and layers.
 """
 
 from functools import partial
@@ -40,9 +37,8 @@ def draw(
     """
     random = np.random.RandomState(seed)
 
-    def draw_gate() -> Gate:
-        W = random.randn(hidden_size, input_size)
-        U = random.randn(hidden_size, hidden_size)
+    def draw_gate() -> Gate:  # W before U
+        W, U = (random.randn(hidden_size, columns) for columns in (input_size, hidden_size))
         return W, U, np.zeros((hidden_size, 1))
 
     X = random.randn(steps, input_size)
@@ -59,8 +55,7 @@ def run(X: np.ndarray, gates: dict[str, Gate]) -> tuple[np.ndarray, np.ndarray]:
     (Wf, Uf, bf), (Wi, Ui, bi), (Wo, Uo, bo), (Wc, Uc, bc) = (gates[name] for name in "fioc")
     h, c = np.zeros((2, len(bf), 1))
     H, C = [], []
-    for x_t in X:
-        x = x_t.reshape(-1, 1)
+    for x in (x_t.reshape(-1, 1) for x_t in X):
         f = sigmoid(Wf @ x + Uf @ h + bf)
         i = sigmoid(Wi @ x + Ui @ h + bi)
         o = sigmoid(Wo @ x + Uo @ h + bo)
@@ -69,8 +64,7 @@ def run(X: np.ndarray, gates: dict[str, Gate]) -> tuple[np.ndarray, np.ndarray]:
         h = o * np.tanh(c)
         H.append(h.flatten())
         C.append(c.flatten())
-    shape = (len(X), len(bf))
-    return np.reshape(H, shape), np.reshape(C, shape)
+    return np.reshape(H, (len(X), len(bf))), np.reshape(C, (len(X), len(bf)))
 
 
 def unroll(
@@ -83,10 +77,9 @@ def unroll(
     mask: Any = None,
     reverse: bool = False,
 ) -> tuple[Any, np.ndarray, Any]:
-    """Computes `jlstm.unroll` step by step and row by row.
+    """Computes `jlstm.unroll` step by step and row by row, with resets, masks and directions.
 
-    The arguments are those of `jlstm.unroll`, with `params` as `(W [D, 4H], U [H, 4H], b [4H])` and
-    states as `(h, c)`.
+    It takes the same arguments, with `params` as `(W [D, 4H], U [H, 4H], b [4H])`, states `(h, c)`.
 
     Returns:
       The final state `(h, c)`, the outputs `hs [T, *B, H]`, and the histories `(H, C)` of the state
@@ -101,7 +94,6 @@ def unroll(
     xs = np.asarray(xs, np.float64)
     T, *B, _ = xs.shape
     shape = (*B, params[1].shape[0])
-
     initial_h, initial_c = _rows(initial_state or (0.0, 0.0), shape)
     h, c = _rows(state or (initial_h, initial_c), shape)
     hs, H, C = np.zeros((3, T, *shape))
@@ -120,7 +112,7 @@ def unroll(
 
 
 def _rows(state, shape):
-    """Copies a state for every row, to overwrite it step by step."""
+    """Copies a state for every row."""
     return [np.array(np.broadcast_to(part, shape), float) for part in state]
 
 
@@ -142,8 +134,8 @@ def unroll_stack(
 ) -> tuple[tuple, np.ndarray]:
     """Computes `jlstm.unroll_stack` without noise: each layer reads the layer below.
 
-    The arguments are those of `jlstm.unroll_stack`, with layers as `(W, U, b)` or a pair of these,
-    `(forward, backward)`, and states as `(h, c)` or a pair.
+    It takes the same arguments, with a layer as `(W, U, b)` or a pair of these, forward first, and
+    its state as `(h, c)` or a pair.
 
     Returns:
       The final states, with an entry a layer, and the top layer's outputs.

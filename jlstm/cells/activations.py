@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.dtypes import Array
 
 FUNCTIONS: dict[str, Callable[..., Array]] = {  # with ONNX's defaults; jax.nn has others
@@ -48,8 +48,8 @@ class Activation:
         for option, value in _given(self).items():
             if option not in options_of(self.name):
                 raise ValueError(f"{option}: expected None for {self.name}, got {value}")
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{option}: expected a float, got {describe(value)}")
+            is_right = isinstance(value, int | float) and not isinstance(value, bool)
+            check(is_right, option, "a float", value, TypeError)
 
 
 def options_of(name: str) -> dict[str, float]:

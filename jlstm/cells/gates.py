@@ -68,15 +68,12 @@ def init_gates(
     peephole_init: Initializer = jax.nn.initializers.normal(0.1),
     **options,
 ) -> PeepholeParams:
-    """Draws the parameters of a cell with these gates.
-
-    Cells drawn from one key have the same weights for the gates that they share.
+    """Draws the parameters of a cell with these gates; one key gives each gate the same weights.
 
     Args:
       gates: the letters of the blocks, some of i, f, g, o in this order.
       key, input_size, hidden_size, **options: as for `jlstm.init`, which draws all four gates.
-      peepholes: whether to draw P.
-      peephole_init: draws P.
+      peepholes, peephole_init: whether to draw P, and how.
 
     Raises:
       TypeError, ValueError: as `jlstm.init`.

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jlstm._src.cell import AffineCell, affine
-from jlstm._src.checks import check_bool, describe
+from jlstm._src.checks import check, check_bool
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import LSTMState
 from jlstm.cells.activations import Activation, activate
@@ -18,9 +18,7 @@ from jlstm.cells.gates import PeepholeParams, gated, peek, peepholes, split
 class Options:
     """Static options of `general`; the defaults give the standard LSTM.
 
-    f: the activation of the gates.
-    g: the activation of the candidate.
-    h: the activation of the new cell state.
+    f, g, h: the activations of the gates, of the candidate and of the new cell state.
     clip: bounds the inputs of f and g to [-clip, clip]; None means no bound.
     coupled: whether the forget gate is 1 - i, without weights of its own.
     """
@@ -58,16 +56,14 @@ def general(options: Options) -> AffineCell:
     >>> h.shape
     (3,)
     """
-    if not isinstance(options, Options):
-        raise TypeError(f"options: expected Options, got {describe(options)}")
-    for name in ("f", "g", "h"):
+    check(isinstance(options, Options), "options", "Options", options, TypeError)
+    for name in "fgh":
         value = getattr(options, name)
-        if not isinstance(value, Activation):
-            raise TypeError(f"options.{name}: expected an Activation, got {describe(value)}")
+        check(isinstance(value, Activation), f"options.{name}", "an Activation", value, TypeError)
     check_bool("options.coupled", options.coupled)
     clip = options.clip
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float)):
-        raise TypeError(f"options.clip: expected a float or None, got {describe(clip)}")
+    is_right = isinstance(clip, int | float | None) and not isinstance(clip, bool)
+    check(is_right, "options.clip", "a float or None", clip, TypeError)
     if clip is not None and not clip > 0:
         raise ValueError(f"options.clip: expected a positive bound, got {clip}")
     return _cell(options)

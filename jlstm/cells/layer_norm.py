@@ -65,7 +65,6 @@ def init_layer_norm(
 
 
 def _normal(a, gain):
-    """Returns `N(a) ⊙ gain`."""
     a -= a.mean(axis=-1, keepdims=True)
     variance = (a * a).mean(axis=-1, keepdims=True)
     return a * jax.lax.rsqrt(variance + EPSILON) * row(gain, a)

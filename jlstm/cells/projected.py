@@ -56,8 +56,7 @@ def init_projected(
 ) -> ProjectedParams:
     """Draws `ProjectedParams(W [D, 4H], U [R, 4H], b [4H], V [H, R], P)`, R = `projected_size`.
 
-    `recurrent_init` draws each `[R, H]` block of U, and `projection_init` draws V. The other
-    options are as in `init_gates`.
+    `recurrent_init` draws each `[R, H]` block of U, `projection_init` V; others as in `init_gates`.
     """
     check_size("projected_size", projected_size)
     W, _, b, P = init_gates("ifgo", key, input_size, hidden_size, **options)

@@ -20,43 +20,30 @@ A malformed argument raises `TypeError` or `ValueError` before anything is compu
 with two directions, and a mask that is known to skip every step.
 """
 
+# fmt: off
+# isort: off
 from jlstm._src.modules import publish
 from jlstm.gradients.curvature import (
-    HessianTrace,
-    LeadingEigenvalue,
-    gauss_newton_vector_product,
-    hessian_trace,
-    hessian_vector_product,
-    leading_eigenvalue,
+    HessianTrace, LeadingEigenvalue, gauss_newton_vector_product, hessian_trace,
+    hessian_vector_product, leading_eigenvalue,
 )
 from jlstm.gradients.equilibria import FixedPoints, fixed_points
 from jlstm.gradients.flow import GradientFlow, gradient_flow
 from jlstm.gradients.initialisation import InitialisationStudy, initialisation_study
 from jlstm.gradients.jacobians import (
-    JacobianProducts,
-    SingularValues,
-    StateJacobians,
-    jacobian_products,
-    singular_values,
+    JacobianProducts, SingularValues, StateJacobians, jacobian_products, singular_values,
     state_jacobians,
 )
 from jlstm.gradients.lyapunov import LyapunovSpectrum, lyapunov_spectrum
 from jlstm.gradients.rtrl import RTRLResult, rtrl_gradient
 from jlstm.gradients.sensitivity import (
-    InputSensitivity,
-    MemoryHorizon,
-    input_sensitivity,
-    memory_horizon,
+    InputSensitivity, MemoryHorizon, input_sensitivity, memory_horizon,
 )
 from jlstm.gradients.snap import SnapInfluence
 from jlstm.gradients.truncation import (
-    TruncatedGradient,
-    TruncationStudy,
-    truncated_gradient,
-    truncation_study,
+    TruncatedGradient, TruncationStudy, truncated_gradient, truncation_study,
 )
 
-# fmt: off
 __all__ = [
     "FixedPoints", "GradientFlow", "HessianTrace", "InitialisationStudy", "InputSensitivity",
     "JacobianProducts", "LeadingEigenvalue", "LyapunovSpectrum", "MemoryHorizon", "RTRLResult",
@@ -66,6 +53,5 @@ __all__ = [
     "leading_eigenvalue", "lyapunov_spectrum", "memory_horizon", "rtrl_gradient",
     "singular_values", "state_jacobians", "truncated_gradient", "truncation_study",
 ]
-# fmt: on
 
 publish(__name__, globals())

@@ -83,15 +83,13 @@ def fixed_points(
     check(x.ndim == 1, "x", "shape [D]", x)
     check_float_arrays("params", params)
     check_vectors(starts, "starts")
-    are_rows = all(leaf.ndim == 2 for leaf in jax.tree.leaves(starts))
-    check(are_rows, "starts", "arrays [K, …]", starts)
+    check(all(s.ndim == 2 for s in jax.tree.leaves(starts)), "starts", "arrays [K, …]", starts)
     dtype = jax.dtypes.canonicalize_dtype(jnp.float64)
     params, x, starts = as_dtype((params, x, starts), dtype)
     xs = jnp.broadcast_to(x, (1, *jax.tree.leaves(starts)[0].shape[:1], *x.shape))
     recurrence = read_sequence(params, xs, starts, None, None, None, cell)
 
-    def moved(point):
-        """F(s) - s."""
+    def moved(point):  # F(s) - s
         return ravel(recurrence.step(params, unravel(point, starts), x)[0]) - point
 
     least = jnp.finfo(dtype).eps ** (2 / 3) if tolerance is None else tolerance

@@ -62,15 +62,12 @@ def gradient_flow(
 ) -> Any:
     """Gradient of a loss by the states and gates of every step, in one backward pass.
 
-        ∂loss/∂h_t,  ∂loss/∂c_t,  ∂loss/∂z_t    for all t (Pascanu, Mikolov & Bengio 2013)
-
-    They are derivatives by zeros added to z_t, and to h_t and c_t of the carry. So ∂loss/∂c_t
-    includes every later step, but not h_t of the same step. ∂loss/∂h_t includes every use of h_t:
-    the output `hs[t]`, the next step, the layer above. A skipped step has the gradient by the held
-    state, and none by the gates.
-
-    The time is O(T H (D + H)) for each row, measured at 1 to 3 times a `jax.grad` by the weights.
-    The memory is O(T H): 4H numbers a step, for the states, the outputs and ∂loss/∂hs.
+    They are derivatives by zeros added to z_t, and to h_t and c_t of the carry (Pascanu, Mikolov &
+    Bengio 2013). So ∂loss/∂c_t includes every later step, but not h_t of the same step. ∂loss/∂h_t
+    includes every use of h_t: the output `hs[t]`, the next step, the layer above. A skipped step
+    has the gradient by the held state, and none by the gates. The time is O(T H (D + H)) for each
+    row, measured at 1 to 3 times a `jax.grad` by the weights. The memory is O(T H): 4H numbers a
+    step, for the states, the outputs and ∂loss/∂hs.
 
     Args:
       loss, params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`. The state of
@@ -86,8 +83,7 @@ def gradient_flow(
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (100, 5, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((100, 5, 2))
     >>> loss = lambda state, hs: (hs[-1] ** 2).sum()
     >>> flow = jax.jit(lambda params: jlstm.gradients.gradient_flow(loss, params, xs))(params)
     >>> flow.h.shape, flow.gates.shape
@@ -178,7 +174,6 @@ def _same(program, k, m):
 
 
 def _measure(vectors, cell, mask, d_added: _Added, d_after):
-    """Returns the norms or vectors of one layer's gradient at one step."""
     state, z = d_added
     if mask is not None:  # a skipped step holds the state
         state = select(mask, state, d_after)

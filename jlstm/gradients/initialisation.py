@@ -19,8 +19,7 @@ class InitialisationStudy(NamedTuple):
     """Norms of gradients for I initialisations, L lengths and S seeds; T is the longest length.
 
     lag: int `[T]`, in steps before the last one.
-    norm: `[I, L, S, T]`, ‖∂(u · h_T)/∂(h, c)_T-lag‖ for a random direction u of norm 1, hence 1 at
-      lag 0; NaN at lags beyond the length. The forget biases come first, chrono biases last.
+    norm: `[I, L, S, T]`, 1 at lag 0, NaN beyond the length; forget biases come first, chrono last.
     """
 
     lag: Array
@@ -38,20 +37,19 @@ def initialisation_study(
 ) -> InitialisationStudy:
     """Norm of the gradient against the lag at initialisation.
 
-        norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    ‖u‖ = 1
+        norm[τ] = ‖∂(u · h_T)/∂s_T-τ‖,    s = (h, c),    u a random direction, ‖u‖ = 1
 
     The initialisations are constant forget biases (Gers, Schmidhuber & Cummins 2000; Jozefowicz,
     Zaremba & Sutskever 2015), and chrono biases for lags up to T (Tallec & Ollivier 2018):
 
         b_f = log U(1, T - 1),    b_i = -b_f
 
-    Each seed draws one W, U, standard normal input and u for all initialisations, W and U as
-    `jlstm.init` does. Shorter sequences begin later, at a reset, so that all end together. The cost
-    is I L S gradients of T steps, side by side.
+    Each seed draws one W, U, standard normal input and u for all initialisations, W and U as in
+    `jlstm.init`. Shorter sequences begin later, at a reset, so that all end together. The cost is
+    I L S gradients of T steps, side by side.
 
     Args:
-      key: a key.
-      lengths: the L lengths T, each at least 3.
+      key, lengths: a key, and the L lengths T, each at least 3.
       seeds, input_size, hidden_size: S, D and H.
       forget_biases: the constant forget biases to compare.
 

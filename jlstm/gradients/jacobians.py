@@ -17,11 +17,7 @@ from jlstm.gradients.vectors import check_vectors, identity, push_columns
 
 
 class StateJacobians(NamedTuple):
-    """The Jacobian of each step, and the state after it.
-
-    jacobians: `[T, *B, N, N]`, ∂s_t/∂s_tm1; N = 2H for an LSTM, h before c.
-    states: s_t, with a time axis in front.
-    """
+    """The Jacobians ∂s_t/∂s_tm1, `[T, *B, N, N]`, and the states s_t with a time axis in front."""
 
     jacobians: Array
     states: Any
@@ -64,8 +60,8 @@ def state_jacobians(
 
         J_t = ∂(h_t, c_t)/∂(h_tm1, c_tm1)
 
-    It is the identity at a skipped step, and zero at a reset. For an LSTM the time is O(T H³) for
-    each row. The memory is the result, O(T N²).
+    It is the identity at a skipped step, and zero at a reset. For an LSTM a row takes O(T H³) time.
+    The memory is the result, O(T N²).
 
     Args:
       params, xs, state, initial_state, reset, mask, cell: see `jlstm.gradients`.
@@ -77,8 +73,7 @@ def state_jacobians(
       TypeError, ValueError: an argument is malformed, or `cell` has a gauge freedom, as the sLSTM.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (10, 5, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((10, 5, 2))
     >>> jlstm.gradients.state_jacobians(params, xs).jacobians.shape
     (10, 5, 6, 6)
     """

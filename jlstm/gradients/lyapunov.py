@@ -72,12 +72,10 @@ def lyapunov_spectrum(
       `LyapunovSpectrum(exponents [*B, k], steps [*B], state, basis [*B, N, k])`.
 
     Raises:
-      TypeError, ValueError: an argument is malformed, k is above N, the warm-up is known to leave
-        no step, or `cell` has a gauge freedom, as the sLSTM.
+      TypeError, ValueError: a malformed argument, no step after the warm-up, or a gauge freedom.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (1000, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((1000, 2))
     >>> spectrum = jlstm.gradients.lyapunov_spectrum(params, xs, k=2, warmup=100)
     >>> spectrum.exponents.shape, int(spectrum.steps)
     ((2,), 900)
@@ -99,8 +97,7 @@ def lyapunov_spectrum(
     if warmup >= T:
         raise ValueError(f"warmup: expected less than the {T} steps of xs, got {warmup}")
     if mask is not None and reset is None and not isinstance(mask, Tracer):
-        fewest = np.asarray(mask).sum(axis=0).min(initial=T)
-        if fewest <= warmup:
+        if (fewest := np.asarray(mask).sum(axis=0).min(initial=T)) <= warmup:
             expected = f"more than the {warmup} steps of warmup in every row"
             raise ValueError(f"mask: expected {expected}, got a row of {fewest}")
     start, fresh = _start(k, basis, like), _start(k, None, like)
@@ -127,7 +124,6 @@ def lyapunov_spectrum(
 
 
 def _start(k, basis, like):
-    """Returns Q before the first step, `[*B, N, k]`."""
     *B, N = like.shape
     if basis is None:
         odd = 2 * np.arange(N) + 1

@@ -14,14 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell, is_elementwise
-from jlstm._src.checks import (
-    check,
-    check_arrays,
-    check_choice,
-    check_float_arrays,
-    describe,
-    describe_tree,
-)
+from jlstm._src.checks import check, check_arrays, check_choice, check_float_arrays, describe_tree
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import lstm
 from jlstm._src.sharding import on_any_mesh
@@ -31,11 +24,8 @@ from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 
 
 class RTRLResult(NamedTuple):
-    """The result of real-time recurrent learning.
+    """The sum of the losses of all steps, its gradient, the final state and its influence.
 
-    loss: the sum of the losses of all steps.
-    gradient: a tree like the parameters.
-    state: the final state.
     influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
       `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
@@ -73,12 +63,10 @@ def rtrl_gradient(
     For an LSTM these are h and c of the parameter's own unit, and h alone for the output gate. With
     P = 4H (D + H + 1) parameters, the exact gradient takes O(T H² P) time, O(T H⁴) for D ≤ H, and
     O(H P) memory for each row. SnAp-1 of an LSTM, or any cell declared elementwise, takes O(T P)
-    time, as backpropagation does, and O(P) memory. For a stack or any other cell it costs as much
-    as the exact gradient.
+    time, as backpropagation does, and O(P) memory; for others it costs as much as the exact one.
 
     To learn online, pass the final state and influence to the next call. With the same parameters,
-    two calls equal one. After an update the influence is stale, as its Jacobians are of earlier
-    parameters.
+    two calls equal one. After an update the influence is stale: its Jacobians are of old weights.
 
     Args:
       step_loss: `(h_t, target_t) -> scalar`; h_t `[*B, H]` is zero at a skipped step.
@@ -94,8 +82,7 @@ def rtrl_gradient(
       TypeError, ValueError: an argument is malformed, or the loss is not a scalar.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((50, 2))
     >>> targets = jax.numpy.sin(jax.numpy.arange(50.0))
     >>> squared = lambda h, target: ((h - target) ** 2).sum()
     >>> result = jlstm.gradients.rtrl_gradient(squared, params, xs, targets)
@@ -117,8 +104,8 @@ def rtrl_gradient(
     follow, none = method(step_loss, params, recurrence)
     if influence is not None and state is None:
         raise ValueError("state: expected the state that influence belongs to, got None")
-    fits = influence is None or describe_tree(influence) == describe_tree(none)
-    check(fits, "influence", describe(none), influence)
+    like = describe_tree(none)
+    check(influence is None or describe_tree(influence) == like, "influence", like, influence)
     influence = none if influence is None else jax.tree.map(jnp.asarray, influence)
 
     def one(carry, inputs):
@@ -139,8 +126,7 @@ def _exact(step_loss, params, recurrence: Recurrence):
     def follow(carry, now, target):
         before, S = carry
         value, (direct, by_state) = jax.value_and_grad(
-            lambda params, before: step_loss(take(recurrence, params, before, now)[1], target),
-            argnums=(0, 1),
+            lambda p, s: step_loss(take(recurrence, p, s, now)[1], target), argnums=(0, 1)
         )(params, before)
         gradient = _plus(_pulled(ravel(by_state), S), direct)
         S, _ = _followed(lambda after, y: ravel(after), recurrence, params, before, now, S)
@@ -221,13 +207,10 @@ def _at_a_step(tree):
 
 
 def _check(step_loss, params, recurrence, targets):
-    """Checks that the parameters are floats, the targets have T steps, and the loss is a scalar."""
     check_float_arrays("params", params)
     T = jax.tree.leaves(recurrence.steps)[0].shape[0]
-    leaves = jax.tree.leaves(targets)
-    have_T = all(leaf.shape[:1] == (T,) for leaf in leaves)
+    have_T = all(leaf.shape[:1] == (T,) for leaf in jax.tree.leaves(targets))
     check(have_T, "targets", f"shape [{T}, …]", targets)
     first = partial(take, recurrence, params, recurrence.state)
-    at_a_step = _at_a_step((recurrence.steps, targets))
-    arguments = "(h_t, target_t)"
-    check_loss("step_loss", step_loss, arguments, lambda now, y: (first(now)[1], y), *at_a_step)
+    at = _at_a_step((recurrence.steps, targets))
+    check_loss("step_loss", step_loss, "(h_t, target_t)", lambda now, y: (first(now)[1], y), *at)

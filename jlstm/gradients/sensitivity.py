@@ -18,10 +18,10 @@ from jlstm._src.cell import Cell
 from jlstm._src.checks import check, check_bool, check_floats, check_real
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
+from jlstm._src.scan import Steps
 from jlstm._src.sharding import on_any_mesh
-from jlstm._src.unroll import unroll
-from jlstm._src.unroll_stack import unroll_stack
-from jlstm.gradients.sequence import flags_of, is_stack, lags, norm, read_sequence, steps_of, take
+from jlstm.gradients import sequence
+from jlstm.gradients.sequence import flags_of, lags, norm, read_sequence, steps_of, take
 from jlstm.gradients.vectors import identity
 
 
@@ -65,14 +65,10 @@ def input_sensitivity(
 ) -> InputSensitivity:
     """Sensitivity of the last output to each input, and to each of its features.
 
-        norm[t] = ‖∂h_T/∂x_t‖,    saliency[t, d] = ‖∂h_T/∂x_t,d‖
-
-    With `of` it is the sensitivity of your function of the outputs, such as the logit of a class.
-    Only then may a stack have two directions.
-
     h_T is the last layer's output at the last step taken. The sensitivity is zero at skipped steps
     and before the last reset. See Simonyan, Vedaldi & Zisserman 2014 for saliency; Pascanu, Mikolov
-    & Bengio 2013 for how it fades and explodes.
+    & Bengio 2013 for how it fades and explodes. With `of` it is the sensitivity of your function of
+    the outputs, such as the logit of a class. Only then may a stack have two directions.
 
     H backward passes run side by side, in O(T H² (D + H)) time for each row, and O(T (D + H))
     memory, or O(T H D) with `vectors`. On one core in float32, with D = 4 and one row, 1,000 steps
@@ -90,8 +86,7 @@ def input_sensitivity(
       TypeError, ValueError: an argument is malformed, or a row has no step.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((50, 2))
     >>> norm, saliency, _ = jlstm.gradients.input_sensitivity(params, xs)
     >>> saliency.shape, bool(norm[-1] > norm[0])
     ((50, 2), True)
@@ -102,8 +97,7 @@ def input_sensitivity(
     recurrence = read_sequence(params, xs, state, initial_state, reset, mask, cell)
     check_floats("xs", xs)
     if mask is not None and not isinstance(mask, Tracer):
-        empty = np.argwhere(~np.asarray(mask).any(axis=0))
-        if empty.size:
+        if len(empty := np.argwhere(~np.asarray(mask).any(axis=0))):
             row = empty[0].tolist()
             raise ValueError(f"mask: expected a step or more in each row, got none in row {row}")
     steps = recurrence.steps
@@ -134,12 +128,10 @@ def _sensitivity_of(of, params, xs, state, initial_state, reset, mask, cell, vec
     """Returns the sensitivity of a function of the outputs, by K backward passes side by side."""
     check(callable(of), "of", "a function of (final_state, hs)", of, TypeError)
     check_floats("xs", xs)
-    options: Any = {"reset": reset, "mask": mask, "cell": cell}
-    initial = "initial_states" if is_stack(params, cell) else "initial_state"
-    unrolled = unroll_stack if is_stack(params, cell) else unroll
 
     def outputs(xs):
-        return of(*unrolled(params, xs, state, **{initial: initial_state}, **options))
+        recurrence = sequence.Recurrence(cell, cell, state, initial_state, Steps(xs, reset, mask))
+        return of(*sequence.run(recurrence, params))
 
     y, pull = jax.vjp(outputs, jnp.asarray(xs))
     B = xs.shape[1:-1]
@@ -183,11 +175,10 @@ def memory_horizon(
       TypeError, ValueError: an argument is malformed, or a row has no step.
 
     >>> import jax, jlstm
-    >>> params = jlstm.init(jax.random.key(0), 2, 3)
-    >>> xs = jax.random.normal(jax.random.key(1), (50, 2))
+    >>> params, xs = jlstm.init(jax.random.key(0), 2, 3), jax.numpy.ones((50, 2))
     >>> lag, reached = jlstm.gradients.memory_horizon(params, xs, fraction=0.1)
     >>> int(lag), bool(reached)
-    (10, True)
+    (3, True)
     """
     check_real("fraction", fraction)
     if not 0 < float(fraction) < 1:

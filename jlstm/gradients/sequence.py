@@ -54,8 +54,7 @@ def read_sequence(
     else:
         _, state, initial_state, _ = read_arguments(cell, *given)
     check(len(jax.tree.leaves(xs)[0]) > 0, "xs", "one step or more", xs)
-    units = all(leaf.size for leaf in jax.tree.leaves(params))
-    check(units, "params", "arrays with elements", params)
+    check(all(p.size for p in jax.tree.leaves(params)), "params", "arrays with elements", params)
     return Recurrence(cell, step, state, initial_state, safe_steps(xs, reset, mask))
 
 

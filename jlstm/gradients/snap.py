@@ -106,8 +106,7 @@ def _partials(cell, params, state, x):
     def shift(array, by):
         return array + jnp.broadcast_to(jnp.repeat(by, H).astype(array.dtype), array.shape)
 
-    def shifted(by):
-        """Returns the state after a step, with a number added to each block of H inputs."""
+    def shifted(by):  # the state after a step, with a number added to each block of H inputs
         vectors, state, z = jax.tree.map(shift, inputs, by)
         return jnp.stack(equations(params._replace(**vectors), state, z), axis=-2)
 

@@ -7,8 +7,7 @@
 
 The two directions of a layer are two layers, forward before backward. `to_cudnn` puts b into b_ih
 and zeros into b_hh. `rnn.lstm` runs on NVIDIA's GPUs, `rnn.lstm_ref` everywhere. Both are
-batch-major. For a row of length 0 `lstm_ref` returns the state after the padding, and jlstm returns
-the initial state.
+batch-major. At length 0 `lstm_ref` returns the state after the padding, jlstm the initial state.
 """
 
 import jax

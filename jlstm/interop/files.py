@@ -15,13 +15,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import jax
 import numpy as np
 
 from jlstm import cells
-from jlstm._src.checks import describe
+from jlstm._src.checks import check, describe
 from jlstm._src.files import BROKEN, FLOATS, Writer, atomic_write, check_suffix, suffix
 from jlstm._src.lstm import GATE_ORDER, LSTMParams, LSTMState
 from jlstm._src.modules import extra
@@ -100,8 +101,7 @@ def load_params(path: str, like: Any = None) -> Any:
         _outline(path, params)
     else:
         raise ValueError(f"{path}: expected the arrays W, U, b, got {', '.join(arrays) or 'none'}")
-    if like is not None and _form(params) != _form(like):
-        raise ValueError(f"{path}: expected {describe(like)}, got {describe(params)}")
+    check(like is None or _form(params) == _form(like), path, describe(like), params)
     return params
 
 
@@ -146,8 +146,7 @@ def _outline(source: str, params: Any) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _check_lstm(where: str, params: LSTMParams) -> None:
-    if not all(hasattr(p, "shape") for p in params):
-        raise TypeError(f"{where}: expected arrays, got {describe(params)}")
+    check(all(hasattr(p, "shape") for p in params), where, "arrays", params, TypeError)
     D, H = ((*p.shape, 0)[0] for p in (params.W, params.U))
     expected = [(D, 4 * H), (H, 4 * H), (4 * H,)]
     if [p.shape for p in params] != expected or not D or not H:
@@ -182,7 +181,6 @@ def _whole(path: str, text: str, arrays: dict[str, np.ndarray], like: Any) -> An
 
 
 def _build(path: str, node: Any, place: tuple, arrays: dict, classes: dict) -> Any:
-    """Builds the tree that an outline describes."""
     if not isinstance(node, dict):
         return None if node is None else arrays[".".join(place)]
     if len(node) != 1:
@@ -212,16 +210,14 @@ def _write_npz(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     """Reads the arrays of a .npz file by name, and its header or None."""
-    with open(path, "rb") as file:
-        content, arrays = io.BytesIO(file.read()), {}
+    content, arrays = io.BytesIO(Path(path).read_bytes()), {}
     try:
         with zipfile.ZipFile(content) as archive:
             entries = archive.namelist()
             for entry in entries:
                 with archive.open(entry) as file:
                     array = np.lib.format.read_array(file, allow_pickle=False)
-                # .npy stores bfloat16 as two opaque bytes.
-                bfloat16 = array.dtype == np.dtype("V2")
+                bfloat16 = array.dtype == np.dtype("V2")  # two opaque bytes in .npy
                 arrays[entry.removesuffix(".npy")] = array.view("bfloat16") if bfloat16 else array
     except Exception:  # NumPy and zipfile raise many kinds of error for a broken file
         raise ValueError(f"{path}: not a readable .npz file: {BROKEN}") from None
@@ -235,8 +231,7 @@ def _read_safetensors(path: str) -> tuple[dict[str, np.ndarray], str | None]:
     with extra("interop"):
         import safetensors
 
-    with open(path, "rb") as file:
-        content = file.read()
+    content = Path(path).read_bytes()
     try:
         parts = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:

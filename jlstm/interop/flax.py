@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
@@ -109,29 +109,25 @@ def to_nnx(params: Layer, *, optimized: bool = True) -> Any:
     """
     from flax import nnx
 
-    cell, names = "LSTMCell", (["ii", "if_", "ig", "io"], _SPLIT[1])
-    if optimized:
-        cell, names = "OptimizedLSTMCell", _FUSED
+    names = _FUSED if optimized else (["ii", "if_", "ig", "io"], _SPLIT[1])
+    cell = "OptimizedLSTMCell" if optimized else "LSTMCell"
     return nnx.State(jax.tree.map(nnx.Param, _to_tree(params, cell, names)))
 
 
 def _to_tree(params: Any, cell: str, names: tuple[list[str], list[str]]) -> dict[str, Any]:
-    """Splits the arrays of each direction among the layers of x and of h with these names."""
     if isinstance(params, Bidirectional):
         both = zip(_DIRECTIONS, params, strict=True)
         return {name: {"cell": _to_tree(one, cell, names)} for name, one in both}
     check_lstm(f"flax's {cell}", params)
     inputs, hidden = names
     W, U, b = (numpy_of(array).split(array, len(inputs), axis=-1) for array in params)
-    tree = {name: {"kernel": kernel} for name, kernel in zip(inputs, W, strict=True)}
-    leaves = zip(hidden, U, b, strict=True)
-    return tree | {name: {"kernel": kernel, "bias": bias} for name, kernel, bias in leaves}
+    tree = {name: {"kernel": w} for name, w in zip(inputs, W, strict=True)}
+    return tree | {n: {"kernel": u, "bias": b} for n, u, b in zip(hidden, U, b, strict=True)}
 
 
 def _from_tree(source: str, tree: Any) -> Layer:
     """Joins the arrays of an LSTM, inside "params", "cell" or the names of directions."""
-    if not isinstance(tree, Mapping):
-        raise TypeError(f"{source}: expected arrays by name, got {describe(tree)}")
+    check(isinstance(tree, Mapping), source, "arrays by name", tree, TypeError)
     for around in ("params", "cell"):
         if set(tree) == {around}:
             return _from_tree(f"{source}.{around}", tree[around])
@@ -154,7 +150,6 @@ def _from_tree(source: str, tree: Any) -> Layer:
 
 
 def _check_module(library: str, module: Any) -> None:
-    """Checks the activations, and the function that merges the directions."""
     if hasattr(module, "forward_rnn"):
         standard = inspect.signature(type(module).__init__).parameters["merge_fn"].default
         if (got := module.merge_fn) is not standard:
@@ -181,6 +176,5 @@ def state_from_flax(carry: tuple) -> LSTMState | Bidirectional:
 
 def state_to_flax(state: LSTMState | Bidirectional) -> tuple:
     """Converts `LSTMState(h, c)` to flax's carry `(c, h)`, `Bidirectional` to a pair of carries."""
-    if isinstance(state, Bidirectional):
-        return tuple(map(state_to_flax, state))
-    return state.c, state.h
+    both = isinstance(state, Bidirectional)
+    return tuple(map(state_to_flax, state)) if both else (state.c, state.h)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jlstm._src.cell import sizes_of
-from jlstm._src.checks import check_floats, describe
+from jlstm._src.checks import check, check_floats
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import GATE_ORDER, LSTM, LSTMParams
 
@@ -35,22 +35,21 @@ def pack_gates(gates: Mapping[str, Gate]) -> LSTMParams:
     >>> bool((again.W == params.W).all())
     True
     """
-    if not isinstance(gates, Mapping):
-        raise TypeError(f"gates: expected a mapping from names to gates, got {describe(gates)}")
+    check(isinstance(gates, Mapping), "gates", "a mapping from names to gates", gates, TypeError)
     shape: Any = ()
     for name, gate in gates.items():
-        if not isinstance(gate, tuple) or len(gate) != 3:
-            raise TypeError(f"gates[{name!r}]: expected a tuple of W, U, b, got {describe(gate)}")
+        where = f"gates[{name!r}]"
+        is_right = isinstance(gate, tuple) and len(gate) == 3
+        check(is_right, where, "a tuple of W, U, b", gate, TypeError)
         for field, array in zip(Gate._fields, gate, strict=True):
-            check_floats(f"gates[{name!r}].{field}", array)
+            check_floats(f"{where}.{field}", array)
         H, D = shape = shape or (gate[0].shape if gate[0].ndim == 2 else ("H", "D"))
-        if [array.shape for array in gate] != [(H, D), (H, H), (H, 1)]:
-            expected = f"(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])"
-            raise ValueError(f"gates[{name!r}]: expected Gate{expected}, got {describe(gate)}")
+        fits = [array.shape for array in gate] == [(H, D), (H, H), (H, 1)]
+        check(fits, where, f"Gate(W=[{H}, {D}], U=[{H}, {H}], b=[{H}, 1])", gate)
     named = {"g" if name == "c" else name: gate for name, gate in gates.items()}
     if set(named) != set(GATE_ORDER) or len(named) != len(gates):
-        expected = "i, f, o, and g or c"
-        raise ValueError(f"gates: expected the names {expected}, got {', '.join(map(str, gates))}")
+        got = ", ".join(map(str, gates))
+        raise ValueError(f"gates: expected the names i, f, o, and g or c, got {got}")
     W, U, b = map(jnp.concatenate, zip(*(named[name] for name in GATE_ORDER), strict=True))
     return LSTMParams(W.T, U.T, b[:, 0])
 
@@ -72,8 +71,7 @@ def unpack_gates(params: LSTMParams, order: str = GATE_ORDER) -> dict[str, Gate]
     {'f': (3, 2), 'i': (3, 2), 'o': (3, 2), 'c': (3, 2)}
     """
     sizes_of("params", params, LSTM)
-    if not isinstance(order, str):
-        raise TypeError(f"order: expected four letters, got {describe(order)}")
+    check(isinstance(order, str), "order", "four letters", order, TypeError)
     places = [GATE_ORDER.find(name.replace("c", "g")) for name in order]
     if sorted(places) != [0, 1, 2, 3]:
         raise ValueError(f"order: expected the letters i, f, o, and g or c, got {order!r:.50}")

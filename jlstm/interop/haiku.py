@@ -13,7 +13,7 @@ in float32; later ones change nothing. Everything else is exact to the bit.
 from collections.abc import Mapping
 from typing import Any
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm.interop.weights import as_array, check_lstm, first_few, lstm_params, numpy_of
 
@@ -33,10 +33,8 @@ def from_haiku(params: Mapping, name: str = "lstm") -> LSTMParams:
     >>> params.b
     array([0., 0., 0., 1., 1., 1., 0., 0., 0., 0., 0., 0.])
     """
-    if not isinstance(params, Mapping):
-        raise TypeError(f"params: expected arrays by module, got {describe(params)}")
-    place = f"{name}/linear"
-    if place not in params:
+    check(isinstance(params, Mapping), "params", "arrays by module", params, TypeError)
+    if (place := f"{name}/linear") not in params:
         found = [key.removesuffix("/linear") for key in params if key.endswith("/linear")]
         raise ValueError(f"name: expected one of {first_few(found)}, got {name!r}")
     if set(params[place]) != {"w", "b"}:

@@ -8,10 +8,9 @@
     Bidirectional(LSTM)            Bidirectional(forward, backward)
 
 With `unit_forget_bias` the stored bias contains the 1, and Keras adds nothing later. Several layers
-make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`.
-
-Keras is batch-major. At a masked step it repeats the last output, unless `zero_output_for_mask` is
-set; jlstm returns zeros. With `go_backwards` it returns the last step first, unlike `reverse=True`.
+make a stack for `jlstm.unroll_stack`, `tuple(map(from_keras, layers))`. Keras is batch-major. At a
+masked step it repeats the last output, unless `zero_output_for_mask` is set; jlstm returns zeros.
+With `go_backwards` it returns the last step first, unlike `reverse=True`.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.stack import Bidirectional
 from jlstm.interop.weights import as_array, as_stack, check_bias, check_lstm, lstm_params
@@ -59,20 +58,17 @@ def _one(layer: Any) -> LSTMParams:
         if config[name] != expected:
             raise ValueError(f"{name}: expected {expected!r}, got {config[name]!r}")
     # Training in Keras donates the arrays of its variables to JAX, so they are copied.
-    values = [weight.value for weight in cell.weights]
+    values = (weight.value for weight in cell.weights)
     copies = [np.array(value) if isinstance(value, jax.Array) else value for value in values]
     return _pack(f"layer {layer.name!r}", copies)
 
 
 def _pack(source: str, weights: Any) -> LSTMParams:
-    """Makes parameters from kernel, recurrent_kernel and, if there is one, bias."""
     arrays = [as_array(f"{source}[{k}]", weight) for k, weight in enumerate(weights)]
     if len(arrays) not in (2, 3):
-        expected = "kernel, recurrent_kernel and bias"
-        built = "" if arrays else "; is it built yet?"
-        raise ValueError(f"{source}: expected {expected}, got {len(arrays)} arrays{built}")
-    W, U, b = [*arrays, None][:3]
-    return lstm_params(source, W, U, b)
+        got = f"{len(arrays)} arrays" + ("" if arrays else "; is it built yet?")
+        raise ValueError(f"{source}: expected kernel, recurrent_kernel and bias, got {got}")
+    return lstm_params(source, *[*arrays, None][:3])
 
 
 def to_keras(params: LSTMParams | Bidirectional, *, bias: bool = True) -> list:
@@ -99,8 +95,7 @@ def state_from_keras(state: Any) -> LSTMState | Bidirectional:
     >>> state_from_keras([np.zeros((5, 3))] * 4).backward.c.shape
     (5, 3)
     """
-    if len(state) not in (2, 4):
-        raise ValueError(f"state: expected two arrays or four, got {describe(state)}")
+    check(len(state) in (2, 4), "state", "two arrays or four", state)
     return as_stack(map(LSTMState, state[::2], state[1::2]), len(state) == 4)[0]
 
 

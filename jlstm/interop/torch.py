@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from jlstm._src.cell import sizes_of
-from jlstm._src.checks import describe
+from jlstm._src.checks import check
 from jlstm._src.lstm import LSTM, LSTMParams, LSTMState
 from jlstm.cells import ProjectedParams, projected
 from jlstm.interop.weights import (
@@ -62,8 +62,7 @@ def from_torch(module: Any, prefix: str = "") -> Any:
     """
     module = getattr(module, "_orig_mod", module)  # of torch.compile
     state_dict = module.state_dict() if hasattr(module, "state_dict") else module
-    if not isinstance(state_dict, Mapping):
-        raise TypeError(f"module: expected a module or a state dict, got {describe(module)}")
+    check(isinstance(state_dict, Mapping), "module", "a module or a state dict", module, TypeError)
     weights = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     if derived := sorted(filter(DERIVED.match, weights)):
         removal = "remove_parametrizations, or remove_weight_norm or remove_spectral_norm"
@@ -94,7 +93,6 @@ def _suffixes(depth: int, bidirectional: bool) -> list[str]:
 
 
 def _direction(prefix: str, weights: Mapping, kinds: list[str], suffix: str) -> Any:
-    """Makes `LSTMParams` or `ProjectedParams` from the weights with a suffix."""
     arrays = {k: as_array(prefix + k + suffix, weights[k + suffix]) for k in kinds}
     source = f"{prefix}weight_ih{suffix}"
     W, U = arrays["weight_ih"].T, arrays["weight_hh"].T
@@ -138,12 +136,10 @@ def to_torch(params: Any, prefix: str = "", *, bias: bool = True) -> dict[str, A
     state_dict = {}
     for one, suffix in zip(directions, suffixes, strict=True):
         arrays = {"weight_ih": one.W.T, "weight_hh": one.U.T}
-        if bias:
-            arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)}
+        arrays |= {"bias_ih": one.b, "bias_hh": no_bias(one.b)} if bias else {}
         if isinstance(one, ProjectedParams):
             arrays["weight_hr"] = one.V.T
-        if (P := getattr(one, "P", None)) is not None:
-            raise ValueError(f"params: expected P=None for torch.nn.LSTM, got {describe(P)}")
+            check(one.P is None, "params", "P=None for torch.nn.LSTM", one.P)
         state_dict |= {prefix + kind + suffix: _tensor(a) for kind, a in arrays.items()}
     return state_dict
 

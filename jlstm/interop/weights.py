@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jlstm._src.cell import Layout, sizes_of
-from jlstm._src.checks import describe
+from jlstm._src.checks import check, describe
 from jlstm._src.dtypes import Array
 from jlstm._src.files import FLOATS
 from jlstm._src.lstm import LSTM, LSTMParams
@@ -25,8 +25,7 @@ def as_array(name: str, value: Any) -> Array:
         # torch cannot convert bfloat16 to NumPy; float64 holds the values of every dtype.
         return np.array(value.detach().cpu().double().numpy(), jnp.dtype(dtype))
     value = value if isinstance(value, jax.Array) else np.array(value)
-    if value.dtype.name not in FLOATS:
-        raise TypeError(f"{name}: expected an array of floats, got {describe(value)}")
+    check(value.dtype.name in FLOATS, name, "an array of floats", value, TypeError)
     return value
 
 
@@ -38,8 +37,7 @@ def numpy_of(*arrays: Array) -> Any:
 def lstm_params(source: str, W: Array, U: Array, b: Array | None) -> LSTMParams:
     """Makes `LSTMParams` from arrays in jlstm's layout and checks them; b is None for zeros."""
     for array in (W, U):
-        if array.ndim != 2:
-            raise ValueError(f"{source}: expected matrices, got {describe(array)}")
+        check(array.ndim == 2, source, "matrices", array)
     H, width = U.shape
     if width != 4 * H or W.shape[1] != 4 * H:
         kind = {3: ", as of a GRU", 1: ", as of an RNN without gates"}.get(width // max(H, 1), "")
@@ -57,8 +55,7 @@ def no_bias(b: Array) -> Array:
 
 def check_lstm(library: str, params: Any) -> None:
     """Checks that `params` are the parameters of one standard LSTM."""
-    if not isinstance(params, LSTMParams):
-        raise TypeError(f"params: expected LSTMParams for {library}, got {describe(params)}")
+    check(isinstance(params, LSTMParams), "params", f"LSTMParams for {library}", params, TypeError)
     sizes_of("params", params, LSTM)
 
 
@@ -71,9 +68,8 @@ def check_bias(bias: bool, directions: Iterable) -> None:
 
 def check_layers(library: str, params: Any, *kinds: Layout) -> list:
     """Returns the directions of all layers; checks that the layers agree in kind and size."""
-    if not is_stack(params) or not params:
-        expected = f"a tuple with an entry a layer for {library}"
-        raise TypeError(f"params: expected {expected}, got {describe(params)}")
+    expected = f"a tuple with an entry a layer for {library}"
+    check(is_stack(params) and params, "params", expected, params, TypeError)
     by_name = {kind.params.__name__: kind for kind in kinds}
     ways = len(directions_of(params[0]))
     directions: list = []
@@ -86,9 +82,8 @@ def check_layers(library: str, params: Any, *kinds: Layout) -> list:
             raise ValueError(f"{name}: expected {expected}, got {type(layer).__name__}")
         for one in directions_of(layer):
             kind = type(one).__name__
-            if kind not in by_name:
-                expected = f"{' or '.join(by_name)} for {library}"
-                raise TypeError(f"{name}: expected {expected}, got {describe(one)}")
+            expected = f"{' or '.join(by_name)} for {library}"
+            check(kind in by_name, name, expected, one, TypeError)
             own = kind, sizes_of(name, one, by_name[kind])
             first = first or own
             if own != first:

@@ -22,8 +22,7 @@ def plot_norms(
 ) -> Figure:
     """Plots norms against lag or time on a logarithmic axis.
 
-    Lines are medians over seeds, with bands from the 10 % to the 90 % quantile. NaN and medians of
-    zero leave gaps.
+    Lines are medians over seeds, bands 10 % to 90 % quantiles. NaN and medians of zero leave gaps.
 
     Args:
       norms: `[T]`, or `[S, T]` for S seeds, by the name of the line.
@@ -130,24 +129,23 @@ def plot_saliency(saliency: np.ndarray, names: list[str] | None = None) -> Figur
     'feature d'
     """
     saliency = np.asarray(saliency, np.float64)
-    if saliency.ndim != 2 or not (saliency > 0).any() or not np.isfinite(saliency).all():
-        got = list(saliency.shape)
-        raise ValueError(f"saliency: expected [T, D] with a number above 0, got shape {got}")
-    D = saliency.shape[1]
+    shape, positive = list(saliency.shape), saliency[saliency > 0]
+    if len(shape) != 2 or not positive.size or not np.isfinite(saliency).all():
+        raise ValueError(f"saliency: expected [T, D] with a number above 0, got shape {shape}")
+    D = shape[1]
     names = list(map(str, range(D))) if names is None else names
     if len(names) != D:
         raise ValueError(f"names: expected {D}, got {len(names)}")
     figure, (axes,) = panels(8, min(2.2 + 0.35 * D, 10))
     top = saliency.max()
-    least = max(saliency[saliency > 0].min(), FLOOR * top)
+    least = max(positive.min(), FLOOR * top)
     norm = colors.LogNorm(least if least < top else top / 10, top, clip=True)
-    shown = np.maximum(saliency.T, least)
-    image = axes.imshow(shown, cmap="magma", aspect="auto", interpolation="nearest", norm=norm)
+    options = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": norm}
+    image = axes.imshow(np.maximum(saliency.T, least), **options)
     axes.grid(False)
     axes.set(xlabel="step t", ylabel="feature d")
     count(axes.xaxis)
-    places = range(0, D, -(-D // 16))
-    axes.set_yticks(places, [names[d] for d in places])
+    axes.set_yticks(range(0, D, -(-D // 16)), names[:: -(-D // 16)])
     figure.colorbar(image, label="‖∂h_T/∂x_t,d‖\n(output per unit of input)")
     return figure
 
@@ -181,7 +179,6 @@ def plot_truncation(steps: np.ndarray, bias: np.ndarray, cosine: np.ndarray) -> 
 
 
 def _by_seed(values: Any) -> np.ndarray:
-    """Returns `[S, T]`, with S = 1 for `[T]`."""
     return np.atleast_2d(np.asarray(values, np.float64))
 
 
@@ -191,10 +188,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _draw_bands(axes: Axes, x, lines: Mapping[str, np.ndarray], above: float = -np.inf) -> None:
-    """Draws the median of each `[S, T]`, and the band from the 10 % to the 90 % quantile.
-
-    NaN and medians that are not `above` a level leave gaps; a logarithmic axis cannot show zeros.
-    """
+    """Draws medians and bands; NaN and medians that are not `above` a level leave gaps."""
     for seeds, style in styled(lines):
         there = np.flatnonzero(~np.isnan(seeds).all(axis=0))
         low, median, high = np.nanquantile(seeds[:, there], (0.1, 0.5, 0.9), axis=0)
@@ -203,9 +197,8 @@ def _draw_bands(axes: Axes, x, lines: Mapping[str, np.ndarray], above: float = -
             least = median[shown & (low <= above)].min(initial=np.inf)
             bottom = np.where(low > above, low, low[low > above].min(initial=least))
             axes.fill_between(x[there], bottom, high, shown, color=style["color"], **BAND)
-        marker = "o" if len(there) <= FEW else None
-        median = np.where(shown, median, np.nan)
-        axes.plot(x[there], median, marker=marker, markersize=3.5, **style)
+        style |= {"marker": "o" if len(there) <= FEW else None, "markersize": 3.5}
+        axes.plot(x[there], np.where(shown, median, np.nan), **style)
     if len(lines) > 1:
         axes.legend()
     count(axes.xaxis)

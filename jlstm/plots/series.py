@@ -15,9 +15,7 @@ def plot_forecast(
     names: Sequence[str] | None = None,
     others: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """Plots the end of a series and its forecasts: the median over seeds, and a band.
-
-    The band holds the middle four fifths of the seeds.
+    """Plots the end of a series, and the median and the middle four fifths of its forecasts.
 
     Args:
       series: `[T, D]`; a panel a column.

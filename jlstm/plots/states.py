@@ -57,8 +57,7 @@ def plot_states(H: np.ndarray, C: np.ndarray) -> Figure:
 def plot_gates(gates: Mapping[str, np.ndarray]) -> Figure:
     """Plots the gates, or other values of each unit, over time: a heat map each, a unit a row.
 
-    Shades go from dark at 0 to light at 1. An array with values outside this range has shades from
-    blue to red, with white at 0.
+    Shades go from dark at 0 to light at 1; for values outside, from blue to red, with white at 0.
 
     Args:
       gates: `[T, H]` by name, after the activations: σ(i), σ(f), tanh(g), σ(o).

@@ -16,8 +16,8 @@ POINTS = 100  # of a learning curve
 def plot_training(losses: Arrays, solved_at: Arrays, *, baseline: float | None = None) -> Figure:
     """Plots learning curves of many seeds: the loss, and the share of seeds solved by each step.
 
-    The upper panel has, for each setting, the median over seeds and a band with the middle four
-    fifths of them. Each point is the mean over a span of steps.
+    The upper panel has the median of each setting's seeds and a band with their middle four fifths.
+    Each point is the mean over a span of steps.
 
     Args:
       losses: `[S, steps]` for S seeds, by the name of the setting; steps of NaN are left out.

@@ -85,9 +85,7 @@ def subgraphs(node) -> list[Any]:
 
 
 def _evaluate(names, origins, opset, start) -> dict[str, Any]:
-    known: dict[str, Any] = {}
-    sizes: dict[Any, int] = {}
-    left = LIMIT
+    known, sizes, left = {}, {}, LIMIT
     for name in names:
         origin = origins.get(name)
         if isinstance(origin, np.ndarray):

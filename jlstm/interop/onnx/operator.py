@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import check_floats, describe
+from jlstm._src.checks import check, check_floats
 from jlstm._src.dtypes import Array, at_least_float32, common_dtype
 from jlstm._src.lstm import LSTMParams, LSTMState
 from jlstm._src.masks import length_mask, select
@@ -136,14 +136,11 @@ def _node(description) -> Node:
 
 
 def _apply(description, cells, params, X, *, lengths=None, initial_h=None, initial_c=None):
-    """Computes `(Y, Y_h, Y_c)` of an LSTM node with a cell for each direction."""
-    layout = description.layout
-    weights = directions_of(params.weights)
+    layout, weights = description.layout, directions_of(params.weights)
     D, H = weights[0].W.shape[0], weights[0].U.shape[0]
     check_floats("X", X)
-    if X.ndim != 3 or X.shape[-1] != D:
-        expected = f"[B, T, {D}]" if layout else f"[T, B, {D}]"
-        raise ValueError(f"X: expected shape {expected}, got {describe(X)}")
+    expected = f"shape [B, T, {D}]" if layout else f"shape [T, B, {D}]"
+    check(X.ndim == 3 and X.shape[-1] == D, "X", expected, X)
     given = {"sequence_lens": lengths, "initial_h": initial_h, "initial_c": initial_c}
     for name, source in description.required.items():
         if given[name] is None:
@@ -157,8 +154,7 @@ def _apply(description, cells, params, X, *, lengths=None, initial_h=None, initi
     lengths = values.pop("sequence_lens")
     mask = None if lengths is None else length_mask(lengths, T)
     lengths = jnp.full(B, T) if lengths is None else lengths
-    if lengths.shape != (B,):
-        raise ValueError(f"lengths: expected shape [{B}], got {describe(lengths)}")
+    check(lengths.shape == (B,), "lengths", f"shape [{B}]", lengths)
     dtype = common_dtype(params.weights, xs)
     h, c = (_state(layout, name, s, (len(weights), B, H), dtype) for name, s in values.items())
     finals, ys = [], []
@@ -180,6 +176,5 @@ def _state(layout, name, state, shape, dtype):
     check_floats(name, state)
     expected = (shape[1], shape[0], shape[2]) if layout else shape
     one = tuple(1 if axis == 1 - layout else size for axis, size in enumerate(expected))
-    if state.shape not in (expected, one):
-        raise ValueError(f"{name}: expected shape {list(expected)}, got {describe(state)}")
+    check(state.shape in (expected, one), name, f"shape {list(expected)}", state)
     return jnp.broadcast_to(jnp.moveaxis(state, layout, 0), shape).astype(dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import inliner
 
-from jlstm._src.checks import describe
+from jlstm._src.checks import check, describe
 from jlstm._src.files import FLOATS
 from jlstm.cells import Activation, Options
 from jlstm.cells.activations import options_of
@@ -81,13 +81,11 @@ def read_nodes(
     return described
 
 
-def _open(model_or_path) -> tuple[str, Any]:
-    """Returns the model and its name for messages."""
-    if isinstance(model_or_path, onnx.ModelProto):
-        return "model", model_or_path
-    if not isinstance(model_or_path, str | os.PathLike):
-        raise TypeError(f"model: expected a path or a ModelProto, got {describe(model_or_path)}")
-    path = os.fspath(model_or_path)
+def _open(given) -> tuple[str, Any]:
+    if isinstance(given, onnx.ModelProto):
+        return "model", given
+    check(isinstance(given, str | os.PathLike), "model", "a path or a ModelProto", given, TypeError)
+    path = os.fspath(given)
     try:
         return path, onnx.load(path, format="protobuf")
     except OSError:
@@ -114,8 +112,7 @@ def _describe(name, node, origins, context) -> Description:
     given |= {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     direction, layout = given["direction"].decode(errors="replace"), given["layout"]
     if direction not in DIRECTIONS:
-        expected = ", ".join(DIRECTIONS)
-        raise ValueError(f"direction: expected one of {expected}, got {direction!r}")
+        raise ValueError(f"direction: expected one of {', '.join(DIRECTIONS)}, got {direction!r}")
     for flag in ("layout", "input_forget"):
         if given[flag] not in (0, 1):
             raise ValueError(f"{flag}: expected 0 or 1, got {given[flag]}")
@@ -154,11 +151,9 @@ def _options(given, directions) -> tuple[Options, ...]:
 
 def _arrays(node, origins, opset, layout) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Reads the inputs that the model holds and describes the others; it must hold W, R, B, P."""
-    arrays: dict[str, np.ndarray] = {}
-    required: dict[str, str] = {}
-    for place, value in zip(INPUTS[1:], node.input[1:], strict=False):
-        if not value:
-            continue
+    arrays, required = {}, {}
+    given = zip(INPUTS[1:], node.input[1:], strict=False)
+    for place, value in ((place, value) for place, value in given if value):
         try:
             held = _held(place, value, node.input[0], origins, opset, layout)
         except ValueError as error:
@@ -191,11 +186,8 @@ def _held(place, value, X, origins, opset, layout) -> dict[str, np.ndarray] | No
         shapes = ((n, shape_of(run.get(X))) for n, run in runs)
         if all(shape and (n == shape[layout : layout + 1]).all() for n, shape in shapes):
             return {}
-    return (
-        {place: found[0]}
-        if all(np.array_equal(found[0], a, equal_nan=True) for a in found)
-        else None
-    )
+    same = all(np.array_equal(found[0], array, equal_nan=True) for array in found)
+    return {place: found[0]} if same else None
 
 
 def _check_shapes(given, directions, arrays) -> None:
@@ -214,8 +206,7 @@ def _check_shapes(given, directions, arrays) -> None:
             raise ValueError(f"{name}: expected numbers, got NaN")
         sizes = zip(shapes[name], array.shape, strict=False)
         shape = [expected if expected == "B" else size for expected, size in sizes]
-        if shape != shapes[name] or array.ndim > len(shape):
-            expected = str(shapes[name]).replace("'", "")
-            raise ValueError(f"{name}: expected shape {expected}, got {describe(array)}")
+        expected = f"shape {shapes[name]}".replace("'", "")
+        check(shape == shapes[name] and array.ndim == len(shape), name, expected, array)
     if not H or not D:
         raise ValueError(f"expected sizes above 0, got W {describe(W)}, R {describe(R)}")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jlstm._src.cell import sizes_of
-from jlstm._src.checks import check_bool, check_tuple, describe
+from jlstm._src.checks import check, check_bool, check_tuple
 from jlstm._src.files import atomic_write
 from jlstm._src.lstm import LSTMParams
 from jlstm._src.modules import extra
@@ -83,13 +83,11 @@ def _check_layers(params, layout) -> list[list[PeepholeParams]]:
     for k, layer in enumerate(params):
         name, directions, sizes = f"params[{k}]", [], []
         for which, one in directions_of(name, layer, layer).items():
-            if not isinstance(one, LSTMParams | PeepholeParams):
-                expected = "LSTMParams or PeepholeParams"
-                raise TypeError(f"{name}{which}: expected {expected}, got {describe(one)}")
+            is_right = isinstance(one, LSTMParams | PeepholeParams)
+            check(is_right, name + which, "LSTMParams or PeepholeParams", one, TypeError)
             directions.append(PeepholeParams(**one._asdict()))
             sizes.append(sizes_of(name + which, directions[-1], layout))
-        if sizes[0] != sizes[-1]:
-            raise ValueError(f"{name}: expected two directions of one size, got {describe(layer)}")
+        check(sizes[0] == sizes[-1], name, "two directions of one size", layer)
         if width not in (None, sizes[0]["D"]):
             expected = f"{width} input features after params[{k - 1}]"
             raise ValueError(f"{name}: expected {expected}, got {sizes[0]['D']}")
@@ -109,8 +107,7 @@ def _model(layers, dtype, options, lengths, initial_states):
     sizes = [(len(directions), directions[0].U.shape[0]) for directions in layers]
     states = {f"{s}_{k}": (n, "B", H) for k, (n, H) in enumerate(sizes) for s in "hc"}
     inputs = [declare("X", "T", "B", layers[0][0].W.shape[0])]
-    if lengths:
-        inputs.append(declare("sequence_lens", "B", type=TensorProto.INT32))
+    inputs += [declare("sequence_lens", "B", type=TensorProto.INT32)] * lengths
     if initial_states:
         inputs += [declare(f"initial_{name}", *shape) for name, shape in states.items()]
     outputs = [declare("Y", "T", "B", math.prod(sizes[-1]))]
@@ -125,9 +122,8 @@ def _model(layers, dtype, options, lengths, initial_states):
         known |= set(tensors)
         ins = [x, *(name if name in known else "" for name in (*taken, f"P_{k}"))]
         outs, x = [f"hs_{k}", f"Y_h_{k}", f"Y_c_{k}"], "Y" if k == len(layers) - 1 else f"Y_{k}"
-        attributes = _attributes(options, count, H)
         nodes += [  # the second and the third make [T, B, directions * H]
-            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **attributes),
+            helper.make_node("LSTM", ins, outs, name=f"lstm_{k}", **_attributes(options, count, H)),
             helper.make_node("Transpose", [f"hs_{k}"], [f"sides_{k}"], perm=(0, 2, 1, 3)),
             helper.make_node("Reshape", [f"sides_{k}", f"shape_{k}"], [x]),
         ]
