@@ -38,7 +38,7 @@ class LeadingEigenvalue(NamedTuple):
 
 
 class HessianTrace(NamedTuple):
-    """An unbiased estimate of a trace and its standard error, in loss per squared unit of θ."""
+    """An unbiased `value` of a trace and its `standard_error`, in loss per squared unit of θ."""
 
     value: Array
     standard_error: Array

@@ -17,7 +17,7 @@ from jlstm.gradients.vectors import check_vectors, identity, push_columns
 
 
 class StateJacobians(NamedTuple):
-    """The Jacobians ∂s_t/∂s_tm1, `[T, *B, N, N]`, and the states s_t with a time axis in front."""
+    """The `jacobians` ∂s_t/∂s_tm1, `[T, *B, N, N]`, and the `states` s_t with a time axis."""
 
     jacobians: Array
     states: Any

@@ -26,6 +26,7 @@ from jlstm.gradients.vectors import check_vectors, identity, push_columns, ravel
 class RTRLResult(NamedTuple):
     """The sum of the losses of all steps, its gradient, the final state and its influence.
 
+    loss, gradient, state: as for backpropagation through time.
     influence: S_T. If exact, ∂s_T/∂θ, a tree like the parameters, `[*B, N, …]` for a parameter
       `[…]`, N = 2H for an LSTM, h before c. For SnAp-1, a `SnapInfluence`.
     """
