@@ -112,7 +112,6 @@ def unroll(
 
 
 def _rows(state, shape):
-    """Copies a state for every row."""
     return [np.array(np.broadcast_to(part, shape), float) for part in state]
 
 

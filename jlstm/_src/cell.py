@@ -37,10 +37,8 @@ class Layout:
 
     Letters stand for sizes, D for the input size: "D 4H" is `[D, 4H]`. "3H?" may also be None.
 
-    params: a NamedTuple of arrays. It includes `W`, from the input, and `U`, from `h`.
-    params_shapes: the shape of each field.
-    state: a NamedTuple of arrays. It includes `h`, which is also the output.
-    state_shapes: the shape of each field, without the batch.
+    params, params_shapes: a NamedTuple of arrays, with `W` from the input and `U` from `h`; shapes.
+    state, state_shapes: a NamedTuple of arrays, with the output `h`; shapes without the batch.
     gauge: describes different states that are equivalent, which makes Jacobians useless; or None.
     """
 
@@ -204,7 +202,6 @@ def _with_arguments(doc, layout):
 
 
 def _signature(layout):
-    """Returns the signature of a cell, `(params, state, x) -> (state, y)`."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     types = {"params": layout.params, "state": layout.state, "x": Array}
     parameters = [inspect.Parameter(name, kind, annotation=t) for name, t in types.items()]

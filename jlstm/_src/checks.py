@@ -52,11 +52,6 @@ def legacy_key_size() -> int:
     return jax.eval_shape(lambda seed: jax.random.PRNGKey(seed), seed).shape[0]  # traced afresh
 
 
-def check_count(name: str, count: int) -> None:
-    """Checks that a count is an int of 0 or more."""
-    check_size(name, count, least=0)
-
-
 def check_size(name: str, value: Any, least: int = 1) -> None:
     """Checks that a size is an int of `least` or more."""
     if export.is_symbolic_dim(value):
@@ -179,7 +174,6 @@ def describe_tree(tree: Any) -> str:
 
 
 def _static(value):
-    """Returns a hint for options that `jax.jit` has traced."""
     return "; bind options by functools.partial before jax.jit" if isinstance(value, Tracer) else ""
 
 

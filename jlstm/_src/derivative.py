@@ -18,8 +18,7 @@ The rule is a `jax.custom_jvp`, as a `custom_vjp` would rule out forward mode.
 
 The recurrence is also a primitive. Its batching rule turns an axis that `vmap` maps over sequences
 into one more batch axis, before the plan is chosen. A scan of ordinary operations would keep the
-axis apart, with slower products and the plan of a single sequence. `jax.grad` through
-`jax.custom_batching.custom_vmap` raises "Linearization failed". Under differentiation, or with
+axis apart, with slower products and the plan of a single sequence. Under differentiation, or with
 mapped parameters, the primitive expands to the operations of `_run`.
 """
 
@@ -142,7 +141,6 @@ def run_affine(
 
 
 def _run(*leaves, equations, options, form):
-    """Runs the recurrence as ordinary operations."""
     params, state, initial_state, steps = form.unflatten(leaves)
     T, *B, D = steps.x.shape
     H, columns = params.U.shape

@@ -191,7 +191,6 @@ def _names(where: str, first: list[str], header: bool | None, delimiter: str | N
 
 
 def _places(path: str, columns: Sequence[str] | None, names: list[str] | None, width: int):
-    """Returns the places of the columns to read."""
     if columns is None:
         return range(width)
     names, places = names or [], []

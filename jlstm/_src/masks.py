@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jlstm._src.checks import check, check_arrays, check_count, check_flags, describe, is_array
+from jlstm._src.checks import check, check_arrays, check_flags, check_size, describe, is_array
 from jlstm._src.dtypes import Array
 from jlstm._src.modules import set_module
 
@@ -32,7 +32,7 @@ def length_mask(lengths: Array, T: int) -> Array:
     Array([[0, 0, 0],
            [1, 1, 0]], dtype=int32)
     """
-    check_count("T", T)
+    check_size("T", T, least=0)
     are_ints = is_array(lengths) and jnp.issubdtype(lengths.dtype, jnp.integer)
     check(are_ints, "lengths", "an array of ints", lengths, TypeError)
     if not isinstance(lengths, Tracer):

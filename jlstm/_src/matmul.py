@@ -110,7 +110,6 @@ def matmul_flat(xs: Array, W: Array, rows: int = 1) -> Array:
 
 
 def _by_rows(W: Array, k: int) -> Callable[[Array], Sequence[Array]]:
-    """Returns `x -> x W`, in k blocks."""
     return lambda x: jnp.split(matmul(x, W), k, axis=-1)
 
 

@@ -33,9 +33,9 @@ def draw_noise(
 
     def draw(key, rate, like) -> Any:
         """Draws floats `[T, *B, H]`, 1 at `rate`, else 0; without a key, their mean `rate`."""
-        shape = (T, *like.shape)
         if is_off(rate):
             return None
+        shape = (T, *like.shape)
         if key is None:
             return jnp.full(shape, rate, like.dtype)
         return jax.random.bernoulli(key, rate, shape).astype(like.dtype)

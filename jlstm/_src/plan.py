@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jlstm._src.checks import check, check_bool, check_choice, check_count
+from jlstm._src.checks import check, check_bool, check_choice, check_size
 from jlstm._src.modules import set_module
 
 Chunk = int | None | Literal["auto"]
@@ -91,7 +91,7 @@ def chunk_for(
 
 def _check_sizes(platform, **sizes):
     for name, size in sizes.items():
-        check_count(name, size)
+        check_size(name, size, least=0)
     check(isinstance(platform, str), "platform", "the name of a platform", platform, TypeError)
 
 

@@ -93,7 +93,6 @@ def _compiled(cell):
 
 
 def _run(cell, options, arguments):
-    """Runs a cell by the derivative rule if it has one, else in a plain scan."""
     equations = equations_of(cell)
     plain = options.plan is not None and options.plan.derivative == "plain"
     if equations is None or plain:
@@ -103,7 +102,6 @@ def _run(cell, options, arguments):
 
 
 def _scan(cell, options, arguments):
-    """Runs a cell in a plain scan, which JAX differentiates."""
     params, state, initial_state, steps = _varying(arguments)
     step = partial(cell, params)
     if steps.noise is not None:
@@ -129,7 +127,6 @@ def _noisy_step(step, before, now):
 
 
 def _is_pure(cell, arguments):
-    """Whether a cell closes over no tracer and has no effects."""
     params, state, _, (xs, *_) = arguments
     struct = jax.ShapeDtypeStruct  # without a sharding, which does not matter here
     params, state = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), (params, state))

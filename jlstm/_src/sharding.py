@@ -122,6 +122,5 @@ def _sharding(mesh, spec):
 
 
 def _names(spec):
-    """Returns the names of mesh axes in a spec."""
     entries = (entry if isinstance(entry, tuple) else (entry,) for entry in spec)
     return [name for entry in entries for name in entry if name is not None]

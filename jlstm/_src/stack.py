@@ -11,7 +11,7 @@ import chex
 import jax
 
 from jlstm._src.cell import Cell, Layout, layout_of, sizes_of, state_like, zeros_like
-from jlstm._src.checks import as_key, check, check_bool, check_count, check_size, check_tuple
+from jlstm._src.checks import as_key, check, check_bool, check_size, check_tuple
 from jlstm._src.dtypes import Array, common_dtype
 from jlstm._src.lstm import init, lstm
 from jlstm._src.modules import set_module
@@ -23,8 +23,7 @@ Init = Callable[..., Any]
 class Bidirectional(NamedTuple):
     """The parameters, states, or initial states of a layer in two directions.
 
-    forward: from t = 0 to T - 1.
-    backward: from t = T - 1 to 0.
+    forward, backward: from t = 0 to T - 1, and from t = T - 1 to 0.
     """
 
     forward: Any
@@ -47,9 +46,7 @@ def init_stack(
     """Draws the parameters of a stack, layer by layer.
 
     Args:
-      key: a key.
-      input_size: D of the first layer.
-      hidden_sizes: H of each layer, in each direction.
+      key, input_size, hidden_sizes: a key, D of the first layer, H of each layer and direction.
       bidirectional: draws two directions a layer, so that the next layer reads `2H` features.
       init: draws a layer, `jlstm.init` or the init of a variant; or a tuple with one a layer.
       **options: passed to `init`: kernel_init, recurrent_init, forget_bias, bias_init, dtype.
@@ -94,8 +91,7 @@ def step_stack(
     It has the form of a cell, so an agent can act with it step by step, and `unroll` can run it.
 
     Args:
-      params: one entry a layer, from `init_stack`.
-      states: one state a layer, from `zero_state` or a final state of `unroll_stack`.
+      params, states: one entry a layer, from `init_stack`, and from `zero_state` or `unroll_stack`.
       x: `[*B, D]`.
       cell: the cell of every layer, or a tuple with one for each.
 
@@ -146,10 +142,10 @@ def zero_state(
     >>> jlstm.zero_state(params, (5,)).h.shape
     (5, 3)
     """
-    is_tuple = isinstance(batch_shape, tuple)
-    check(is_tuple, "batch_shape", "a tuple of ints", batch_shape, TypeError)
+    are_sizes = isinstance(batch_shape, tuple)
+    check(are_sizes, "batch_shape", "a tuple of ints", batch_shape, TypeError)
     for axis, size in enumerate(batch_shape):
-        check_count(f"batch_shape[{axis}]", size)
+        check_size(f"batch_shape[{axis}]", size, least=0)
 
     def zeros(name, params, cell):
         layout = declared_layout(cell)

@@ -104,7 +104,6 @@ def unroll_stack(
 
 
 def _run_direction(cell, steps: Steps, rates, arguments: Arguments, key, options):
-    """Returns the final state, the second result of `unroll`, and the outputs."""
     noise = draw_noise(key, rates, steps.x.shape[0], arguments.state, steps.reset)
     steps = steps._replace(x=as_dtype(steps.x, arguments.state.h.dtype), noise=noise)
     final, out = run(cell, arguments._replace(steps=steps), options)

@@ -49,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(error: Exception) -> int:
-    """Prints an error in one line, and returns the exit status."""
     match error:
         case BrokenPipeError():
             _drop_output()

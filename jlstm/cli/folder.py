@@ -60,7 +60,6 @@ def resume(args) -> tuple[dict[str, Any], np.ndarray | None]:
 
 
 def _given(args) -> dict[str, Any]:
-    """Returns the settings that the command line has, with an absolute path to the series."""
     given = {name: value for name in DEFAULTS if (value := getattr(args, name)) is not None}
     if "input" in given:
         given["input"] = os.path.abspath(given["input"])

@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read_series(args, saved, known, scaling) -> np.ndarray:
-    """Reads the series to continue, by the columns of the runs."""
     options.check_needs(vars(args), "input", *SERIES)
     if args.input is None:
         return _whole_end("the series", known)

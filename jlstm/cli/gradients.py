@@ -50,7 +50,6 @@ def add(parser) -> None:
 
 
 def _question(questions, name, answer, what):
-    """Declares a question with the options that all questions share."""
     description = f"{what[0].upper()}{what[1:]}. Of more than {outcomes.SHOWN} rows the table\n"
     description += f"shows the first and the last {outcomes.HEAD}; --save keeps all."
     example = f"example:\n  jlstm gradients {name} --steps 200 --hidden-size 8 --plot {name}.png"

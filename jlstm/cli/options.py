@@ -66,8 +66,7 @@ def check_memory(arrays: Any) -> None:
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
-        sizes = f"the arrays take {size / 1e9:.3g} GB, the machine has {memory / 1e9:.3g}"
-        raise MemoryError(sizes)
+        raise MemoryError(f"arrays of {size / 1e9:.3g} GB, the machine has {memory / 1e9:.3g} GB")
 
 
 def read_series(given: Mapping[str, Any]) -> np.ndarray:

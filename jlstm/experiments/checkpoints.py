@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check_arrays, check_count, check_size, is_key
+from jlstm._src.checks import check_arrays, check_size, is_key
 
 UNNAMED = ".orbax-checkpoint-tmp"  # orbax's name for incomplete checkpoints
 DIGESTS, UNSEALED = "digests", ("digests", "_CHECKPOINT_METADATA", "commit_success.txt")
@@ -87,7 +87,7 @@ def checkpointing(folder: str, *, keep: int = 3) -> Iterator[Save]:
             _remove(root, steps(folder)[:-keep])
 
     def save(step, tree):
-        check_count("step", step)
+        check_size("step", step, least=0)
         check_arrays("tree", tree)
         finish()
         leaves = {n: jax.random.key_data(x) if is_key(x) else x for n, x in _named(tree).items()}
@@ -149,7 +149,6 @@ def _remove(root: Path, unwanted: Sequence[int]) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Deletes the checkpoints that a killed process left incomplete."""
     if jax.process_index() == 0:
         for path in root.iterdir():
             name, _, ending = path.name.partition(".")
@@ -231,7 +230,6 @@ def _read(path: Path):
 
 
 def _as(arrays, like):
-    """Converts the arrays to the leaves of a tree like `like`."""
 
     def conform(name, leaf):
         array = arrays[name] if name in arrays else np.zeros(leaf.shape, leaf.dtype)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_floats, check_size, describe
+from jlstm._src.checks import check, check_floats, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.unroll_stack import unroll_stack
@@ -73,17 +73,15 @@ def free_run(
 def _outputs(model, scaling, series, cell) -> tuple[Any, Array]:
     check_floats("series", series)
     D, least = model.W.shape[1], 1 + int(scaling.difference)
-    if series.ndim != 2 or series.shape[1] != D or len(series) < least:
-        raise ValueError(f"series: expected [T, {D}], T >= {least}, got {describe(series)}")
-    if scaling.mean.shape != (D,):
-        raise ValueError(f"scaling: expected mean [{D}], got {describe(scaling.mean)}")
+    fits = series.ndim == 2 and series.shape[1] == D and len(series) >= least
+    check(fits, "series", f"[T, {D}], T >= {least}", series)
+    check(scaling.mean.shape == (D,), "scaling", f"mean [{D}]", scaling.mean)
     xs = jnp.asarray(scaled(scaling, series), model.W.dtype)
     states, hs = unroll_stack(model.layers, xs, mask=jnp.isfinite(xs).all(-1), cell=cell)
     return states, read_out(model, hs)
 
 
 def _moved(series, scaling, outputs):
-    """Adds `outputs` deviations to the values of a series."""
     series = jnp.asarray(series)
     changes = jnp.asarray(scaling.deviation, outputs.dtype)[None] * outputs
     return series + changes.astype(series.dtype)

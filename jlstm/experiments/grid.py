@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jlstm._src.checks import check_size, describe
+from jlstm._src.checks import check, check_size
 from jlstm.experiments.training import Hyperparams
 
 CHRONO = "chrono"  # among forget biases
@@ -49,12 +49,12 @@ def grid(seeds: int, choices: Mapping[str, Sequence[Any]] | None = None) -> Grid
     for name, values in choices.items():
         if name not in fields:
             raise ValueError(f"choices: expected fields {', '.join(fields)}, got {name!r}")
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise TypeError(f"{name}: expected a list of values, got {describe(values)}")
+        listed = isinstance(values, Sequence) and not isinstance(values, str) and values
+        check(listed, name, "a list of values", values, TypeError)
         for value in values:
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number and not (name == "forget_bias" and value == CHRONO):
-                raise TypeError(f"{name}: expected numbers, got {describe(value)}")
+            right = number or (name == "forget_bias" and value == CHRONO)
+            check(right, name, "numbers", value, TypeError)
     axes = {**choices, "seed": range(seeds)}
     rows = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
     columns: dict[str, Any] = {}

@@ -20,7 +20,7 @@ import optax
 import jlstm
 from jlstm import cells
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check_count
+from jlstm._src.checks import check_size
 from jlstm._src.files import Writer
 from jlstm._src.settings import DEFAULTS, NUMBERS, check
 from jlstm.experiments import segments, tasks
@@ -60,7 +60,7 @@ def load_run(folder: str, index: int = 0) -> TrainedRun:
       ValueError: the runs are not finished or not of this version, a file was changed, or there is
         no such row.
     """
-    check_count("index", index)
+    check_size("index", index, least=0)
     groups = _groups(folder)
     total = sum(len(group.row) for group in groups)
     if index >= total:
@@ -204,7 +204,6 @@ def _sha256(write: Writer) -> str:
 
 
 def _groups(folder: str) -> list[TrainedRun]:
-    """Loads the runs of each cell, in the order of their rows."""
     saved = read_settings(folder)
     if saved["digests"] is None:
         raise ValueError(f"{folder}: its runs are not finished; continue them with --resume")

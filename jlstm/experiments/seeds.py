@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from jlstm._src.checks import check_arrays, check_chunk, describe, is_legacy_key
+from jlstm._src.checks import check, check_arrays, check_chunk, describe, is_legacy_key
 from jlstm._src.sharding import with_auto_axes
 from jlstm.experiments.chunks import auto_chunk
 
@@ -99,8 +99,8 @@ def _mesh_of(devices):
     """Returns the mesh of `devices`, or the mesh in context; None inside a `shard_map`."""
     context = jax.sharding.get_abstract_mesh()
     if devices is not None:
-        if not isinstance(devices, Sequence) or not all(isinstance(d, jax.Device) for d in devices):
-            raise TypeError(f"devices: expected devices of jax.devices(), got {describe(devices)}")
+        right = isinstance(devices, Sequence) and all(isinstance(d, jax.Device) for d in devices)
+        check(right, "devices", "devices of jax.devices()", devices, TypeError)
         if not devices or len(set(devices)) < len(devices):
             raise ValueError(f"devices: expected one or more, each once, got {list(devices)}")
         if not context.empty:
@@ -124,6 +124,5 @@ def _check_leading_axis(keys: Any) -> int:
     if any(is_legacy_key(leaf) and leaf.ndim == 1 for leaf in leaves):
         raise ValueError(f"keys: expected keys of several seeds, got one key {describe(keys)}")
     lengths = {leaf.shape[:1] for leaf in leaves}
-    if len(lengths) > 1 or () in lengths:
-        raise ValueError(f"keys: expected one leading axis, got {describe(keys)}")
+    check(len(lengths) == 1 and () not in lengths, "keys", "one leading axis", keys)
     return leaves[0].shape[0]

@@ -1,9 +1,8 @@
 """Training as a pure function: `train(task, hyperparams, key) -> Run`.
 
-A run is a scan over steps that carries a `TrainState`. Every `validate_every` steps it validates
-the model, and it keeps the best one. The batch of step k depends only on the run's key and on k, so
-`start`, `advance` for each span between validations, and `finish` repeat the run of `train`.
-Nothing here is jitted. `jax.vmap` maps these functions over keys, hyperparameters, or both.
+Every `validate_every` steps a run validates the model, and it keeps the best one. The batch of step
+k depends only on the run's key and on k, so `start`, `advance` for each span between validations,
+and `finish` repeat `train`. `jax.vmap` maps these functions over keys, hyperparameters, or both.
 """
 
 import math
@@ -268,10 +267,10 @@ def evaluate(task: Task, model: Model, key: chex.PRNGKey, *, cell: Cell = lstm) 
     """
     batch = _held_out(task, as_key(key))[1]
     loss, metric = _score(task, cell, model, batch)
-    cold = metric
-    if task.warmup:
-        _, cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
-    return Scores(loss, metric, cold)
+    if not task.warmup:
+        return Scores(loss, metric, metric)
+    cold = _score(replace(task, warmup=0), cell, model, _after_warmup(task, batch))
+    return Scores(loss, metric, cold[1])
 
 
 def _mark_solved(training: TrainState, met: Array) -> TrainState:
@@ -281,7 +280,6 @@ def _mark_solved(training: TrainState, met: Array) -> TrainState:
 
 
 def _held_out(task: Task, key: chex.PRNGKey) -> tuple[Batch, Batch]:
-    """Returns the validation batch and the test batch."""
 
     def new(key):
         return task.sample(key, HELD_OUT)
@@ -295,7 +293,6 @@ def _after_warmup(task: Task, tree: Any) -> Any:
 
 
 def _score(task: Task, cell: Cell, model: Model, batch: Batch) -> tuple[Array, Array]:
-    """Returns loss and metric of the steps after the warm-up."""
     outputs = _outputs(task, cell, model, batch)
     if task.warmup:
         outputs, batch = _after_warmup(task, (outputs, batch))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jlstm._src.cell import Cell
-from jlstm._src.checks import check, check_count, check_floats, check_size
+from jlstm._src.checks import check, check_floats, check_size
 from jlstm._src.dtypes import Array
 from jlstm._src.lstm import lstm
 from jlstm._src.masks import select
@@ -93,7 +93,7 @@ def lyapunov_spectrum(
     check_size("k", k)
     if k > N:
         raise ValueError(f"k: expected at most {N} exponents of a state of {N} numbers, got {k}")
-    check_count("warmup", warmup)
+    check_size("warmup", warmup, least=0)
     if warmup >= T:
         raise ValueError(f"warmup: expected less than the {T} steps of xs, got {warmup}")
     if mask is not None and reset is None and not isinstance(mask, Tracer):

@@ -187,7 +187,6 @@ def _followed(of, recurrence, params, before, now, S):
 
 
 def _plus(trees, others):
-    """Returns the sum of two trees, in the dtypes of the first."""
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), trees, others)
 
 

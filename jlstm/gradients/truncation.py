@@ -198,7 +198,6 @@ def _compare(gradient, whole):
 
 
 def _dot(a, b):
-    """Returns the inner product of two trees, in at least float32."""
     dtypes = [at_least_float32(leaf.dtype) for leaf in jax.tree.leaves(a)]
     pairs = zip(dtypes, jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum(jnp.vdot(x.astype(dtype), y.astype(dtype)) for dtype, x, y in pairs)

@@ -67,7 +67,6 @@ def to_haiku(params: LSTMParams, name: str = "lstm") -> dict[str, dict[str, Any]
 
 
 def _swap(packed: Any) -> Any:
-    """Exchanges the blocks of f and g."""
     xp = numpy_of(packed)
     i, second, third, o = xp.split(packed, 4, axis=-1)
     return xp.concatenate([i, third, second, o], axis=-1)

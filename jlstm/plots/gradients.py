@@ -183,7 +183,6 @@ def _by_seed(values: Any) -> np.ndarray:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """Replaces infinities by NaN, which matplotlib leaves out."""
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -133,7 +133,6 @@ def _step_label(steps: int) -> str:
 
 
 def _draw_losses(figure: Figure, axes: Axes, losses, baseline: float | None) -> None:
-    """Draws a median and a band for each setting, the baseline, and one legend above."""
     for curves, style in styled(losses):
         curves = np.asarray(curves, np.float64)
         curves = curves[:, ~np.isnan(curves).all(axis=0)]

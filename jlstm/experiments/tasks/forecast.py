@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jlstm._src.checks import check_floats, check_size, describe
+from jlstm._src.checks import check, check_floats, check_size
 from jlstm._src.dtypes import Array
 from jlstm.experiments.tasks.task import Batch, Scaling, Task
 
@@ -59,8 +59,7 @@ def forecast(
     if getattr(getattr(series, "dtype", None), "kind", "") not in tuple("iu"):
         check_floats("series", series)
     check_size("window", window)
-    if series.ndim != 2:
-        raise ValueError(f"series: expected shape [N, D], got {describe(series)}")
+    check(series.ndim == 2, "series", "shape [N, D]", series)
     series = np.asarray(series, np.float64)
     wrong = np.isinf(series) if missing else ~np.isfinite(series)
     if wrong.any():
@@ -74,9 +73,8 @@ def forecast(
         raise ValueError(f"series: expected {least}, got {second - first}")
     if period is not None:
         check_size("period", period)
-        if period > first // 2:
-            most = f"at most half of the {first} training values"
-            raise ValueError(f"period: expected {most}, got {period}")
+        most = f"at most half of the {first} training values"
+        check(period <= first // 2, "period", most, period)
     scaling = scaling_of(series[:first], difference)
     xs = scaled(scaling, series).astype(np.float32)[:-1]
     begin = int(difference)  # row j of xs is x_t at t = j + begin
@@ -187,7 +185,6 @@ def methods_for(series: np.ndarray, window: int, period: int | None = None) -> d
 
 
 def _lags(series, width):
-    """Returns all windows of `width` values, `[N, width, D]`."""
     return np.lib.stride_tricks.sliding_window_view(series, width, axis=0).swapaxes(1, 2)
 
 

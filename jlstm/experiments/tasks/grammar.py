@@ -1,7 +1,6 @@
 """The embedded Reber grammar: predict the next symbol, and remember the second one.
 
-Hochreiter & Schmidhuber (H&S), "Long short-term memory", Neural Computation 9(8), 1997,
-experiment 1.
+H&S: Hochreiter & Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
 """
 
 import math

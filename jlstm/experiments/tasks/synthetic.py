@@ -40,7 +40,7 @@ def adding(length: int = 100, *, form: str = "1997") -> Task:
     ((100, 64, 2), (64,), 0.167)
     """
     check_choice("form", form, ("1997", "2016"))
-    _check_length(length, 20 if form == "1997" else 2)
+    check_size("length", length, least=20 if form == "1997" else 2)
     lost = 1 / 10 + 9 / 10 / max(length // 2 - 1, 1)  # probability of a mark on the first step
 
     def error(outputs, batch):
@@ -103,7 +103,7 @@ def copy_memory(length: int = 50) -> Task:
     >>> task.sample(jax.random.key(0), 64).xs.shape, round(task.baseline, 3)
     ((70, 64, 10), 0.297)
     """
-    _check_length(length, 1)
+    check_size("length", length)
     symbols, recalled, blank, signal = 8, 10, 8, 9
     steps = length + 2 * recalled
 
@@ -114,8 +114,7 @@ def copy_memory(length: int = 50) -> Task:
         targets = jnp.full((steps, batch_size), blank).at[-recalled:].set(shown)
         return Batch(one_hot(inputs, signal + 1), targets)
 
-    def right(outputs, batch):
-        """Whether each symbol is recalled, `[10, B]`."""
+    def right(outputs, batch):  # [10, B]
         return (outputs.argmax(axis=-1) == batch.targets)[-recalled:]
 
     return Task(
@@ -146,7 +145,7 @@ def temporal_order(form: str = "6a", *, length: int = 100) -> Task:
     (64,)
     """
     check_choice("form", form, ("6a", "6b"))
-    _check_length(length, 20)
+    check_size("length", length, least=20)
     starts = (10, 50) if form == "6a" else (10, 33, 66)
     spans = [(start * length // 100, (start + 10) * length // 100) for start in starts]
     classes = 2 ** len(spans)
@@ -234,9 +233,3 @@ def flip_flop(length: int = 50, *, bits: int = 3, rate: float = 0.1, noise: floa
         criterion="2,000 sequences in a row with every output within 0.5 (of jlstm)",
         baseline=1.0,
     )
-
-
-def _check_length(length, least):
-    check_size("length", length)
-    if length < least:
-        raise ValueError(f"length: expected at least {least} steps, got {length}")

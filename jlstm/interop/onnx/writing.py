@@ -145,7 +145,6 @@ def _arrays(directions, coupled, dtype) -> dict[str, np.ndarray]:
 
 
 def _attributes(options, count, H) -> dict[str, Any]:
-    """Returns the operator's attributes; None is the default."""
     attributes: dict[str, Any] = {
         "hidden_size": H,
         "direction": "bidirectional" if count == 2 else None,

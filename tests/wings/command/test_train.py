@@ -353,7 +353,7 @@ def test_tasks_are_listed(capsys):
 REFUSED = {
     "no task": ([], "argument --task: expected the name of a task, see `jlstm tasks`"),
     "task": (["--task", "xor"], "argument --task: expected adding, adding-2016, copy,"),
-    "length": (["--task", "adding", "--length", "5"], "length: expected at least 20 steps, got 5"),
+    "length": (["--task", "adding", "--length", "5"], "length: expected at least 20, got 5"),
     "digits": (["--task", "digits-rows", "--length", "5"], "length: the task digits-rows has one"),
     "optimizer": (
         ["--task", "adding", "--optimizer", "lion"],

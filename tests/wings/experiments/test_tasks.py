@@ -451,7 +451,7 @@ def test_a_series_of_ints_is_one_of_floats(dtype):
 
 
 REFUSED: dict[str, tuple[Any, type, str]] = {
-    "length": (partial(tasks.adding, 19), ValueError, "length: expected at least 20 steps, got 19"),
+    "length": (partial(tasks.adding, 19), ValueError, "length: expected at least 20, got 19"),
     "size": (
         partial(tasks.copy_memory, cast(int, 2.0)),
         TypeError,
@@ -488,7 +488,7 @@ REFUSED: dict[str, tuple[Any, type, str]] = {
     "period": (
         partial(tasks.forecast, np.ones((100, 1)), window=5, period=31),
         ValueError,
-        "period: expected at most half of the 60 training values, got 31",
+        "period: expected at most half of the 60 training values, got int 31",
     ),
     "constant": (
         partial(tasks.forecast, np.ones((100, 1)), window=5),
