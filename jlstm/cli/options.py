@@ -55,14 +55,14 @@ def check_files(args: argparse.Namespace, endings: Mapping[str, tuple[str, ...]]
 
 
 def check_needs(given: Mapping[str, Any], needed: str, *names: str) -> None:
-    """Refuses options that have no effect without another one."""
+    """Checks that options which need another one are not given without it."""
     for name in names:
         if given.get(name) is not None and given.get(needed) is None:
             raise ValueError(f"argument --{name}: needs --{needed}")
 
 
 def check_memory(arrays: Any) -> None:
-    """Refuses a pytree of arrays, or of their shapes, beyond the memory of the machine."""
+    """Checks that a pytree of arrays, or of their shapes, fits into the memory of the machine."""
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:

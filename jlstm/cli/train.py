@@ -100,7 +100,7 @@ def _use_devices(count: int) -> None:
 
 
 def _check_memory(task, configs, grid) -> None:
-    """Refuses runs whose states and one batch do not fit into the memory."""
+    """Checks that the states of the runs and one batch fit into the memory."""
     from jlstm.experiments import segments
 
     for config in configs.values():

@@ -84,7 +84,12 @@ def test_gradients_can_be_asked_of_a_run_by_its_row(finished, tmp_path, capsys):
     assert err == f"jlstm: error: index: {finished} has {runs} runs, got {runs}\n"
 
 
-@pytest.mark.parametrize("question", ["flow", "lyapunov", "truncation", "saliency"])
+OTHERS = ["lyapunov", "truncation", "saliency"]
+
+
+@pytest.mark.parametrize(
+    "question", ["flow", *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
+)
 def test_gradients_can_be_asked_of_a_stack(question, tmp_path, capsys):
     out, saved = tmp_path / "out", tmp_path / "a.npz"
     assert run(*SMALL, "--layers", 2, "--steps", 2, "--quiet", "--out", out) == 0
@@ -278,6 +283,7 @@ def test_a_model_reloaded_has_the_scores_of_the_table(finished, tmp_path):
     assert runs.best_runs(str(moved)).row == group.row[k : k + 3]
 
 
+@pytest.mark.thorough
 def test_a_finished_run_can_be_extended(finished, tmp_path, capsys):
     """To the numbers of one that was longer from the beginning, as 12 is a multiple of 4."""
     out, longer = Path(shutil.copytree(finished, tmp_path / "out")), tmp_path / "longer"

@@ -199,7 +199,7 @@ def test_bad_input_is_refused():
 
 
 @pytest.mark.parametrize("vector", [False, True])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_any_function_of_the_outputs_has_a_sensitivity(bidirectional, vector, x64):
     """The class logits of a stack in both directions, against jax.jacrev of each row."""
     key, xs = jax.random.key(3), draw_array(4, (6, 3, 2), F64)
