@@ -100,8 +100,7 @@ def test_gradients_can_be_asked_of_a_stack(question, tmp_path, capsys):
     if question == "flow":
         layers = load_run(str(out)).best.layers
         xs = np.random.RandomState(1).randn(5, 2).astype(np.float32)
-        loss = lambda state, hs: (hs[-1] ** 2).sum() / 2  # noqa: E731
-        flow = gradient_flow(loss, layers, jnp.asarray(xs))
+        flow = gradient_flow(lambda state, hs: (hs[-1] ** 2).sum() / 2, layers, jnp.asarray(xs))
         with np.load(saved) as arrays:
             for k, layer in enumerate(flow):
                 for name, ours in layer._asdict().items():
